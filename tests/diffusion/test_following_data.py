@@ -8,6 +8,7 @@ from trilemma.diffusion.config import PixelDiffusionConfig, patch_of, side_shift
 from trilemma.diffusion.model import PixelDiffusion
 from trilemma.nets.unet import UNet
 from trilemma.registry import get_recipe
+from trilemma.run.migration import migrated
 from trilemma.training.prepare import config_for, spread_of
 
 SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 128, 96))
@@ -18,9 +19,31 @@ SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 128, 96))
     [("unet", (1, 1, 1, 2, 4)), ("dit", (1, 4, 4, 8, 16))],  # the power of two next to side / 28, or side / 7
 )
 def test_the_patch_keeps_the_places_of_the_network(network: str, patches: tuple[int, ...]) -> None:
-    configs = [PixelDiffusionConfig(shape=shape, network=network) for shape in SHAPES]
+    configs = [PixelDiffusionConfig(shape=shape, network=network, width=1024) for shape in SHAPES]
     assert tuple(map(patch_of, configs)) == patches
     assert patch_of(configs[3].with_(patch=1)) == 1
+
+
+@pytest.mark.parametrize("network", ["unet", "dit"])
+@pytest.mark.parametrize("side", [8, 28, 64, 96, 128, 256, 512])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_place_holds_the_numbers_of_its_patch(network: str, side: int, channels: int) -> None:
+    """Noise has as many dimensions as numbers: fewer channels cannot say it, so that some would stay in the images."""
+    recipe = get_recipe("diffusion-dit" if network == "dit" else "diffusion")
+    config = recipe.config.with_(shape=(channels, side, side))
+    assert isinstance(config, PixelDiffusionConfig)
+    assert channels * patch_of(config) ** 2 <= config.width
+    whole = config.with_(width=4096)  # and not smaller than that asks for
+    assert patch_of(config) == patch_of(whole) or channels * (2 * patch_of(config)) ** 2 > config.width
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_runs_of_earlier_formats_keep_their_patch(number: int) -> None:
+    stated = {"shape": [3, 128, 128], "network": "unet", "width": 16, "patch": None}
+    run = {"format": number, "model_config": stated, "training": {}, "parts": {}}
+    assert migrated(run)["model_config"] == (stated if number == 3 else {**stated, "patch": 4})
+    kept = {**stated, "shape": [3, 64, 64]}
+    assert migrated({**run, "model_config": kept})["model_config"] == kept
 
 
 def test_the_patch_of_a_transformer_divides_the_sides() -> None:

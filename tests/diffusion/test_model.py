@@ -146,12 +146,21 @@ def test_labels_are_dropped_image_by_image() -> None:
     assert 0.4 < float((dropped[1:] != dropped[:-1]).float().mean()) < 0.44  # 2 x 0.3 x 0.7: no runs
 
 
-@pytest.mark.parametrize("sampler", [name if name == "unipc" else pytest.param(name, marks=SLOW) for name in SAMPLERS])
+WITH_NOISE = [("ddim", 1.0), ("ddim", 0.5), ("dpm++2m", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta"),
+    [
+        (name, eta) if name == "unipc" else pytest.param(name, eta, marks=SLOW)
+        for name, eta in [*((name, None) for name in SAMPLERS), *WITH_NOISE]
+    ],
+)
 @pytest.mark.parametrize("network", ["unet", pytest.param("dit", marks=SLOW)])
-def test_an_image_does_not_depend_on_its_batch(sampler: str, network: str) -> None:
+def test_an_image_does_not_depend_on_its_batch(sampler: str, eta: float | None, network: str) -> None:
     more = {"network": "dit", "width": 16, "patch": 4, "depth": 1, "heads": 2} if network == "dit" else {}
     model = small(**more, classes=True, n_classes=3)
-    keys = DiffusionSampling(steps=4, sampler=sampler, guidance=2.0)
+    keys = DiffusionSampling(steps=4, sampler=sampler, guidance=2.0, **({} if eta is None else {"eta": eta}))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator(5)))

@@ -142,6 +142,9 @@ def test_points_of_a_run(folders):
     assert [point.calls for point in (same, other, noisy)] == [9, 2, 9]
     low, high = same.distance.interval
     assert low < same.distance.value < high
+    fake = extract(setup.network, run.sample(60, seed=0, sampler="ddim", steps=9))
+    assert same.recall == neighbour_scores(real=by.real, fake=fake)["recall"].estimate()
+    assert calls.measure(run, "ddim", 2, setup_of(run.data, "test", 11), by, exact).recall is None
 
 
 def test_samplers_that_a_model_lacks_are_left_out(folders, monkeypatch):

@@ -50,7 +50,7 @@ class PixelDiffusionConfig(ModelConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="unet: inside the blocks")
     patch: PositiveInt | None = Field(
         default=None,
-        description="px of the side of a patch, a place of the network (default: by the size of the images)",
+        description="px of the side of a patch, a place of the network (default: by the images and the width)",
     )
     heads: PositiveInt | None = Field(
         default=None, description="dit: of the attention (default: one for 32 numbers of a token)"
@@ -156,9 +156,15 @@ def make_network(config: PixelDiffusionConfig, planes: int = 0) -> UNet | DiT:
 
 
 def patch_of(config: PixelDiffusionConfig) -> int:
-    """Of the settings, or a power of two for which the network sees about as many places as PLACES says."""
+    """Of the settings, or a power of two for which the network sees about as many places as PLACES says.
+
+    Its numbers are then no more than the width, the numbers of a place: noise has no structure that fewer could hold,
+    and what they leave of it would stay in the images.
+    """
     if config.patch is not None or config.portable:
         return config.patch or 1
-    height, width = config.shape[1:]
+    channels, height, width = config.shape
     patch = 2 ** max(0, round(math.log2(max(height, width) / PLACES[config.network])))
+    while patch > 1 and channels * patch**2 > config.width:
+        patch //= 2
     return math.gcd(patch, height, width) if config.network == "dit" else patch  # the other one pads

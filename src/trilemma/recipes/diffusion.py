@@ -98,7 +98,7 @@ register(
         name="diffusion-dit",
         family="diffusion",
         summary="diffusion with a transformer over patches",
-        suits="sides that patch=4 divides; a GPU",
+        suits="sides that 4 divides; a GPU",
         source="Peebles & Xie 2023",
         build=PixelDiffusion,
         config=PixelDiffusionConfig(network="dit", width=192, depth=6),

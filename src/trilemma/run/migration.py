@@ -1,14 +1,16 @@
 """A config.json of an earlier version, in the form of this one.
 
 Format 1 had the keys of the data among those of the training, not all of them in every version, and wrote "optimal" for
-each variance that was not given. No model had parts.
+each variance that was not given. No model had parts. Up to format 2, a patch that was not given could have more numbers
+than the width of a diffusion model.
 """
 
+import math
 from typing import Any
 
 from trilemma.config import VARIANCE
 
-FORMAT = 2
+FORMAT = 3
 DISCRETE = {"variables", "categories", "hard"}  # settings of vae-discrete
 DATA_KEYS = ("size", "channels", "valid", "split_seed", "split_rule", "frames")
 NEW_KEYS = {"frames": "first", "split_seed": 0, "split_rule": "tenth", "valid": None, "warmup_share": 0.1}
@@ -21,9 +23,10 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         LookupError, TypeError, AttributeError: it is not that of a run.
     """
-    if config["format"] != 1:
-        return {**config, "model_config": with_present_names(config["model_config"])}
-    settings = stated_variance(config["model_config"])
+    if config["format"] > 1:
+        settings = with_present_names(config["model_config"])
+        return {**config, "model_config": settings if config["format"] > 2 else with_stated_patch(settings)}
+    settings = with_stated_patch(stated_variance(config["model_config"]))
     shape = settings.get("shape")
     channels = shape[0] if isinstance(shape, list) and shape else None
     written = {**NEW_KEYS, "channels": channels, **config["training"]}
@@ -42,6 +45,18 @@ def with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
     unet = settings.get("network") == "unet"
     kept = {key: value for key, value in settings.items() if not (unet and key == "heads")}
     return {**kept, "weighting": "soft-min-snr" if kept["weighting"] == "soft" else kept["weighting"]}
+
+
+def with_stated_patch(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a diffusion model, where a patch that follows another rule now is written out."""
+    is_given = settings.get("patch") is not None or settings.get("portable")
+    if is_given or not settings.keys() >= {"patch", "network", "width", "shape"}:
+        return settings
+    channels, *sides = settings["shape"]
+    is_dit = settings["network"] == "dit"
+    patch = 2 ** max(0, round(math.log2(max(sides) / (7 if is_dit else 28))))
+    patch = math.gcd(patch, *sides) if is_dit else patch
+    return settings if channels * patch**2 <= settings["width"] else {**settings, "patch": patch}
 
 
 def stated_variance(settings: dict[str, Any]) -> dict[str, Any]:
