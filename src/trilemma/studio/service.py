@@ -116,8 +116,11 @@ class Studio:
         )
 
     def lines(self, job: Job) -> tuple[str, str]:
-        """The command line and the line of Python that do the same as a job, in the folder."""
-        verb = next(verb for verb in sorted(VERBS, key=lambda v: -len(v.name)) if _begins(job.words, verb.name))
+        """The command line and the line of Python that do the same as a job, in the folder; "" where there is none."""
+        verbs = sorted(VERBS, key=lambda v: -len(v.name))
+        verb = next((verb for verb in verbs if _begins(job.words, verb.name)), None)
+        if verb is None:  # a job of somebody else, or of a later version
+            return quoted(["trilemma", *job.words]), ""
         rest = job.words[len(verb.name.split()) :]
         typed = [word for word in rest if re.match(r"[A-Za-z_][\w.]*=", word)]
         return quoted(["trilemma", *job.words]), python_line(verb, [word for word in rest if word not in typed], typed)
