@@ -22,6 +22,7 @@ from trilemma.text import quoted
 from trilemma.verbs import VERBS, Verb, find
 from trilemma.vocabulary import check_model
 
+DATA = "data"  # in the folder, where images that were brought lie
 SHOWN = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 READ = {".html": "text/html; charset=utf-8", ".json": "text/plain; charset=utf-8", ".csv": "text/plain; charset=utf-8"}
 RESULT = re.compile(r"^([a-z][a-z ]{0,30}?)\s{2,}(\S.*)$")  # a line of a fact, as the command line prints it
