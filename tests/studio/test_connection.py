@@ -14,7 +14,7 @@ from trilemma.studio import connection, guard
 from trilemma.studio.guard import Held, TooMuch, bounded
 from trilemma.studio.routes import data
 
-LIMIT_S = 0.05
+LIMIT_S = 0.03
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
 
 
@@ -24,12 +24,20 @@ async def refuse(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 
-async def talk(parts, pause_s):
+async def read_then_answer(scope, receive, send):
+    """An app that takes longer to answer than a head may take to come."""
+    while (await receive())["more_body"]:
+        pass
+    await asyncio.sleep(2 * LIMIT_S)
+    await refuse(scope, receive, send)
+
+
+async def talk(app, parts, pause_s):
     """Send parts to the app with pauses between them; the answers, and the seconds until the connection was cut.
 
     It has to be cut long before the keep-alive of uvicorn ends, after 5 s.
     """
-    config = uvicorn.Config(refuse, http=connection.TimedProtocol, ws="none", log_level="critical")
+    config = uvicorn.Config(app, http=connection.TimedProtocol, ws="none", log_level="critical")
     config.load()
     server = await asyncio.get_running_loop().create_server(
         lambda: connection.TimedProtocol(config, ServerState(), {}), "127.0.0.1", 0
@@ -70,9 +78,16 @@ async def read_all(reader):
 )
 def test_a_connection_that_sends_slowly_is_cut(parts, answered, monkeypatch):
     monkeypatch.setattr(connection, "LONGEST_HEAD_S", LIMIT_S)
-    answers, seconds = anyio.run(talk, parts, LIMIT_S / 10)
+    answers, seconds = anyio.run(talk, refuse, parts, LIMIT_S / 10)
     assert answers.count(b"HTTP/1.1 403") == answered
     assert seconds >= LIMIT_S
+
+
+def test_a_connection_is_not_cut_while_its_body_comes_and_is_answered(monkeypatch):
+    """The body takes twice the time of a head, and its answer, too."""
+    monkeypatch.setattr(connection, "LONGEST_HEAD_S", LIMIT_S)
+    answers, seconds = anyio.run(talk, read_then_answer, [HEAD, *[b"x" * 100] * 10], LIMIT_S / 5)
+    assert answers.count(b"HTTP/1.1 403") == 1 and seconds >= 5 * LIMIT_S
 
 
 def chunks(count, size):
