@@ -39,6 +39,13 @@ DISK = {
 }
 
 
+def cache_dir() -> Path:
+    """Where fetched and decoded files are kept: $TRILEMMA_CACHE, or the user's cache."""
+    import pooch
+
+    return Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma"))
+
+
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
     """Write a whole file, or leave what was there before untouched; missing folders are made.
 

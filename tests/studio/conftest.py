@@ -67,6 +67,14 @@ class Browser:
         return self.send("POST", url, data=data or {}, **options)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """The secret that signs jobs is one of the tests, in their processes, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRILEMMA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def folder(tmp_path):
     place = tmp_path / "images"

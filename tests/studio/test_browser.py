@@ -1,6 +1,7 @@
 """The first job of a new user in a real browser, by mouse and by keyboard; needs playwright, and Debian's chromium."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -66,6 +67,33 @@ def page(browser, address):
     yield one
     context.close()
     assert not faults
+
+
+def test_the_file_that_a_browser_is_given_leads_to_the_studio(browser, tmp_path):
+    """A script in place of the browser that the studio starts writes down what a command line shows of it."""
+    script, shown, work = tmp_path / "browser", tmp_path / "browser.words", tmp_path / "work"
+    script.write_text('#!/bin/sh\necho "$@" > "$0.words"\n')
+    script.chmod(0o700)
+    work.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trilemma", "studio", str(work), f"port={free_port()}"],
+        env={**os.environ, "DISPLAY": ":0", "BROWSER": f"{script} %s"}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        base, token = process.stdout.readline().rsplit(" ", 1)[1].strip().split("/enter?token=")
+        end = time.monotonic() + LONG_MS / 1000
+        while not (shown.exists() and shown.read_text()):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert shown.read_text().startswith("file://") and token not in shown.read_text()
+        page = browser.new_page()
+        page.goto(shown.read_text().strip())
+        page.wait_for_url(f"{base}/")
+        assert page.inner_text("h1") == "work"
+        page.close()
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def images_in_a_zip():

@@ -6,7 +6,7 @@ from PIL import Image
 
 from trilemma.files import lock
 from trilemma.studio.curves import HEIGHT, WIDTH, plots_of
-from trilemma.studio.jobs import END, OUTPUT, START, State, open_lock, read_job
+from trilemma.studio.jobs import END, JOB, OUTPUT, START, State, open_lock, read_job
 from trilemma.studio.routes import jobs as jobs_routes
 
 EVIL = "<script>alert(1)</script>"
@@ -50,6 +50,35 @@ def test_a_job_is_run_stopped_and_repeated_by_its_page(browser, studio):
     assert browser.post(f"/jobs/{ident}/shout").status_code == 404
     browser.post("/jobs/pause")
     assert not studio.queue.paused
+
+
+def test_a_job_of_somebody_else_is_started_from_its_page(browser, studio):
+    place = studio.queue.jobs_folder / "00000001-0123456789abcdef"
+    place.mkdir(parents=True)
+    (place / JOB).write_text(json.dumps({"words": ["no-verb", EVIL], "created": 1e300}))
+    for path in ("/", "/jobs", "/jobs/live", "/jobs/0123456789abcdef"):
+        text = browser.get(path).text
+        assert ">not yours<" in text and "were not created by you" in text and EVIL not in text
+    answer = browser.post("/jobs/0123456789abcdef/start")
+    (new,) = studio.queue.waiting()
+    assert answer.headers["location"] == f"/jobs/{new.id}" and new.words == ["no-verb", EVIL]
+    assert browser.post(f"/jobs/{new.id}/start").status_code == 404
+
+
+def test_what_is_wrong_with_the_queue_is_said_on_its_pages(browser, studio, monkeypatch):
+    def refuse():
+        raise OSError(5, "Input/output error")
+
+    before, studio.queue.fault = jobs_routes.News(studio).get(), "the disk is <full>"
+    for path in ("/", "/jobs", "/jobs/live"):
+        text = browser.get(path).text
+        assert "No job can be started at the moment" in text and "the disk is &lt;full&gt;" in text
+    assert jobs_routes.News(studio).get() != before
+    monkeypatch.setattr(studio.queue, "jobs", refuse)
+    for path in ("/", "/jobs", "/jobs/live"):
+        answer = browser.get(path)
+        assert answer.status_code == 200 and "Input/output error" in answer.text
+    assert jobs_routes.News(studio).get()
 
 
 def test_plots_stay_in_their_box_and_leave_out_what_is_no_number():

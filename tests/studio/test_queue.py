@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from trilemma import UserError
 from trilemma.studio import processes
 from trilemma.studio import queue as queue_module
 from trilemma.studio.child import claim
-from trilemma.studio.jobs import CANCEL, END, JOB, OUTPUT, START, State, new_job, open_lock, output_of, read_job
+from trilemma.studio.jobs import CANCEL, END, JOB, LOCK, OUTPUT, START, State, open_lock, output_of, read_job
+from trilemma.studio.owner import LENGTH, SECRET, Owner
 from trilemma.studio.place import Missing
 from trilemma.studio.queue import Queue
 
@@ -111,7 +113,7 @@ def test_a_state_is_what_the_files_and_the_lock_say(queue):
         ({"start": start, "end": good, "cancel": cancel}, False, State.FINISHED),
     ]
     for files, holds, state in table:
-        place = written(queue, new_job(queue.jobs_folder, ["list"]), **files)
+        place = written(queue, queue.add(["list"]), **files)
         held = claim_anyway(place) if holds else None
         assert read_job(place).state is state, (files, holds)
         if held:
@@ -183,6 +185,122 @@ def test_one_training_at_a_time_and_beside_it_one_other_job(queue, monkeypatch):
         lock.close()
     queue.tick()
     assert begun == [train, sample, again, other]
+
+
+def received(queue, words, **more):
+    """A waiting job as a folder of somebody else has it; its id."""
+    place = queue.jobs_folder / "00000007-0123456789abcdef"
+    place.mkdir(parents=True)
+    (place / JOB).write_text(json.dumps({"words": words, "order": 0.0, "created": 1.0, **more}))
+    return place
+
+
+def test_a_job_of_somebody_else_waits_until_it_is_started_by_hand(queue, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(queue, "_start", lambda job: begun.append(job.id))
+    place = received(queue, ["train", "vae", "digits"])
+    (place / OUTPUT).symlink_to(tmp_path / "elsewhere")
+    (foreign,) = queue.jobs()
+    own = queue.add(["list"])
+    queue.tick()
+    assert begun == [own] and foreign.state is State.FOREIGN
+    assert [job.id for job in queue.waiting()] == [own]
+    new = queue.adopt(foreign.id)
+    queue.tick()
+    assert begun[1:] == [new, own]  # the training first, and again the other, as nothing is started here
+    assert queue.job(foreign.id).state is State.CANCELLED
+    assert queue.job(new).words == foreign.words and not (queue.job(new).place / OUTPUT).is_symlink()
+    for ident in (foreign.id, own):
+        with pytest.raises(Missing):
+            queue.adopt(ident)
+
+
+def test_a_signature_holds_for_one_job_with_its_words_in_its_folder(queue, tmp_path):
+    job = queue.job(queue.add(["list", "vae"]))
+    signed = {"words": ["list", "vae"], "signature": job.signature}
+    assert job.state is State.QUEUED
+
+    def state(folder, name, **record):
+        place = folder / "jobs" / name
+        place.mkdir(parents=True, exist_ok=True)
+        (place / JOB).write_text(json.dumps({"order": 1.0, "created": 1.0, **signed, **record}))
+        return next(one.state for one in Queue(folder.parent, folder).jobs() if one.place == place)
+
+    own, name = queue.jobs_folder.parent, job.place.name
+    assert state(own, name) is State.QUEUED and state(own, name, order=-3.0) is State.QUEUED
+    for words in (["list"], ["list", "gan"], ["list vae"], ["list", "vae", "x"]):
+        assert state(own, name, words=words) is State.FOREIGN
+    for signature in ("", None, job.signature[:-1], "\u00e9", "\ud800"):
+        assert state(own, name, signature=signature) is State.FOREIGN
+    assert state(own, "00000001-0123456789abcdef") is State.FOREIGN  # a copy would run it twice
+    assert state(tmp_path / "other" / "own", name) is State.FOREIGN  # in another folder
+
+
+def test_the_secret_is_the_users_alone_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+    first, second = Owner(tmp_path), Owner(tmp_path)
+    assert first.made("a", ["x"], second.signature("a", ["x"]))
+    file = tmp_path / "cache" / SECRET
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and len(file.read_bytes()) == LENGTH
+    file.chmod(0o644)  # others could have read it
+    assert not Owner(tmp_path).made("a", ["x"], first.signature("a", ["x"]))
+    monkeypatch.setenv("TRILEMMA_CACHE", str(file))  # not a folder: it holds for this process
+    alone = Owner(tmp_path)
+    assert alone.made("a", ["x"], alone.signature("a", ["x"]))
+
+
+@pytest.mark.parametrize("words", [[], "list", None, [1], ["\ud800"], ["no-such-verb"]])
+def test_a_received_job_of_any_content_does_no_harm(queue, words):
+    place = received(queue, words, order=float("inf"), created="x")
+    (place / LOCK).symlink_to("/dev/zero")
+    (place / CANCEL).write_text("{}")
+    queue.tick()
+    assert all(job.state is State.CANCELLED for job in queue.jobs()) and not queue.fault
+
+
+def test_the_queue_goes_on_after_errors_of_the_disk_with_pauses_that_grow(queue, monkeypatch):
+    monkeypatch.setattr(queue_module, "TICK_S", 0.001)
+    pauses, begun, errors = [], [], [OSError(28, "No space left on device"), KeyError("process"), Missing("gone")]
+    queue.add(["list"])
+
+    def start(job):
+        pauses.append(queue.pause_s)
+        if errors:
+            raise errors.pop(0)
+        begun.append(job.id)
+        queue.cancel(job.id)
+
+    monkeypatch.setattr(queue, "_start", start)
+    queue.try_tick()
+    assert "No space left on device" in queue.fault
+    queue.open()
+    until(lambda: begun and not queue.fault)
+    assert pauses == [0.001, 0.002, 0.004, 0.008] and queue._thread.is_alive() and queue.pause_s == 0.001
+    queue._failures = 10**6
+    assert queue.pause_s == queue_module.LONGEST_PAUSE_S
+
+
+def test_a_process_that_ends_before_its_job_begins_is_not_started_in_haste(queue, monkeypatch):
+    """As on a full disk, where it cannot write that it began."""
+
+    class Ended:
+        def poll(self):
+            return 1
+
+    started = []
+    monkeypatch.setattr(queue_module, "start", lambda *words, **keys: started.append(words) or Ended())
+    ident = queue.add(["list", "vae"])
+    pauses = [queue.pause_s]
+    for k in range(1, 4):
+        queue.try_tick()  # starts it
+        assert len(started) == k
+        queue.try_tick()  # sees that it ended
+        pauses.append(queue.pause_s)
+        assert "trilemma list vae ended with code 1 before it began" in queue.fault and "bytes are free" in queue.fault
+    assert pauses == [queue_module.TICK_S * 2**k for k in range(4)]
+    queue.cancel(ident)
+    queue.try_tick()
+    assert not queue.fault and queue.pause_s == queue_module.TICK_S
 
 
 def test_a_full_queue_is_said(queue, monkeypatch):

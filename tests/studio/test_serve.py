@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from trilemma import UserError, open_studio
 from trilemma.extras import install_line
+from trilemma.studio import serve
 from trilemma.studio.access import Access
 from trilemma.studio.jobs import State
 from trilemma.studio.place import OWN, hold
@@ -82,6 +84,24 @@ def test_others_are_let_in_by_a_password_alone(monkeypatch):
     access = Access("0.0.0.0", 8421, "long enough")
     assert access.token not in access.address and access.is_password("long enough") and not access.is_password("")
     assert not Access("127.0.0.1", 8421).is_password("")
+
+
+def test_no_command_line_of_a_browser_holds_the_token(tmp_path, monkeypatch):
+    """It is given a file that only this user can read, for a while."""
+    opened, access = [], Access("127.0.0.1", 8421)
+    monkeypatch.setattr(serve, "show", opened.append)
+    (tmp_path / serve.OPENING).symlink_to(tmp_path / "elsewhere")
+    with serve.shown(access, tmp_path):
+        (file,) = tmp_path.iterdir()
+        assert opened == [file.as_uri()] and not file.is_symlink() and stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert f'content="0;url={access.address}"' in file.read_text() and access.token in access.address
+    assert not [*tmp_path.iterdir()]
+    monkeypatch.setattr(serve, "OPENING_S", 0.01)
+    with serve.shown(access, tmp_path):
+        until(lambda: not [*tmp_path.iterdir()])
+    shared = Access("0.0.0.0", 8421, "long enough")
+    with serve.shown(shared, tmp_path):
+        assert opened[2:] == [shared.address] and shared.token not in shared.address
 
 
 def test_a_missing_extra_is_answered_by_the_line_that_installs_it(monkeypatch):

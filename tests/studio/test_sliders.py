@@ -1,6 +1,7 @@
 """Sliders: the pictures are those of the codes, from a process that is there when it is needed."""
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from PIL import Image
 
 import trilemma
 from trilemma import UserError
-from trilemma.explore.sliders import sliders_of
-from trilemma.studio import painter
+from trilemma.explore.sliders import Sliders, sliders_of
+from trilemma.studio import decoder, painter
 from trilemma.studio.decoder import answer
 from trilemma.studio.routes.sliders import values_of
+from trilemma.types import Condition
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +62,33 @@ def test_an_answer_is_a_line_and_the_bytes_of_a_png(trained):
     assert len(head["axes"]) == 3 and content == b"" and head["directions"] is False
     head, content = answer({"run": str(trained / "vae"), "values": {"0": 1.0}}, held)
     assert head == {"bytes": len(content)}
-    wanted = held[str(trained / "vae")].image({0: 1.0})
+    wanted = held[str(trained / "vae")].sliders.image({0: 1.0})
     with Image.open(io.BytesIO(content)) as image:
         assert (np.asarray(image) == (wanted[0] * 255).round().numpy()).all()
+
+
+def test_a_run_that_was_trained_further_is_loaded_again(tmp_path, monkeypatch):
+    """A stand-in for the run: its sum is read when the stamp of a file changed, its model when the sum did."""
+    file, loads = tmp_path / "weights.safetensors", []
+    (tmp_path / "config.json").write_text("{}")
+
+    class Stored:
+        def __init__(self, _):
+            self.weights_id = file.read_text()
+
+    def load(name):
+        loads.append(file.read_text())
+        return Sliders(Stored(name), (), torch.zeros(1), None, Condition())
+
+    monkeypatch.setattr(decoder, "as_run", Stored)
+    monkeypatch.setattr(decoder, "sliders_of", load)
+    held = {}
+    for content, changed_s in [("one", 1), ("one", 1), ("one", 2), ("two", 3), ("two", 3), ("one", 4)]:
+        file.write_text(content)
+        os.utime(file, (changed_s, changed_s))
+        answer({"run": str(tmp_path)}, held)
+        assert held[str(tmp_path)].sliders.run.weights_id == content
+    assert loads == ["one", "two", "one"]
 
 
 @pytest.mark.slow

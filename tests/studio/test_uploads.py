@@ -1,5 +1,6 @@
 """What is brought in: pixels alone, within bounds, under names of ours."""
 
+import errno
 import io
 import struct
 import zipfile
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from starlette.datastructures import UploadFile
 
 from trilemma import UserError
+from trilemma.files import scratch_of
 from trilemma.studio import uploads
 from trilemma.studio.uploads import checked_name, class_of, decoded, receive
 
@@ -142,6 +145,48 @@ def test_bounds_hold(tmp_path, monkeypatch):
         receive([(f"{k}.png", io.BytesIO(GOOD)) for k in range(2)], tmp_path / "large")
     monkeypatch.setattr(uploads, "LARGEST_IMAGE", 10)
     assert decoded(GOOD) is None
+
+
+class Broken:
+    """A file whose disk fails after so many bytes; it tells what lies in a folder by then."""
+
+    def __init__(self, place):
+        self.place, self.seen = place, []
+
+    def read(self, most):
+        self.seen = [path.name for path in self.place.rglob("*.png")]
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_data_are_there_whole_or_not_at_all(tmp_path):
+    broken = Broken(tmp_path)
+    with pytest.raises(UserError, match="input/output error"):
+        receive([("a.png", io.BytesIO(GOOD)), ("b.png", broken)], tmp_path / "data" / "mine")
+    assert broken.seen == ["00001.png"]  # it had been written
+    assert not [*(tmp_path / "data").iterdir()]
+    cut = zipped(a=GOOD, b=bytes(10_000))
+    cut = cut.replace(bytes(1_000), b"x" * 1_000)  # its sum is wrong
+    with pytest.raises(UserError, match="the zip cannot be read"):
+        receive([("a.zip", io.BytesIO(cut))], tmp_path / "data" / "mine")
+    assert not [*(tmp_path / "data").iterdir()]
+    killed = scratch_of(tmp_path / "data" / "mine")
+    (killed / "cats").mkdir(parents=True)
+    with pytest.raises(UserError, match="exists already"):  # another page sends it
+        receive([("a.png", io.BytesIO(GOOD))], tmp_path / "data" / "mine")
+    (tmp_path / "data" / ".notes.tmp").write_text("of somebody else")
+    uploads.remove_unfinished(tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".notes.tmp"]
+    assert receive([("a.png", io.BytesIO(GOOD))], tmp_path / "data" / "mine").images == 1
+
+
+def test_a_disk_that_is_full_while_images_arrive_is_said(browser, studio, monkeypatch):
+    async def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(UploadFile, "write", write)
+    answer = browser.send("POST", "/data/upload", data={"name": "mine"}, files=[("files", ("a.png", GOOD))])
+    assert answer.status_code == 400 and "the disk is full" in answer.text
+    assert not (studio.folder / "data").exists()
 
 
 def test_a_name_of_data_is_plain(tmp_path):

@@ -3,12 +3,9 @@
 import os
 from pathlib import Path
 
+from trilemma.files import cache_dir
 
-def cache_dir() -> Path:
-    """Where fetched and decoded files are kept: $TRILEMMA_CACHE, or the user's cache."""
-    import pooch
-
-    return Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma"))
+__all__ = ["cache_dir", "data_dir", "find", "in_folder", "places"]
 
 
 def data_dir() -> Path | None:

@@ -4,13 +4,14 @@ import asyncio
 import base64
 import hashlib
 import sys
+import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from html import escape
 from typing import Any
 
 from trilemma.errors import shows_tracebacks
-from trilemma.studio.access import Access, Refusal, largest_body
+from trilemma.studio.access import LARGEST_FORM, Access, Refusal, largest_body
 from trilemma.text import note, printable
 
 Message = MutableMapping[str, Any]
@@ -18,7 +19,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-SLOWEST_S = 30.0  # seconds without a byte of a request, after which it is dropped
+SLOWEST_S = 30.0  # seconds without a byte of a body, after which it is dropped
+SLOWEST_RATE = 64 << 10  # bytes a second that a body has to come with, after as many seconds
+LARGEST_HELD = 1 << 30  # bytes of all bodies that are read at once, in memory or on the disk
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:4rem auto;padding:0 1rem;color-scheme:light dark}"
 )
@@ -54,7 +57,7 @@ class Guard:
     """
 
     def __init__(self, app: App, access: Access) -> None:
-        self.app, self.access = app, access
+        self.app, self.access, self.held = app, access, Held()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -76,10 +79,42 @@ class Guard:
         async def sending(message: Message) -> None:
             await send(with_headers(message))
 
+        bodies = Held(self.held)
         try:
-            await self.app(scope, bounded(receive, largest_body(scope["path"])), sending)
+            await self.app(scope, bounded(receive, largest_body(scope["path"]), bodies), sending)
         except Exception as error:
             report(error)
+        finally:
+            bodies.release()
+
+
+class Held:
+    """Bytes that were received and are not let go yet.
+
+    Args:
+        whole: of all requests together, for those of one.
+    """
+
+    def __init__(self, whole: "Held | None" = None) -> None:
+        self.whole, self.count = whole, 0
+
+    def add(self, count: int) -> None:
+        """More bytes have come.
+
+        Raises:
+            TooMuch: those of all requests are more than `LARGEST_HELD`.
+        """
+        if self.whole is not None:
+            if self.count + count > LARGEST_FORM and self.whole.count + count > LARGEST_HELD:  # a form always has room
+                raise TooMuch(Refusal(503, "Other images are being sent. Try again when they have arrived."))
+            self.whole.count += count
+        self.count += count
+
+    def release(self) -> None:
+        """The request is over, with the files that held its body."""
+        if self.whole is not None:
+            self.whole.count -= self.count
+        self.count = 0
 
 
 def refused_by(error: BaseException | None) -> Refusal | None:
@@ -98,19 +133,29 @@ def report(error: Exception) -> None:
         print(printable("".join(traceback.format_exception(error)), lines=True), file=sys.stderr)
 
 
-def bounded(receive: Receive, most: int) -> Receive:
-    """What is received, up to so many bytes, none of which may be long in coming."""
-    count, whole = 0, False
+def bounded(receive: Receive, most: int, held: Held | None = None) -> Receive:
+    """What is received, up to so many bytes, none of which may be long in coming, nor all of them together.
+
+    Args:
+        held: counts the bytes.
+    """
+    counted, whole, since = held or Held(), False, None
+
+    def left_s() -> float:
+        """Seconds that the next part may take."""
+        nonlocal since
+        since = time.monotonic() if since is None else since
+        return min(SLOWEST_S, since + SLOWEST_S + counted.count / SLOWEST_RATE - time.monotonic())
 
     async def receiving() -> Message:
-        nonlocal count, whole
+        nonlocal whole
         try:
-            message = await asyncio.wait_for(receive(), None if whole else SLOWEST_S)  # a browser may leave at any time
+            message = await asyncio.wait_for(receive(), None if whole else left_s())  # a browser may leave at any time
         except TimeoutError:
             raise TooMuch(Refusal(408, "The request was sent too slowly.")) from None
-        count += len(message.get("body", b""))
+        counted.add(len(message.get("body", b"")))
         whole = not message.get("more_body")
-        if count > most:
+        if counted.count > most:
             raise TooMuch(Refusal(413, f"This is more than {most:,} bytes."))
         return message
 

@@ -4,14 +4,15 @@ A job is a folder, whose files say all: `job.json` what is to be done, `start.js
 ended, `cancel.json` that it is not wanted any more, `output.txt` what it said. Its process holds the lock of the folder
 for as long as it runs, and the system drops it, however the process ends: so what runs is known without trust in a
 process number, a server that was killed finds its jobs again, and no job is run twice. Each file is written whole or
-not at all, by one process, once.
+not at all, by one process, once. `job.json` is signed by who made it (`owner.py`).
 """
 
+import math
 import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,6 +34,7 @@ class State(StrEnum):
     """What a job is doing, or what became of it."""
 
     QUEUED = "queued"
+    FOREIGN = "not yours"  # waits, and was not made by this user on this machine: it is not started
     RUNNING = "running"
     FINISHED = "finished"
     FAILED = "failed"
@@ -48,14 +50,15 @@ ENDED = (State.FINISHED, State.FAILED, State.STOPPED, State.CANCELLED, State.LOS
 class Job:
     """A job as its files say.
 
-    words: of the command line after `trilemma`; order: its place in the queue, the least first; times in seconds since
-    1970, None for what has not happened; code: the exit code.
+    words: of the command line after `trilemma`; order: its place in the queue, the least first; signature: of who made
+    it; times in seconds since 1970, None for what has not happened; code: the exit code.
     """
 
     id: str
     place: Path
     words: Sequence[str]
     order: float
+    signature: str
     state: State
     created: float
     started: float | None = None
@@ -83,14 +86,23 @@ class Job:
         return self.state in ENDED
 
 
-def new_job(jobs: Path, words: Sequence[str]) -> str:
-    """Write a job down, behind all others, and give its id."""
+def new_job(jobs: Path, words: Sequence[str], sign: Callable[[str, Sequence[str]], str]) -> str:
+    """Write a job down, behind all others, and give its id.
+
+    Args:
+        sign: gives the signature for the name of a job's folder and its words.
+    """
     number = 1 + max((int(path.name[:8]) for path in folders(jobs)), default=0)
     ident = uuid.uuid4().hex[:16]
-    write_json(
-        jobs / f"{number:08}-{ident}" / JOB, {"words": list(words), "order": float(number), "created": time.time()}
-    )
+    name = f"{number:08}-{ident}"
+    write_record(jobs / name, words, float(number), sign(name, words), time.time())
     return ident
+
+
+def write_record(place: Path, words: Sequence[str], order: float, signature: str, created: float) -> None:
+    """Write down what is to be done; the arguments are those of a `Job`."""
+    record = {"words": [*words], "order": order, "signature": signature, "created": created}
+    write_json(place / JOB, record)
 
 
 def folders(jobs: Path) -> list[Path]:
@@ -101,15 +113,16 @@ def folders(jobs: Path) -> list[Path]:
 def read_job(place: Path) -> Job | None:
     """The job of a folder; None if it was never written down whole."""
     job = _read(place / JOB)
-    if job is None or not isinstance(job.get("words"), list):
+    if job is None or not _are_words(job.get("words")):
         return None
     state = _state(place)
     start, end = _read(place / START), _read(place / END)
     return Job(
         place.name.partition("-")[2],
         place,
-        [str(word) for word in job["words"]],
+        job["words"],
         _number(job.get("order")) or 0.0,
+        job["signature"] if isinstance(job.get("signature"), str) else "",
         state,
         _number(job.get("created")) or 0.0,
         _number(start.get("time")) if start else None,
@@ -136,8 +149,11 @@ def _state(place: Path) -> State:
 
 
 def is_held(place: Path) -> bool:
-    """Whether the process of a job lives."""
-    with open_lock(place) as file:
+    """Whether the process of a job lives. Nothing is written to find out, so a full disk does not matter."""
+    file_of_lock = place / LOCK
+    if file_of_lock.is_symlink() or not file_of_lock.is_file():  # no process has begun here
+        return False
+    with os.fdopen(os.open(file_of_lock, os.O_RDWR | NO_LINK), "r+b") as file:
         try:
             lock(file)
         except OSError:
@@ -168,5 +184,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _are_words(value: object) -> bool:
+    """Whether a value can be the words of a command line: one text or more, which a page can show."""
+    if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
+        return False
+    return not re.search("[\ud800-\udfff]", "".join(value))  # halves of a letter, which have no bytes
+
+
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -22,6 +22,7 @@ DEEPEST, MOST_FOLDERS, MOST_PICTURES = 4, 5_000, 400
 NO_PICTURES = {"parts", "checkpoints", "earlier", "metrics"}  # of a run
 PICTURES = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 LARGEST_PICTURE = 64 << 20  # bytes
+SUM_DIGITS = (16, 64)  # of the SHA-256 of weights: in a receipt (`Run.weights_id`), and in a summary
 SCORES = ("valid_rmse", "valid_bce", "valid_neg_elbo_nats", "valid_noise_rmse", "valid_denoising_rmse")
 
 
@@ -50,6 +51,11 @@ class StudioRun:
     def has_weights(self) -> bool:
         """Whether its training came to an end."""
         return (self.path / WEIGHTS).is_file()
+
+    def has_sum(self, weights: str) -> bool:
+        """Whether a receipt names these weights: by their SHA-256, or by as many digits of it as a receipt has."""
+        written = str(self.summary.get("weights_sha256"))
+        return len(weights) in SUM_DIGITS and written[: len(weights)] == weights
 
     @property
     def is_training(self) -> bool:
@@ -120,8 +126,8 @@ class Library:
         """The run that drew a picture, by its place, or else by its weights; None if it is not here."""
         if (here := self.run_at(str(receipt.get("run") or "none"))) is not None:
             return here
-        weights = str(receipt.get("weights") or "none")
-        return next((run for run in self.runs() if str(run.summary.get("weights_sha256")).startswith(weights)), None)
+        weights = str(receipt.get("weights"))
+        return next((run for run in self.runs() if run.has_sum(weights)), None)
 
     def id_of(self, path: Path) -> str:
         """The id of something below the folder."""

@@ -2,7 +2,9 @@
 
 import json
 import os
+import threading
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,22 @@ class Marks:
 
     def __init__(self, library: Library, own: Path) -> None:
         self.library, self._file, self.bin_folder = library, own / MARKS, own / BIN
+        self._guard = threading.Lock()  # requests are answered by several threads
 
     def all(self) -> dict[str, dict[str, Any]]:
-        """What is noted, by the run's name."""
+        """What is noted, by the run's name; {} where the file cannot be read, see `fault`."""
         with suppress(OSError, UserError):
-            marks = read_json(self._file)
-            return (
-                {name: mark for name, mark in marks.items() if isinstance(mark, dict)}
-                if isinstance(marks, dict)
-                else {}
-            )
+            return {name: mark for name, mark in self._read().items() if isinstance(mark, dict)}
         return {}
+
+    @property
+    def fault(self) -> str:
+        """Why stars and titles cannot be shown and changed; "" if they can."""
+        try:
+            self._read()
+        except (OSError, UserError) as error:
+            return f"stars and titles are not available: {error}"
+        return ""
 
     def is_starred(self, run: StudioRun) -> bool:
         """Whether a run has a star."""
@@ -45,31 +52,39 @@ class Marks:
         return str(self.all().get(run.name, {}).get("title", ""))
 
     def star(self, run: StudioRun, on: bool) -> None:
-        """Give a star, or take it."""
+        """Give a star, or take it.
+
+        Raises:
+            UserError: the file of stars cannot be read, so it is not written over; or the disk refuses.
+        """
         self._set(run, "star", on)
 
     def rename(self, run: StudioRun, title: str) -> None:
         """Give a title; its folder keeps its name, by which pictures and commands know it.
 
         Raises:
-            UserError: it is too long.
+            UserError: it is too long; or as `star`.
         """
         if len(title) > LONGEST_TITLE or not title.isprintable():
             raise UserError(f"a title has at most {LONGEST_TITLE} letters in one line")
         self._set(run, "title", title.strip())
 
     def remove(self, run: StudioRun) -> None:
-        """Put a run into the bin.
+        """Put a run into the bin, beside earlier ones of its name.
 
         Raises:
+            Missing: it was removed meanwhile.
             UserError: it is being trained.
         """
         if run.is_training:
             raise UserError(f"{run.name} is being trained; stop it first")
-        place = self.bin_folder / run.id
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "name.json").write_text(json.dumps(run.name), "utf-8")
-        os.rename(run.path, place / "run")
+        with self._guard:
+            if not run.path.is_dir():
+                raise Missing("This run is not there any more.")
+            place = self._free_place(run.id)
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "name.json").write_text(json.dumps(run.name), "utf-8")
+            os.rename(run.path, place / "run")
 
     def in_bin(self) -> dict[str, str]:
         """The names of the runs in the bin, by id."""
@@ -84,14 +99,20 @@ class Marks:
             Missing: it is not there.
             UserError: another run has its place.
         """
-        if (name := self.in_bin().get(ident)) is None:
-            raise Missing("This run is not in the bin any more.")
-        place = self.library.folder / name
-        if os.path.lexists(place):
-            raise UserError(f"{name} exists again; move it first")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(self.bin_folder / ident / "run", place)
-        return name
+        with self._guard:
+            if (name := self.in_bin().get(ident)) is None:
+                raise Missing("This run is not in the bin any more.")
+            place = self.library.folder / name
+            if os.path.lexists(place):
+                raise UserError(f"{name} exists again; move it first")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(self.bin_folder / ident / "run", place)
+            return name
+
+    def _free_place(self, ident: str) -> Path:
+        """Where a run goes in the bin: its id, with a number where an earlier run of that name has it."""
+        names = (ident if k == 1 else f"{ident}-{k}" for k in count(1))
+        return next(place for name in names if not os.path.lexists((place := self.bin_folder / name) / "run"))
 
     def _name_of(self, place: Path) -> str:
         """Where a run in the bin was; "" if that is not said, or not below the folder."""
@@ -99,13 +120,32 @@ class Marks:
             name = read_json(place / "name.json")
             if (
                 isinstance(name, str)
-                and self.library.id_of(self.library.folder / name) == place.name
+                and self.library.id_of(self.library.folder / name) == place.name.partition("-")[0]
                 and ".." not in name
             ):
                 return name
         return ""
 
+    def _read(self) -> dict[str, Any]:
+        """The content of the file; {} where there is none.
+
+        Raises:
+            UserError, OSError: it is there and cannot be read.
+        """
+        try:
+            marks = read_json(self._file)
+        except FileNotFoundError:
+            return {}
+        if not isinstance(marks, dict):
+            raise UserError(f"{self._file} is not an object")
+        return marks
+
     def _set(self, run: StudioRun, key: str, value: Any) -> None:
-        marks = self.all()
-        marks[run.name] = {**marks.get(run.name, {}), key: value}
-        write_json(self._file, marks)
+        with self._guard:
+            try:
+                marks = self._read()
+            except (OSError, UserError) as error:
+                raise UserError(f"{error}; nothing was changed: restore {self._file}, or delete it") from None
+            mark = marks.get(run.name)
+            marks[run.name] = {**(mark if isinstance(mark, dict) else {}), key: value}
+            write_json(self._file, marks)

@@ -1,27 +1,32 @@
 """The queue: starts jobs in their order, one training and one other job at a time, and changes what is asked.
 
 All it knows lies in files (`jobs.py`), so a server that was killed goes on where it was. The jobs are processes of
-their own sessions: they outlive the server and Ctrl-C in its terminal.
+their own sessions: they outlive the server and Ctrl-C in its terminal. Only what this user made on this machine is
+started. After an error, of the disk for instance, the queue tries again, after pauses that grow.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from trilemma.errors import UserError
 from trilemma.files import read_json, remove, write_atomic, write_json
-from trilemma.studio.jobs import CANCEL, JOB, START, Job, State, folders, new_job, read_job
+from trilemma.studio.guard import report
+from trilemma.studio.jobs import CANCEL, START, Job, State, folders, new_job, read_job, write_record
+from trilemma.studio.owner import Owner
 from trilemma.studio.place import Missing
 from trilemma.studio.processes import start
 
 JOBS, PAUSED = "jobs", "paused"
 MOST_QUEUED = 200
-TICK_S = 0.2  # seconds between two looks
+TICK_S, LONGEST_PAUSE_S = 0.2, 30.0  # seconds between two looks, and at most, after errors
 STARTING_S = 30.0  # seconds after which a process that has not begun is given up
 
 
@@ -37,6 +42,8 @@ class Queue:
         self.folder, self.jobs_folder, self._pause = folder, own / JOBS, own / PAUSED
         self._ended: dict[str, Job] = {}  # by folder name: these change no more
         self._starting: dict[str, tuple[subprocess.Popen[bytes], float]] = {}  # by id, until they have ended
+        self._owner, self._failures = Owner(folder), 0
+        self.fault = ""  # why no job can be started now
         self._guard = threading.RLock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -60,7 +67,7 @@ class Queue:
         with self._guard:
             if sum(job.state is State.QUEUED for job in self.jobs()) >= MOST_QUEUED:
                 raise UserError(f"{MOST_QUEUED} jobs are waiting, which is the most; cancel some, or wait")
-            return new_job(self.jobs_folder, words)
+            return new_job(self.jobs_folder, words, self._owner.signature)
 
     def jobs(self) -> list[Job]:
         """All jobs, the oldest first."""
@@ -96,12 +103,27 @@ class Queue:
             waiting = self.waiting()
             job = self.job(ident)
             if job.state is State.QUEUED and waiting[0].id != ident:
-                record = {"words": list(job.words), "order": waiting[0].order - 1.0, "created": job.created}
-                write_json(job.place / JOB, record)
+                write_record(job.place, job.words, waiting[0].order - 1.0, job.signature, job.created)
 
     def again(self, ident: str) -> str:
         """Put the same command into the queue again, and give the id of the new job. A training resumes by it."""
         return self.add(self.job(ident).words)
+
+    def adopt(self, ident: str) -> str:
+        """Put the command of a job that somebody else made into the queue, and give the id of the new job.
+
+        The new one has a folder of its own, so nothing that lies in the other's is used; that one is cancelled.
+
+        Raises:
+            Missing: there is no such job, or it does not wait any more.
+            UserError: as `add`.
+        """
+        with self._guard:
+            if self.job(ident).state is not State.FOREIGN:
+                raise Missing("This job does not wait to be started by you any more.")
+            new = self.again(ident)
+            self.cancel(ident)
+            return new
 
     @property
     def paused(self) -> bool:
@@ -116,14 +138,32 @@ class Queue:
         if place.name in self._ended:
             return self._ended[place.name]
         job = read_job(place)
+        if job is not None and job.state is State.QUEUED and not self._owner.made(place.name, job.words, job.signature):
+            return replace(job, state=State.FOREIGN)
         if job is not None and job.has_ended:
             self._ended[place.name] = job
         return job
 
     def _work(self) -> None:
-        while not self._closed.wait(TICK_S):
-            with suppress(OSError, UserError):  # a disk that refuses may do so for a while
-                self.tick()
+        while not self._closed.wait(self.pause_s):
+            self.try_tick()
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the next look: twice as many after each error, up to a limit."""
+        return min(TICK_S * 2 ** min(self._failures, 20), LONGEST_PAUSE_S)
+
+    def try_tick(self) -> None:
+        """`tick`; whatever goes wrong is kept in `fault` until a look succeeds, and no start is left uncertain."""
+        try:
+            self.tick()
+            if not self._is_starting():
+                self._failures, self.fault = 0, ""
+        except Exception as error:  # of the disk, of a file of a job: the queue must not end by it
+            self._failures += 1
+            self.fault = str(error) or type(error).__name__
+            if not isinstance(error, OSError | UserError | Missing):
+                report(error)
 
     def tick(self) -> None:
         """Look once: see which have ended, start what can be started, interrupt what began while it was cancelled."""
@@ -136,18 +176,34 @@ class Queue:
             if self.paused:
                 return
             for training in (True, False):
-                lane = [job for job in jobs if job.is_training is training]
+                lane = [job for job in jobs if job.is_training is training and job.state is not State.FOREIGN]
                 busy = any(job.state is State.RUNNING or job.id in self._starting for job in lane)
                 if lane and not busy:
                     self._start(min(lane, key=lambda job: job.order))
 
+    def _is_starting(self) -> bool:
+        """Whether it is not known yet if a process that was started begins its job."""
+        return any(self.job(ident).state is State.QUEUED for ident in self._starting)
+
     def _reap(self) -> None:
-        """Forget processes that have ended, and end those that never begin."""
+        """Forget processes that have ended, and end those that never begin.
+
+        Raises:
+            UserError: one has ended without having begun its job.
+        """
         for ident, (process, since) in [*self._starting.items()]:
-            if process.poll() is not None:
+            if (code := process.poll()) is not None:
                 del self._starting[ident]
+                if (job := self.job(ident)).state is State.QUEUED:
+                    raise UserError(
+                        f"the process of {job.command} ended with code {code} before it began; {self._room()}"
+                    )
             elif time.monotonic() - since > STARTING_S and self.job(ident).state is State.QUEUED:
                 process.kill()
+
+    def _room(self) -> str:
+        """Bytes that are free in the folder, in words: a full disk is the usual reason."""
+        return f"{shutil.disk_usage(self.folder).free:,} bytes are free in {self.folder}"
 
     def _start(self, job: Job) -> None:
         """Start the process of a job."""
@@ -162,6 +218,9 @@ class Queue:
             sent = job.place / "signal.json"
             if job.state is not State.RUNNING or sent.exists():
                 return
+            process = read_json(job.place / START).get("process")
+            if not isinstance(process, int) or process <= 1:  # 0 and less stand for groups of processes
+                raise UserError(f"{job.place / START} does not name the process of {job.command}")
             with suppress(ProcessLookupError):
-                os.kill(int(read_json(job.place / START)["process"]), signal.SIGINT)
+                os.kill(process, signal.SIGINT)
             write_json(sent, {"time": time.time()})

@@ -4,25 +4,32 @@ import errno
 import os
 import socket
 import sys
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
+from html import escape
 from pathlib import Path
+from threading import Timer
 from typing import Annotated
 
 from pydantic import Field
 
 from trilemma.errors import UserError
 from trilemma.extras import install_line
+from trilemma.files import remove
 from trilemma.studio.access import LOOPBACK, Access
 from trilemma.studio.jobs import State
 from trilemma.studio.place import checked_folder, hold
 from trilemma.values import checked_call
 
 PORT = 8421
+OPENING = "open.html"  # in the studio's own folder, while the browser is asked to open it
 PASSWORD = "TRILEMMA_STUDIO_PASSWORD"  # in the environment, as a command line can be read by others
 SHORTEST_PASSWORD = 8  # letters
 MOST_CONNECTIONS = 64
 LONGEST_HEADERS = 16 << 10  # bytes
+KEEP_ALIVE_S = 5  # seconds that a connection may rest between two requests
 CLOSING_S = 2  # seconds that open pages are given
+OPENING_S = 60.0  # seconds that the browser has to open the page
 
 
 @checked_call
@@ -107,10 +114,13 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     import uvicorn  # pyright: ignore[reportMissingImports]
 
     from trilemma.studio.app import create_app
+    from trilemma.studio.connection import TimedProtocol
     from trilemma.studio.guard import Guard
-    from trilemma.studio.service import Studio
+    from trilemma.studio.service import DATA, Studio
+    from trilemma.studio.uploads import remove_unfinished
 
     studio = Studio(place)
+    remove_unfinished(place / DATA)
     config = uvicorn.Config(
         Guard(create_app(studio, access), access),
         log_level="critical",
@@ -118,20 +128,63 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
         server_header=False,
         proxy_headers=False,
         ws="none",
-        http="h11",
+        http=TimedProtocol,
         limit_concurrency=MOST_CONNECTIONS,
         h11_max_incomplete_event_size=LONGEST_HEADERS,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=CLOSING_S,
     )
     print(f"studio of {place}: {access.address}", flush=True)
     print("Ctrl-C closes it", file=sys.stderr)
-    if browser:
-        show(access.address)
     studio.queue.open()
-    with closing(studio.queue), closing(studio.painter), suppress(KeyboardInterrupt):
+    page = shown(access, studio.own) if browser else nullcontext()
+    with closing(studio.queue), closing(studio.painter), suppress(KeyboardInterrupt), page:
         uvicorn.Server(config).run(sockets=[server_socket])
     running = [job.command for job in studio.queue.jobs() if job.state is State.RUNNING]
     print("\n".join(["closed", *(f"goes on: {command}" for command in running)]), file=sys.stderr)
+
+
+@contextmanager
+def shown(access: Access, own: Path) -> Iterator[None]:
+    """Ask the browser for the page. Others can read its command line, so an address with a token is not put there.
+
+    The browser is given a file that only this user can read and that leads to the address. The file is removed after
+    `OPENING_S`, or at the end.
+
+    Args:
+        own: the studio's own folder.
+    """
+    if access.password is not None:
+        show(access.address)
+        yield
+        return
+    file = own / OPENING
+    removal = Timer(OPENING_S, remove, [file])
+    removal.daemon = True
+    try:
+        with suppress(OSError):  # then the browser finds no page, and the address on the terminal has to do
+            write_private(file, opening_page(access.address))
+        show(file.as_uri())
+        removal.start()
+        yield
+    finally:
+        removal.cancel()
+        remove(file)
+
+
+def opening_page(address: str) -> str:
+    """A page that leads to an address at once."""
+    from trilemma.studio.guard import short_page
+
+    link = escape(address)
+    return short_page(f'<p><a href="{link}">Open</a></p>', f'<meta http-equiv="refresh" content="0;url={link}">')
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only this user can read, in place of what has its name."""
+    remove(path)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def show(address: str) -> None:

@@ -22,6 +22,7 @@ from trilemma.text import quoted
 from trilemma.verbs import VERBS, Verb, find
 from trilemma.vocabulary import check_model
 
+DATA = "data"  # in the folder, where images that were brought lie
 SHOWN = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 READ = {".html": "text/html; charset=utf-8", ".json": "text/plain; charset=utf-8", ".csv": "text/plain; charset=utf-8"}
 RESULT = re.compile(r"^([a-z][a-z ]{0,30}?)\s{2,}(\S.*)$")  # a line of a fact, as the command line prints it
@@ -116,8 +117,11 @@ class Studio:
         )
 
     def lines(self, job: Job) -> tuple[str, str]:
-        """The command line and the line of Python that do the same as a job, in the folder."""
-        verb = next(verb for verb in sorted(VERBS, key=lambda v: -len(v.name)) if _begins(job.words, verb.name))
+        """The command line and the line of Python that do the same as a job, in the folder; "" where there is none."""
+        verbs = sorted(VERBS, key=lambda v: -len(v.name))
+        verb = next((verb for verb in verbs if _begins(job.words, verb.name)), None)
+        if verb is None:  # a job of somebody else, or of a later version
+            return quoted(["trilemma", *job.words]), ""
         rest = job.words[len(verb.name.split()) :]
         typed = [word for word in rest if re.match(r"[A-Za-z_][\w.]*=", word)]
         return quoted(["trilemma", *job.words]), python_line(verb, [word for word in rest if word not in typed], typed)

@@ -3,14 +3,16 @@
 So nothing of the file that came is kept: no place where it was taken, no script, no name outside of ours.
 """
 
+import os
 import re
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from trilemma.errors import UserError
-from trilemma.files import write_atomic
+from trilemma.files import disk_errors, remove_scratch, scratch_of, write_atomic
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,15 +44,44 @@ def checked_name(text: str) -> str:
 
 
 def receive(files: Iterable[tuple[str, IO[bytes]]], folder: Path) -> Upload:
-    """Write images, or those of zips, into a new folder; a folder in a zip is a class.
+    """Write images, or those of zips, into a new folder, which is whole or absent; a folder in a zip is a class.
 
     Args:
         files: the name and the content of each.
     Raises:
-        UserError: the folder exists, there are too many or too large ones, or none is an image.
+        UserError: the folder exists, or is being received; there are too many or too large ones, or none is an image;
+            or the disk refuses.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise UserError(f"{folder.name} exists already; choose another name")
+    scratch = scratch_of(folder)
+    try:
+        with disk_errors(folder):
+            scratch.mkdir(parents=True)
+            try:
+                count, skipped = _write(files, scratch)
+                _put(scratch, folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    except FileExistsError:
+        raise UserError(f"{folder.name} exists already; choose another name") from None
+    return Upload(folder, count, skipped)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed studio was receiving; only for a folder that this process has locked."""
+    remove_scratch(folder, NAME.pattern)
+
+
+def _put(scratch: Path, folder: Path) -> None:
+    """Give a folder its name; raises FileExistsError if something has it."""
+    if os.path.lexists(folder):
+        raise FileExistsError(folder)
+    scratch.rename(folder)
+
+
+def _write(files: Iterable[tuple[str, IO[bytes]]], folder: Path) -> tuple[int, list[str]]:
+    """The number of images that were written, and the names of files that are none; errors as `receive`."""
     skipped: list[str] = []
     count = 0
     for name, content in members(files):
@@ -66,7 +97,7 @@ def receive(files: Iterable[tuple[str, IO[bytes]]], folder: Path) -> Upload:
         write_png(pixels, folder / class_of(name) / f"{count:05}.png")
     if not count:
         raise UserError(f"none of the files is an image ({', '.join(FORMATS)}, at most {MOST_PIXELS:,} pixels)")
-    return Upload(folder, count, skipped)
+    return count, skipped
 
 
 def members(files: Iterable[tuple[str, IO[bytes]]]) -> Iterator[tuple[str, bytes]]:

@@ -1,21 +1,24 @@
 """Data: look at them, check them, bring images."""
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import IO, Annotated
 from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, Request  # pyright: ignore[reportMissingImports]
 from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissingImports]
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
-from starlette.datastructures import UploadFile  # pyright: ignore[reportMissingImports]
+from starlette.datastructures import FormData, UploadFile  # pyright: ignore[reportMissingImports]
 
 from trilemma.errors import UserError
+from trilemma.files import disk_errors
 from trilemma.pictures.png import read_metadata
 from trilemma.studio.images import IMAGE
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import Missing
-from trilemma.studio.service import Studio
+from trilemma.studio.service import DATA, Studio
 from trilemma.studio.sources import own_sources, source_word, sources
 from trilemma.studio.uploads import LARGEST_IMAGE, checked_name, receive
 from trilemma.verbs import find
@@ -46,7 +49,7 @@ def add(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/data/upload")
     async def upload(request: Request) -> Response:
-        async with request.form(max_files=MOST_FILES, max_fields=10) as form:
+        async with form_of(request, max_files=MOST_FILES, max_fields=10) as form:
             files = [(file.filename or "", file.file) for file in form.getlist("files") if isinstance(file, UploadFile)]
             try:
                 result = await run_in_threadpool(_receive, studio, str(form.get("name", "")), files)
@@ -56,7 +59,7 @@ def add(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/sample/receipt")
     async def receipt(request: Request) -> Response:
-        async with request.form(max_files=1, max_fields=1) as form:
+        async with form_of(request, max_files=1, max_fields=1) as form:
             file = form.get("picture")
             content = await file.read(LARGEST_IMAGE) if isinstance(file, UploadFile) else b""
         return await run_in_threadpool(_receipt_page, request, studio, content)
@@ -67,7 +70,7 @@ def _add_images(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/edit/image")
     async def bring(request: Request) -> Response:
-        async with request.form(max_files=1, max_fields=5) as form:
+        async with form_of(request, max_files=1, max_fields=5) as form:
             file, run, verb = form.get("picture"), str(form.get("run", "")), str(form.get("verb", ""))
             content = await file.read(LARGEST_IMAGE) if isinstance(file, UploadFile) else b""
         ident = await run_in_threadpool(studio.images.keep, content)
@@ -78,9 +81,21 @@ def _add_images(app: FastAPI, studio: Studio) -> None:
         return file_answer(studio.images.path(ident), "image/png")
 
 
+@asynccontextmanager
+async def form_of(request: Request, *, max_files: int, max_fields: int) -> AsyncIterator[FormData]:
+    """The fields and files of a form, which are let go afterwards.
+
+    Raises:
+        UserError: the disk that holds the files meanwhile refuses.
+    """
+    with disk_errors(tempfile.gettempdir()):
+        async with request.form(max_files=max_files, max_fields=max_fields) as form:
+            yield form
+
+
 def _receive(studio: Studio, name: str, files: Sequence[tuple[str, IO[bytes]]]) -> str:
     """Write what was sent, and say what it was."""
-    upload = receive(files, studio.folder / "data" / checked_name(name))
+    upload = receive(files, studio.folder / DATA / checked_name(name))
     skipped = f"; skipped: {', '.join(upload.skipped[:5])}" if upload.skipped else ""
     return f"{studio.library.name_of(upload.folder)}: {upload.images:,} images{skipped}"
 

@@ -32,7 +32,7 @@ def add(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/jobs")
     def jobs(request: Request) -> Response:
-        return render(request, "jobs.html", **queue_context(studio), ended=_ended(studio))
+        return render(request, "jobs.html", **queue_context(studio))
 
     @app.get("/jobs/live")
     def jobs_live(request: Request) -> Response:
@@ -60,6 +60,8 @@ def add(app: FastAPI, studio: Studio) -> None:
             studio.queue.first(ident)
         elif action == "again":
             return go(f"/jobs/{studio.queue.again(ident)}")
+        elif action == "start":
+            return go(f"/jobs/{studio.queue.adopt(ident)}")
         else:
             raise Missing("Page not found.")
         return go(back)
@@ -79,10 +81,15 @@ def add(app: FastAPI, studio: Studio) -> None:
 
 
 def queue_context(studio: Studio) -> dict[str, Any]:
-    """What runs and waits."""
-    jobs = studio.queue.jobs()
-    running = [job for job in jobs if job.state is State.RUNNING]
-    return {"running": running, "waiting": studio.queue.waiting(), "paused": studio.queue.paused}
+    """What runs and waits, and what is wrong; where the jobs cannot be read, that is all there is to say."""
+    try:
+        jobs, fault = studio.queue.jobs(), studio.queue.fault
+    except OSError as error:
+        jobs, fault = [], str(error)
+    of = {state: [job for job in jobs if job.state is state] for state in State}
+    waiting = sorted(of[State.QUEUED], key=lambda job: job.order)
+    context = {"running": of[State.RUNNING], "waiting": waiting, "foreign": of[State.FOREIGN], "fault": fault}
+    return {**context, "paused": studio.queue.paused, "ended": [job for job in reversed(jobs) if job.has_ended][:200]}
 
 
 def job_context(studio: Studio, job: Job) -> dict[str, Any]:
@@ -102,10 +109,6 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
     }
 
 
-def _ended(studio: Studio) -> list[Job]:
-    return [job for job in reversed(studio.queue.jobs()) if job.has_ended][:200]
-
-
 class News:
     """Whether jobs, or the logs of runs that they train, have changed: looked at once for all pages that are open."""
 
@@ -117,14 +120,17 @@ class News:
         """A few digits, which are not those of before if something changed; at most NEWS_S old."""
         with self._turn:
             if time.monotonic() - self._since >= NEWS_S:
-                self._last = hashlib.sha256(repr(self._look()).encode()).hexdigest()[:16]
+                self._last = hashlib.sha256(repr(self._look()).encode("utf-8", "replace")).hexdigest()[:16]
                 self._since = time.monotonic()
             return self._last
 
     def _look(self) -> list[object]:
-        jobs = self.studio.queue.jobs()
+        try:
+            jobs = self.studio.queue.jobs()
+        except OSError as error:
+            return [str(error)]
         rows = [(job.id, job.state, job.order, _size(job.place / OUTPUT), self._logged(job)) for job in jobs]
-        return [rows, self.studio.queue.paused]
+        return [rows, self.studio.queue.paused, self.studio.queue.fault]
 
     def _logged(self, job: Job) -> int:
         """Bytes in the log of the run that a job trains."""

@@ -45,7 +45,7 @@ def add(app: FastAPI, studio: Studio) -> None:
             "sorts": SORTS,
             "all": len(rows),
         }
-        return render(request, "runs.html", **context, removed=marks.in_bin())
+        return render(request, "runs.html", **context, removed=marks.in_bin(), error=marks.fault)
 
     @app.get("/runs/differences")
     def differences(request: Request, run: Annotated[list[str] | None, Query()] = None) -> Response:

@@ -1,0 +1,95 @@
+"""Stars, titles and the bin: nothing that was noted or removed is lost. The runs here are a config.json alone."""
+
+import json
+import threading
+
+import pytest
+
+from trilemma import UserError
+from trilemma.studio import marks as marks_module
+from trilemma.studio.place import Missing
+
+SAID = '<p class="error" role="alert">stars and titles are not available: '
+
+
+@pytest.fixture
+def make(studio):
+    """Makes a run, whose weights may have a sum."""
+
+    def run_named(name, weights=None):
+        place = studio.folder / name
+        place.mkdir(parents=True)
+        (place / "config.json").write_text(json.dumps({"model": "vae", "name": name}))
+        (place / "summary.json").write_text(json.dumps({"weights_sha256": weights}))
+        return studio.library.run_at(name)
+
+    return run_named
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": ', "\xff"])
+def test_stars_that_cannot_be_read_are_not_written_over(browser, studio, make, content):
+    a = make("a")
+    studio.marks.star(a, True)
+    file = studio.own / marks_module.MARKS
+    file.write_text(content, "latin-1")
+    with pytest.raises(UserError, match="nothing was changed"):
+        studio.marks.star(a, False)
+    assert browser.post(f"/runs/{a.id}/rename", {"title": "x"}).status_code == 400
+    page = browser.get("/runs")
+    assert page.status_code == 200 and f"{SAID}{file}" in page.text
+    assert file.read_text("latin-1") == content
+    file.unlink()
+    studio.marks.star(a, True)
+    assert studio.marks.is_starred(a) and SAID not in browser.get("/runs").text
+
+
+def test_stars_of_two_pages_at_once_are_both_kept(studio, make, monkeypatch):
+    """Each reads the file before either has written it, if nothing keeps them apart."""
+    read, a, b = marks_module.read_json, make("a"), make("b")
+    studio.marks.star(a, False)
+    both = threading.Barrier(2)
+
+    def slowly(path):
+        content = read(path)
+        try:
+            both.wait(0.05)
+        except threading.BrokenBarrierError:
+            both.reset()
+        return content
+
+    monkeypatch.setattr(marks_module, "read_json", slowly)
+    threads = [threading.Thread(target=studio.marks.star, args=(run, True)) for run in (a, b)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monkeypatch.setattr(marks_module, "read_json", read)
+    assert studio.marks.all() == {"a": {"star": True}, "b": {"star": True}}
+
+
+def test_runs_of_one_name_lie_side_by_side_in_the_bin(browser, studio, make):
+    ident = make("a", "first").id
+    assert browser.post(f"/runs/{ident}/remove").status_code == 303
+    again = make("a", "second")
+    assert browser.post(f"/runs/{ident}/remove").status_code == 303
+    assert [*studio.marks.in_bin().values()] == ["a", "a"]
+    with pytest.raises(Missing):
+        studio.marks.remove(again)
+    sums = []
+    for name in [*studio.marks.in_bin()]:
+        assert f"/runs/restore/{name}" in browser.get("/runs").text
+        assert browser.post(f"/runs/restore/{name}").status_code == 303
+        sums.append(studio.library.run_at("a").summary["weights_sha256"])
+        studio.marks.remove(studio.library.run_at("a"))
+    assert sums == ["first", "second"] and len(studio.marks.in_bin()) == 2
+
+
+def test_a_receipt_knows_a_run_by_its_whole_sum_alone(studio, make):
+    digits = "0123456789abcdef" * 4
+    run = make("a", digits)
+    make("b")
+    for told in (digits, digits[:16]):
+        assert studio.library.run_of({"run": "/elsewhere", "weights": told}) == run
+    for told in (digits[:1], digits[:15], digits[:17], digits[:63], digits[:15] + "0", digits[:63] + "0", digits + "0",
+                 "", None, "None"):  # fmt: skip
+        assert studio.library.run_of({"run": "/elsewhere", "weights": told}) is None
