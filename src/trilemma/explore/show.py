@@ -1,9 +1,9 @@
 """A picture of a batch as the network sees it: after every conversion, with captions or class names; or with what each
 image shows, by EfficientNet-Lite0, beside a table of its likeliest classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -70,19 +70,23 @@ def show(
     batch = Loader(data.train, batch=min(n, len(data.train)), seed=seed, augment=augment).batch_at(0)
     keys = {"n": n, "size": f"{data.shape[1]}x{data.shape[2]}", "channels": data.shape[0], "seed": seed}
     keys |= {"frames": data.options.frames} | ({"augment": augment} if augment else {})
-    keys |= {"names": True} if names else {}
-    words = ["trilemma", "data", "show", source_word(data.source), *typed(keys)]
-    receipt = receipt_for("data show", data=data.source, **keys, notes=data.notes)
-    if data.options.seed == seed and data.options.valid is None:  # the verb has no keys for those of loaded data
-        receipt["command"] = quoted(words)
     if not names:
-        return results.write(grid(batch.image, texts=texts_of(batch, data)), receipt, {})
-    receipt["network"] = f"{imagenet.NAME}, SHA-256 {imagenet.SHA256}"
+        return results.write(grid(batch.image, texts=texts_of(batch, data)), _receipt(data, keys), {})
     ranked = _likeliest(batch)
-    texts = [f"{name} {p:.0%}" for (name, p), *_ in ranked]
-    return results.write(
-        grid(batch.image, texts=texts), receipt, {table_of(path): csv_text(_rows(batch, data, ranked))}
-    )
+    sheet = grid(batch.image, texts=[f"{name} {p:.0%}" for (name, p), *_ in ranked])
+    network = {"network": f"{imagenet.NAME}, SHA-256 {imagenet.SHA256}"}
+    files = {table_of(path): csv_text(_rows(batch, data, ranked))}
+    return results.write(sheet, _receipt(data, {**keys, "names": True}) | network, files)
+
+
+def _receipt(data: Data, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """How the picture was made, with the command that makes it again where the verb has keys for all of it."""
+    receipt = receipt_for("data show", data=data.source, **keys, notes=data.notes)
+    if (
+        data.options.seed == keys["seed"] and data.options.valid is None
+    ):  # the verb has no keys for those of loaded data
+        receipt["command"] = quoted(["trilemma", "data", "show", source_word(data.source), *typed(keys)])
+    return receipt
 
 
 def table_of(picture: Path) -> Path:
