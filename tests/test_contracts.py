@@ -50,6 +50,7 @@ CASES |= {
     f"{name}-classes": (name, {**small(name), "classes": True, "n_classes": 4})
     for name in ("diffusion", "diffusion-dit", "gan-dcgan", "gan-dcgan-28", "gan-r3", "gan-style")
 }
+CASES["diffusion-few-critic"] = ("diffusion-few", {"adversarial": 0.1, "critic_width": 8})
 
 
 def batch_of(shape: tuple[int, int, int], n: int = 16, device: torch.device | str = "cpu") -> Batch:
@@ -80,7 +81,7 @@ MARKS = dict.fromkeys([*PLAIN, "diffusion-few", "diffusion-text", "diffusion-lat
 
 def shaped(case: str, shape: tuple[int, int, int]) -> Any:
     """A case and a shape; of networks alike those of one preset, and one shape of a denoiser, are enough when quick."""
-    twice = case in ALIKE or (case.startswith("diffusion") and shape == SHAPES[0])
+    twice = case in (*ALIKE, "diffusion-few-critic") or (case.startswith("diffusion") and shape == SHAPES[0])
     marks = pytest.mark.slow if twice and (case, shape) != ("diffusion-inpaint", SHAPES[0]) else ()
     return pytest.param((case, shape), marks=marks, id=f"{case}-{'x'.join(map(str, shape))}")
 
@@ -300,6 +301,7 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
         pytest.param("diffusion", {"augment_p": 0.5}, marks=pytest.mark.slow),
         pytest.param("diffusion-inpaint", {}, marks=pytest.mark.slow),
         pytest.param("ae-kl", {"adversarial": 0.1}, marks=pytest.mark.slow),
+        pytest.param("diffusion-few", {"adversarial": 0.1, "critic_width": 8}, marks=pytest.mark.slow),
         ("gan", {"critic_augment": "adaptive"}),
     ],
     ids=str,

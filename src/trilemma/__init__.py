@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from trilemma.checkup import doctor
     from trilemma.comparison import compare
     from trilemma.course import quiz
-    from trilemma.data import check, list_sources, load_data, show
+    from trilemma.data import check, list_sources, load_data
     from trilemma.errors import UserError
     from trilemma.explore import (
         again,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         latent_map,
         reconstruct,
         sample,
+        show,
         traverse,
         upscale,
     )
@@ -112,7 +113,7 @@ _HOME = {
     "reconstruct": "explore",
     "register": "registry",
     "sample": "explore",
-    "show": "data",
+    "show": "explore",
     "train": "training",
     "traverse": "explore",
     "upscale": "explore",

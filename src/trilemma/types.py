@@ -149,8 +149,8 @@ class Batch:
 class Player:
     """Who moves: the parameters of one optimiser.
 
-    optimizer: keys that differ from the run's: `optimizer`, `betas`, `weight_decay`, `clip`, and `lr_factor`, times the
-        run's learning rate.
+    optimizer: keys that differ from the run's: `lr`, `optimizer`, `betas`, `weight_decay`, `clip`, and `lr_factor`,
+        times the learning rate. An `lr` of the run for this player (lr=NAME:0.001) goes before its own.
     after_step: is called after each of its steps, for instance to clip the weights.
     averaged: whether its weights are averaged where the run averages weights; those of a critic need not be.
 

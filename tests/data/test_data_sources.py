@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from trilemma import rng
+from trilemma import rng, show
 from trilemma.cli import main as cli
-from trilemma.data import check, list_sources, load_data, show
+from trilemma.data import check, list_sources, load_data
 from trilemma.data.decoding.size import choose_size, cover, parse_size, with_channels
 from trilemma.data.hold_out import split_off
 from trilemma.data.options import share

@@ -9,8 +9,10 @@ import torch
 import trilemma
 from trilemma import rng
 from trilemma.config import make
-from trilemma.diffusion.few import NOISE_MEAN, NOISE_STD, T_MAX, FewConfig, FewKeys, FewSteps, noise_levels
+from trilemma.diffusion import few
+from trilemma.diffusion.few import CALLS, NOISE_MEAN, NOISE_STD, T_MAX, FewConfig, FewKeys, FewSteps, noise_levels
 from trilemma.errors import UserError
+from trilemma.gans.adversary import Adversary
 from trilemma.registry import create
 from trilemma.run.migration import migrated
 from trilemma.tokeniser import BYTES, Tokeniser
@@ -228,10 +230,87 @@ def test_words_are_spelled_in_tuning_as_in_training(monkeypatch):
     assert spelled == [True, False, False, False]  # of the student and its teacher: in training, and in validation
 
 
+def with_critic(weight: float = 0.5, **settings: object) -> FewSteps:
+    teacher = create("diffusion", shape=SHAPE, **SMALL, **settings)
+    for parameter in teacher.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return FewSteps(FewConfig(shape=SHAPE, adversarial=weight, critic_width=4), {"init": teacher}, Adversary).double()
+
+
+def silenced(model: FewSteps) -> FewSteps:
+    """With a critic whose logits are 0."""
+    for parameter in model.adversary.parameters():  # type: ignore[union-attr]
+        torch.nn.init.zeros_(parameter)
+    return model
+
+
+def test_without_weight_there_is_no_critic_and_nothing_more_is_drawn():
+    plain = tuned()
+    given = FewSteps(plain.config, {"init": plain._teacher[0].float()}, Adversary)
+    assert given.state_dict().keys() == plain.state_dict().keys() and given.adversary is None
+    assert [(phase.name, phase.player.name) for phase in given.phases] == [("consistency", "consistency")]
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    batch = Batch(images(8))
+    loss, parts = given.loss(batch, generators[0])
+    distance, _ = given._distances(batch, generators[1], 0.0)
+    assert torch.equal(loss, distance.mean()) and parts.keys() == {"distance"}
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
+
+
+def test_the_critics_loss_is_added_with_its_weight():
+    """A critic that knows nothing gives ln 2."""
+    model, batch = silenced(with_critic(0.5)), Batch(images(8).double())
+    loss, parts = model.loss(batch, torch.Generator().manual_seed(0))
+    assert parts["adversarial"].item() == pytest.approx(math.log(2))
+    assert loss.item() == pytest.approx(parts["distance"].item() + 0.5 * math.log(2))
+    loss, parts = model.critic_loss(batch, torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(math.log(2)) and parts["penalty"] == 0
+
+
+def test_the_critic_compares_at_the_noise_of_the_samplers_calls(monkeypatch):
+    model, seen, f = with_critic(), [], FewSteps.f
+    monkeypatch.setattr(FewSteps, "f", lambda self, x, t, inputs: seen.append((x, t)) or f(self, x, t, inputs))
+    levels = [t for steps in CALLS for t in noise_levels(steps)]
+    x = images(len(levels)).double()
+    model.critic_loss(Batch(x), torch.Generator().manual_seed(0))
+    ((noisy, t),) = seen
+    assert torch.allclose(t.sort()[0], model.unit * torch.tensor(sorted(levels), dtype=torch.float64))  # each once
+    eps = (noisy - (2 * x - 1)) / t[:, None, None, None]
+    assert eps.std().item() == pytest.approx(1, abs=0.15)
+
+
+def test_the_critic_sees_what_the_sampler_draws_in_one_call(monkeypatch):
+    """From pure noise, where the image of the batch adds nothing."""
+    model, judged = with_critic(), []
+    x, noise = torch.full((3, *SHAPE), 0.5).double(), rng.normal(torch.arange(3), SHAPE, 4, "few", 0).double()
+    with monkeypatch.context() as patch:
+        patch.setattr(few, "CALLS", (1,))
+        patch.setattr(Adversary, "critic_loss", lambda self, label, *, real, fake: judged.append((real, fake)))
+        patch.setattr(torch, "randn", lambda *_, **__: noise)
+        model.critic_loss(Batch(x), torch.Generator().manual_seed(0))  # x0 is 0
+    ((real, fake),) = judged
+    drawn = model.float().sample(3, seed=4, keys=FewKeys(steps=1))
+    assert torch.equal(real, x) and drawn.std() > 0.01
+    assert torch.allclose(fake.clamp(0, 1).float(), drawn, atol=1e-5)
+
+
+def test_each_player_moves_its_own_weights():
+    model, batch = with_critic(classes=True, n_classes=3), Batch(images(6).double(), Condition(torch.arange(6) % 3))
+    critic, consistency = model.phases
+    assert (critic.player.name, critic.player.averaged, consistency.player.averaged) == ("critic", False, True)
+    for phase, other in ((critic, consistency), (consistency, critic)):
+        model.zero_grad()
+        phase.loss(batch, torch.Generator().manual_seed(0))[0].backward()
+        assert all(p.grad is not None for p in phase.player.parameters)
+        assert all(p.grad is None for p in other.player.parameters)
+
+
 def test_keys_without_an_effect_are_refused():
     for keys, text in (
         ({"gap": 8.0}, "gap=8 is for targets=data"),
         ({"targets": "data", "levels": 5.0}, "levels=5 is for"),
+        ({"critic_width": 8}, "critic_width=8 is for adversarial= above 0"),
+        ({"critic_lr": 0.01}, "critic_lr=0.01 is for adversarial= above 0"),
     ):
         with pytest.raises(UserError, match=text):
             make(FewConfig, {"shape": SHAPE, **keys})

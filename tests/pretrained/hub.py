@@ -116,11 +116,13 @@ def place_of(hub, entry):
 
 
 def commit(hub, repository, lines):
-    """Every line but the header is a file: its content, or the sum of a large one."""
+    """Every line but the header is a file: its content, the sum of a large one, or one to be deleted."""
     for line in lines[1:]:
         value = line["value"]
         if line["key"] == "file":
             hub.files[repository][value["path"]] = base64.b64decode(value["content"])
+        elif line["key"] == "deletedFile":
+            del hub.files[repository][value["path"]]
         else:
             assert line["key"] == "lfsFile", line
             hub.files[repository][value["path"]] = hub.stored[value["oid"]]

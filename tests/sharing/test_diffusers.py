@@ -1,8 +1,10 @@
 """A diffusion model as a folder of diffusers: its own classes load it, and draw the same images from the same noise."""
 
 import json
+import re
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,6 +102,25 @@ def test_classes_are_asked_for_by_number_and_the_last_is_none(tmp_path):
             rtol=0,
         )
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_loop_of_the_page_draws_the_images_of_sample_with_guidance(tmp_path, monkeypatch):
+    """Guidance of v is that of x0_hat = alpha x_t - sigma v, before it is cut."""
+    model = tiny(classes=True, n_classes=10)
+    parts, *_ = both(model, tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "sharing.md").read_text("utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class_labels" in block)
+    place = "runs/diffusion-digits/export/diffusers"
+    assert place in code
+    monkeypatch.setattr(torch, "randn", lambda *shape: parts.start(torch.arange(shape[0]), 6))
+    names = {}
+    exec(code.replace(place, str(tmp_path)), names)
+    label = torch.tensor([7, 7, 3, 3])
+    keys = {guided: parts.keys(10).with_(guidance=guided) for guided in (1.5, 1.0)}
+    ours, plain = (model.sample(4, seed=6, condition=trilemma.types.Condition(label), keys=k) for k in keys.values())
+    torch.testing.assert_close(names["images"], ours, atol=1e-4, rtol=0)
+    assert (ours - plain).abs().max() > 1e-2
 
 
 def parts_time(step):

@@ -5,6 +5,7 @@ import json
 import platform
 import shutil
 import socket
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.metrics.receipt import score_of, write_score
 from trilemma.pictures.png import read_metadata
-from trilemma.run.hub import SHARED
+from trilemma.run.hub import GRID, SHARED
+from trilemma.sharing.push import MANIFEST
 
 NAME = "owner/tiny"
+UPLOADED = {*SHARED, MANIFEST}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def blocked(*_):
 def test_a_run_comes_back_as_it_was(hub, trained, monkeypatch, capsys):
     pushed = trilemma.push(trained, NAME)
     assert (pushed.run, pushed.commit) == (f"hf:{NAME}", COMMIT) and pushed.page.endswith(f"/{NAME}")
-    assert set(hub.files[NAME]) == set(pushed.files) == set(SHARED) and hub.private[NAME] is False
+    assert set(hub.files[NAME]) == set(pushed.files) == UPLOADED and hub.private[NAME] is False
     assert hub.files[NAME]["weights.safetensors"] == (trained / "weights.safetensors").read_bytes()
     assert f"/{NAME}: " in capsys.readouterr().err
     other, own = trilemma.load(f"hf:{NAME}"), trilemma.load(trained)
@@ -138,6 +141,44 @@ def test_a_public_repository_is_refused_where_private_was_asked(hub, trained):
     assert trilemma.push(trained, NAME, update=True).run == f"hf:{NAME}"
 
 
+def without_grid(trained, folder):
+    """The run without its last picture, as of a model that draws no images."""
+    run = shutil.copytree(trained, folder)
+    (run / GRID).unlink()
+    return run
+
+
+def test_an_update_deletes_what_it_no_longer_has(hub, trained, tmp_path):
+    trilemma.push(trained, NAME)
+    hub.files[NAME] |= {"notes.txt": b"mine", "samples/own.png": b"mine", ".gitattributes": b""}
+    pushed = trilemma.push(without_grid(trained, tmp_path / "copy"), NAME, update=True)
+    assert pushed.deleted == (GRID,)
+    assert set(hub.files[NAME]) == UPLOADED - {GRID} | {"notes.txt", "samples/own.png", ".gitattributes"}
+    assert GRID not in json.loads(hub.files[NAME][MANIFEST])["files"]
+    assert trilemma.load(f"hf:{NAME}").sample(1).shape == (1, 1, 8, 8)
+    hub.files[NAME][GRID] = b"of the owner, who put it there since"
+    assert trilemma.push(tmp_path / "copy", NAME, update=True).deleted == () and GRID in hub.files[NAME]
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"[]", b"{", b'{"format": 1}', b'{"format": 2, "files": ["notes.txt"]}', b" " * (1 << 17)]
+)
+def test_without_a_list_of_uploaded_files_nothing_is_deleted(hub, trained, tmp_path, capsys, content):
+    trilemma.push(trained, NAME)
+    hub.files[NAME] |= {"notes.txt": b"mine", MANIFEST: content}
+    hub.files[NAME] = {name: content for name, content in hub.files[NAME].items() if content is not None}
+    assert trilemma.push(without_grid(trained, tmp_path / "copy"), NAME, update=True).deleted == ()
+    assert set(hub.files[NAME]) == UPLOADED | {"notes.txt"}
+    assert ("is not a list of uploaded files; no file" in capsys.readouterr().err) == (content is not None)
+
+
+@pytest.mark.parametrize("names", [["/etc/passwd", "../x", "absent", 3, None, ["README.md"], {}], [], {"a": 1}, "x"])
+def test_a_list_that_names_anything_deletes_only_files_that_are_there(hub, trained, names):
+    trilemma.push(trained, NAME)
+    hub.files[NAME][MANIFEST] = json.dumps({"format": 1, "files": names}).encode()
+    assert trilemma.push(trained, NAME, update=True).deleted == () and set(hub.files[NAME]) == UPLOADED
+
+
 def test_the_command_line_pushes_and_draws(hub, trained, tmp_path, capsys):
     assert cli.main(["push", str(trained), NAME, "private=true"]) == 0
     said = capsys.readouterr()
@@ -170,7 +211,7 @@ def test_what_the_hub_refuses_is_one_sentence(hub, trained, monkeypatch):
         assert "\n" not in str(caught.value)
     assert hub.files[NAME] == {"README.md": b"mine"}
     trilemma.push(trained, NAME, update=True)
-    assert set(hub.files[NAME]) == set(SHARED)
+    assert set(hub.files[NAME]) == UPLOADED
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     with pytest.raises(UserError, match="the hub does not accept your token: make a token"):
         trilemma.push(trained, "owner/other")
@@ -239,6 +280,26 @@ def test_only_the_files_of_a_run_are_fetched(hub, trained, tmp_path):
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {
         path.relative_to(folder).as_posix() for path in (folder / ".cache").rglob("*")
     } == set(SHARED)
+
+
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
+def test_room_is_needed_where_the_run_is_put(hub, trained, tmp_path, monkeypatch):
+    trilemma.push(trained, NAME)
+    cache, home = tmp_path / "cache", tmp_path / "home"
+    cache.mkdir()
+    home.mkdir()
+    free = {cache: 10, home: 1 << 30}
+
+    def disk_usage(path):
+        (count,) = (count for place, count in free.items() if Path(path).is_relative_to(place))
+        return namedtuple("Usage", "total used free")(1 << 31, 0, count)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    with pytest.raises(UserError, match=r"10 bytes are free in .*cache; make room, or set TRILEMMA_CACHE to"):
+        trilemma.load(f"hf:{NAME}")
+    assert not [path for _, path in hub.asked if "/resolve/" in path]
+    free |= {cache: 1 << 30, home: 10}
+    assert trilemma.load(f"hf:{NAME}").sample(1).shape == (1, 1, 8, 8)
 
 
 def test_what_a_strangers_files_hold_is_checked_as_of_any_run(hub, trained, tmp_path):

@@ -30,6 +30,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("vae-ladder", {"free_nats": 8.0}),
     ("ae-denoising", {"corruption": "gaussian"}),
     ("vae", {"reconstruction": "bce"}),
+    pytest.param("diffusion-few", {"adversarial": 0.1, "critic_width": 8}, marks=pytest.mark.slow),
 ]
 
 

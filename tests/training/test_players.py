@@ -206,6 +206,16 @@ def test_keys_of_a_player_stand_in_the_place_of_the_runs() -> None:
         make_optimizer(Player("critic", weights, {"beta": (0.0, 0.99)}), run)
 
 
+def test_a_rate_of_a_player_goes_before_the_runs_unless_that_names_the_player() -> None:
+    player = Player("critic", [nn.Parameter(torch.ones(3))], {"lr": 0.02})
+    run = TrainConfig(steps=1, lr=0.1)
+    assert learning_rate(player, run) == make_optimizer(player, run).param_groups[0]["lr"] == 0.02
+    assert learning_rate(player, run.with_(lr={"generator": 1.0})) == 0.02
+    assert learning_rate(player, run.with_(lr={"critic": 0.4, "generator": 1.0})) == 0.4
+    with pytest.raises(UserError, match="lr"):
+        make_optimizer(Player("critic", player.parameters, {"lr": -1.0}), run)
+
+
 def two_players(toy: Toy, **late: float) -> list[Phase]:
     """One moves the weights, the other the teacher."""
     toy.teacher.requires_grad_(True)

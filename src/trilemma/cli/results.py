@@ -1,5 +1,6 @@
 """What a verb of the command line prints: its function is called with the words, and its result is shown."""
 
+import csv
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -189,11 +190,19 @@ def _data_show(given: Given) -> None:
     """Notes on the data stand before the picture; they name the first of the skipped files, `data check` all."""
     reading = {name: given[name] for name in ("size", "channels", "seed", "frames") if name in given}
     data = trilemma.load_data(given["source"], **reading)
-    keys = {name: given[name] for name in ("n", "seed", "out", "augment") if name in given}
+    keys = {name: given[name] for name in ("n", "seed", "out", "augment", "names") if name in given}
     picture = trilemma.show(data, **keys)
     for text in data.notes:
         say(text)
-    facts({"picture": picture})
+    if not keys.get("names"):
+        return facts({"picture": picture})
+    from trilemma.explore.show import table_of
+
+    names = table_of(picture)
+    with names.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    table(head, rows)
+    return facts({"picture": picture, "names": names})
 
 
 def _data_check(report: Any, given: Given) -> None:

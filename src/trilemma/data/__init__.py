@@ -1,9 +1,9 @@
 """Data: from a source anyone has to batches of images."""
 
 from trilemma.data.check import Report, check
+from trilemma.data.image_texts import texts_of
 from trilemma.data.load import list_sources, load_data
 from trilemma.data.loader import Loader, batches
-from trilemma.data.show import show, texts_of
 from trilemma.data.split import Data, Split
 
 __all__ = [
@@ -15,6 +15,5 @@ __all__ = [
     "check",
     "list_sources",
     "load_data",
-    "show",
     "texts_of",
 ]

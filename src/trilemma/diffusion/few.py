@@ -21,15 +21,21 @@ asked, and the gradient tends to that of the path's own equation as `gap` grows:
 with the same x0, eps and dropout in both. Where r = 0 the target is D(x, t), or x0. Noise is in units of twice the
 spread of the data, which is 1 for data_std = 0.5.
 
+With adversarial > 0 a critic, which another family brings (gans/adversary.py), compares f with the images of the batch
+at the noise of the sampler's own calls, CALLS of them (Sauer et al. 2023, "Adversarial diffusion distillation"; Kim et
+al. 2024, "Consistency trajectory models", section 3.3). It is a player of its own, with Adam:
+
+    loss + adversarial * E softplus(D(x0) - D(f(x0 + t eps, t)))
+
 An image takes one call from pure noise, x0_hat = f(t_max eps, t_max). Each further one adds noise again and takes it
 out: n calls have n - 1 levels between, at quantiles 1 - k / (n + 1) of the noise of the training, k = 1 ... n - 1.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Protocol, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from trilemma import rng as random
@@ -54,6 +60,8 @@ NOISE_MEAN, NOISE_STD = -1.1, 2.0  # of log t
 T_MAX = 80.0  # noise that hides all of an image
 NARROW = 8.0  # how much more of t lies between t and r where t is small
 RHO = 7  # of the levels that a teacher's path has
+CALLS = (1, 2, 4)  # for an image, at whose noise a critic compares
+CRITIC_OPTIMIZER = {"optimizer": "adam", "betas": (0.0, 0.99), "clip": None}
 
 
 class FewConfig(ModelConfig):
@@ -75,8 +83,18 @@ class FewConfig(ModelConfig):
         description="targets=data: about t / (t - r), how near the two noise levels of a pair are",
     )
 
+    adversarial: float = Field(
+        default=0.0, ge=0, description="weight of the loss by a critic that compares drawn images with real ones"
+    )
+    critic_width: PositiveInt = Field(default=32, description="channels of the critic's largest map")
+    critic_lr: float = Field(
+        default=0.001, gt=0, description="learning rate of the critic, unless lr= names the critic"
+    )
+
     @model_validator(mode="after")
     def _has_effect(self) -> Self:
+        for key in ("critic_width", "critic_lr"):
+            only_for(self, key, self.adversarial > 0, "adversarial= above 0")
         only_for(self, "gap", self.targets == "data", "targets=data")
         only_for(self, "levels", self.targets == "teacher", "targets=teacher")
         return self
@@ -88,12 +106,34 @@ class FewKeys(Config):
     steps: int = Field(default=2, ge=1, le=16, description="network calls per image; 1, 2 and 4 are usual")
 
 
+class Adversary(Protocol):
+    """A module that compares drawn images with real ones, both (B, C, H, W); label (B,), None without classes."""
+
+    def critic_loss(self, label: Tensor | None, *, real: Tensor, fake: Tensor) -> tuple[Tensor, Logs]:
+        """What its own weights lower, with parts."""
+        ...
+
+    def model_loss(self, label: Tensor | None, *, real: Tensor, fake: Tensor) -> Tensor:
+        """What the model lowers that drew the images."""
+        ...
+
+
+MakeAdversary = Callable[[tuple[int, int, int], int, int], Any]  # shape of images, width, classes -> an Adversary
+
+
 class FewSteps(Model):
-    """A copy of a diffusion model, tuned to draw in few calls."""
+    """A copy of a diffusion model, tuned to draw in few calls.
+
+    Args:
+        parts: init, the model that is tuned; make_adversary: makes the critic of adversarial > 0.
+    """
 
     sampling_keys = FewKeys
+    adversary: Adversary | None
 
-    def __init__(self, config: FewConfig, parts: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self, config: FewConfig, parts: Mapping[str, nn.Module], make_adversary: MakeAdversary | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         teacher = parts["init"]
@@ -110,6 +150,13 @@ class FewSteps(Model):
         self.n_classes, self.takes = self.student.n_classes, self.student.takes
         self.unit = self.student.data_std / DATA_STD
         self.phases = [Phase("consistency", Player("consistency", list(self.student.parameters())), self.loss)]
+        self.adversary = None
+        if config.adversarial:
+            assert make_adversary is not None
+            adversary = self.adversary = make_adversary(self.student.config.shape, config.critic_width, self.n_classes)
+            own = CRITIC_OPTIMIZER | {"lr": config.critic_lr}
+            critic = Player("critic", list(adversary.parameters()), averaged=False, optimizer=own)
+            self.phases.insert(0, Phase("critic", critic, self.critic_loss))
 
     def release(self) -> None:
         """Let go of the teacher."""
@@ -134,10 +181,25 @@ class FewSteps(Model):
         return self.student.captions_cut(captions)
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        """Mean over images of the distance, with targets=data over t - r; parts: distance, per pixel, before that."""
+        """Mean over images of the distance, with targets=data over t - r; parts: distance, per pixel, before that.
+
+        With a critic its loss is added; part: adversarial, before its weight.
+        """
         config = self.student.config
         distance, interval = self._distances(batch, rng, config.label_dropout, config.spelling_p)
-        return (distance / interval).mean(), {"distance": distance.detach().mean()}
+        loss, parts = (distance / interval).mean(), {"distance": distance.detach().mean()}
+        if self.adversary is None:
+            return loss, parts
+        fake = self._drawn(batch, rng)
+        adversarial = self.adversary.model_loss(self._label(batch), real=batch.image, fake=fake)
+        return loss + self.config.adversarial * adversarial, {**parts, "adversarial": adversarial.detach()}
+
+    def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """The critic's turn; parts: see `gans.adversary`."""
+        assert self.adversary is not None
+        with torch.no_grad():
+            fake = self._drawn(batch, rng)
+        return self.adversary.critic_loss(self._label(batch), real=batch.image, fake=fake)
 
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
@@ -191,6 +253,19 @@ class FewSteps(Model):
             )
         share = (1 + NARROW * torch.sigmoid(-t / self.unit)) / self.config.gap
         return t * (1 - share).clamp(min=0)
+
+    def _drawn(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """f of a batch's images with the noise of a call of the sampler's, (B, C, H, W), which may leave [0, 1]."""
+        student, x0 = self.student, self.student.x_of(batch)
+        inputs = student.embed(student.training_condition(batch, rng, 0.0), len(x0))
+        levels = torch.tensor([t for steps in CALLS for t in noise_levels(steps)], dtype=torch.float64, device="cpu")
+        t = self.unit * levels[(len(levels) * evenly_spread(len(x0), rng)).long()]
+        eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
+        return (self.f(x0 + of_images(t.to(x0)) * eps, t, inputs) + 1) / 2
+
+    def _label(self, batch: Batch) -> Tensor | None:
+        """What the critic is told of a batch."""
+        return batch.condition.label if self.n_classes else None
 
     def _distances(
         self, batch: Batch, rng: torch.Generator, label_dropout: float, spelling_p: float = 0.0

@@ -1,4 +1,5 @@
-"""What people do with a trained model: draw from it, look at its codes and reconstructions, edit, detect, augment."""
+"""What people do with a trained model: draw from it, look at its codes and reconstructions, edit, detect, augment; and
+how they look at images before a training."""
 
 from trilemma.explore.again import again
 from trilemma.explore.augment import augment
@@ -13,6 +14,7 @@ from trilemma.explore.invert import invert
 from trilemma.explore.map import latent_map
 from trilemma.explore.reconstruct import reconstruct
 from trilemma.explore.sample import sample
+from trilemma.explore.show import show
 from trilemma.explore.traverse import traverse
 from trilemma.explore.upscale import upscale
 
@@ -30,6 +32,7 @@ __all__ = [
     "latent_map",
     "reconstruct",
     "sample",
+    "show",
     "traverse",
     "upscale",
 ]

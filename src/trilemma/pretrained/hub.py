@@ -188,7 +188,7 @@ def download(kind: str, repository: str, info: "ModelInfo", names: Iterable[str]
     """
     siblings, sizes = siblings_of(info), sizes_of(info, names)
     licence, commit, size = licence_of(info), str(info.sha), sum(sizes.values())
-    _check_disk(size)
+    _check_disk(size, folder)
     note(f"{repository}: licence {licence or 'not stated'}; terms: {page_of(repository)}")
     note(f"downloading {size_in_words(size)}, commit {commit[:12]}")
     paths = {name: fetch_file(info, siblings[name], folder) for name in sizes}
@@ -198,14 +198,15 @@ def download(kind: str, repository: str, info: "ModelInfo", names: Iterable[str]
     return record
 
 
-def _check_disk(needed: int) -> None:
-    """Raises UserError where a download does not fit."""
-    place = Path(load_hub().constants.HF_HUB_CACHE)
+def _check_disk(needed: int, folder: Path | None) -> None:
+    """Raises UserError where a download does not fit: into a folder of ours, or, for None, the cache of the hub."""
+    place = Path(load_hub().constants.HF_HUB_CACHE) if folder is None else folder
+    variable = "HF_HOME" if folder is None else "TRILEMMA_CACHE"
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < SPARE * needed:
         raise UserError(
             f"the download needs {size_in_words(SPARE * needed)}, and {size_in_words(free)} are free in {place}; "
-            "make room, or set HF_HOME to a folder on a larger disk"
+            f"make room, or set {variable} to a folder on a larger disk"
         )

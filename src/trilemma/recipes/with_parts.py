@@ -1,7 +1,13 @@
-"""Presets with parts: diffusion on the codes of an autoencoder, and what is tuned from a trained model."""
+"""Presets with parts: diffusion on the codes of an autoencoder, and what is tuned from a trained model, with a critic
+or without."""
+
+from collections.abc import Mapping
+
+from torch import nn
 
 from trilemma.diffusion.few import FewConfig, FewSteps
 from trilemma.diffusion.latent import LatentDiffusion, LatentDiffusionConfig
+from trilemma.gans.adversary import Adversary
 from trilemma.recipes.diffusion import BUDGET, WITH_OUTLINES
 from trilemma.registry import Recipe, register
 
@@ -23,14 +29,20 @@ register(
     )
 )
 
+
+def few_steps(config: FewConfig, parts: Mapping[str, nn.Module]) -> FewSteps:
+    """Consistency tuning, with a critic of the GANs' where adversarial= asks for one."""
+    return FewSteps(config, parts, Adversary)
+
+
 register(
     Recipe(
         name="diffusion-few",
         family="diffusion",
         summary="a trained diffusion model tuned to draw in 1, 2 or 4 network calls; init=RUN",
         suits="as the model that it begins with; quick to draw",
-        source="Song et al. 2023; Geng et al. 2025",
-        build=FewSteps,
+        source="Song et al. 2023; Geng et al. 2025; Sauer et al. 2023 (adversarial=)",
+        build=few_steps,
         config=FewConfig(),
         training={
             "epochs": 10,

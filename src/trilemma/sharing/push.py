@@ -1,15 +1,21 @@
-"""A run as a repository of the hub: the files of public.py in one commit, from which hf:OWNER/NAME opens it again."""
+"""A run as a repository of the hub: the files of public.py in one commit, from which hf:OWNER/NAME opens it again.
+
+A list of these files is uploaded with them. An update deletes what the list of the upload before names and the new one
+does not; any other file of the repository is its owner's, and stays.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from trilemma.errors import UserError
-from trilemma.pretrained.hub import endpoint, load_hub, page_of
+from trilemma.files import json_text, read_json
+from trilemma.pretrained.hub import endpoint, fetch_file, load_hub, page_of, resolve, siblings_of
 from trilemma.pretrained.libraries import brief, silent_logs
 from trilemma.pretrained.table import REPOSITORY
 from trilemma.run.locate import HUB
@@ -19,17 +25,25 @@ from trilemma.text import note
 from trilemma.values import checked_call
 from trilemma.words import size_in_words
 
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo  # pyright: ignore[reportMissingImports]
+
+MANIFEST = "upload.json"  # the names of the files that an upload wrote
+LARGEST_MANIFEST = 1 << 16  # bytes
+FORMAT = 1
 LOGIN = "make a token that may write at https://huggingface.co/settings/tokens, then type: hf auth login"
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where a run is now, its commit there, and the files that were uploaded."""
+    """Where a run is now, its commit there, the files that were uploaded, and those of an earlier upload that were
+    deleted."""
 
     run: str
     page: str
     commit: str
     files: tuple[str, ...]
+    deleted: tuple[str, ...] = ()
 
 
 @checked_call
@@ -38,7 +52,9 @@ def push(
     name: Annotated[str, Field(description="repository, OWNER/NAME")],
     *,
     private: Annotated[bool, Field(description="only you can see the repository")] = False,
-    update: Annotated[bool, Field(description="replace what a repository of that name holds")] = False,
+    update: Annotated[
+        bool, Field(description="replace what an earlier upload wrote to a repository of that name")
+    ] = False,
 ) -> Pushed:
     """Upload a finished run to the hub: weights, settings, summary and the model card with samples and scores.
 
@@ -47,7 +63,8 @@ def push(
 
     Args:
         name: OWNER/NAME, with you or an organisation of yours as owner.
-        update: otherwise an existing repository is refused; its earlier commits stay.
+        update: otherwise an existing repository is refused; its earlier commits stay. What an earlier upload wrote and
+            this one does not is deleted; files of others stay.
     Raises:
         UserError: the name has another form or is taken, there is no token or it may not write there, the run is not
             finished, or a file would hold something of this machine.
@@ -62,17 +79,46 @@ def push(
     if hub.get_token() is None:
         raise UserError(f"to upload a run, a token of the hub is needed: {LOGIN}")
     files = public_files(run, repository)
+    files[MANIFEST] = json_text({"format": FORMAT, "files": [*files, MANIFEST]}).encode()
     size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in files.values())
     note(f"uploading {size_in_words(size)} to {page_of(repository)}: {', '.join(files)}")
     with _errors(repository), silent_logs():
         api = hub.HfApi(endpoint=endpoint())
         api.create_repo(repository, private=private, exist_ok=update)
-        if private and not api.model_info(repository).private:  # one that existed keeps its visibility
+        info = resolve(repository)
+        if private and not info.private:  # one that existed keeps its visibility
             raise UserError(
                 f"{repository} is public; choose another name, make it private on its page, or leave out private=true"
             )
-        commit = api.create_commit(repository, _additions(hub, files), commit_message=f"{run.recipe.name} of trilemma")
-    return Pushed(f"{HUB}{repository}", page_of(repository), commit.oid, tuple(files))
+        deleted = [name for name in _uploaded_before(info) if name not in files]
+        operations = [*_additions(hub, files), *(hub.CommitOperationDelete(name, is_folder=False) for name in deleted)]
+        commit = api.create_commit(repository, operations, commit_message=f"{run.recipe.name} of trilemma")
+    return Pushed(f"{HUB}{repository}", page_of(repository), commit.oid, tuple(files), tuple(deleted))
+
+
+def _uploaded_before(info: "ModelInfo") -> list[str]:
+    """The files of a repository that an earlier upload wrote; none where no list of them can be read."""
+    siblings = siblings_of(info)
+    if (manifest := siblings.get(MANIFEST)) is None:
+        return []
+    names = None
+    if (manifest.size or 0) <= LARGEST_MANIFEST:
+        with TemporaryDirectory() as folder:  # the cache of the hub would keep it
+            names = _names_in(fetch_file(info, manifest, Path(folder)))
+    if names is None:
+        note(f"{MANIFEST} of {info.id} is not a list of uploaded files; no file of an earlier upload is deleted")
+        return []
+    return [name for name in siblings if name in names]
+
+
+def _names_in(manifest: Path) -> list[Any] | None:
+    """The names that a list of uploaded files has; None if it is not such a list."""
+    try:
+        record = read_json(manifest)
+        names = record["files"] if record["format"] == FORMAT else None
+    except (UserError, LookupError, TypeError):
+        return None
+    return names if isinstance(names, list) else None
 
 
 def _additions(hub: Any, files: dict[str, Content]) -> list[Any]:

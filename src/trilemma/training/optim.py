@@ -13,7 +13,7 @@ from trilemma.training.muon import Muon
 from trilemma.training.nadam import NAdam
 from trilemma.types import Phase, PhaseError, Player, check_together, players_of
 
-PLAYERS_OWN = ("optimizer", "betas", "weight_decay", "clip")  # keys that a player may set for itself
+PLAYERS_OWN = ("lr", "optimizer", "betas", "weight_decay", "clip")  # keys that a player may set for itself
 PATIENCE = 2  # validations without improvement before the learning rate is halved
 
 
@@ -52,12 +52,15 @@ def optimizer_config(player: Player, run: TrainConfig) -> TrainConfig:
 
 
 def learning_rate(player: Player, run: TrainConfig) -> float:
-    """The base learning rate of a player.
+    """The base learning rate of a player: its own, or the run's by its factor; one that the run has for it goes first.
 
     Raises:
         UserError: if rates are given by player and this one is not among them.
     """
     factor = player.optimizer.get("lr_factor", 1.0)
+    own = player.optimizer.get("lr")
+    if own is not None and not (isinstance(run.lr, dict) and player.name in run.lr):
+        return factor * own
     if not isinstance(run.lr, dict):
         return factor * run.lr
     if player.name not in run.lr:
