@@ -27,7 +27,9 @@ class PixelDiffusionConfig(ModelConfig):
         gt=0,
         description="the log-SNR is lower by 2 log(shift) (default: side / 32, at least 1)",
     )
-    prediction: Literal["eps", "x0", "v", "flow", "edm"] = Field(default="edm", description="what the network predicts")
+    prediction: Literal["eps", "x0", "v", "flow", "edm", "wiener"] = Field(
+        default="edm", description="what the network predicts; wiener: as edm, by the power spectrum of the images"
+    )
     weighting: Literal["uniform", "min-snr", "soft-min-snr", "edm", "sigmoid"] = Field(
         default="uniform", description="of the squared error of x0_hat; uniform: of the network's output"
     )

@@ -18,6 +18,7 @@ from trilemma.diffusion.guidance import by_classifier, guided, log_probability
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, noise_level
+from trilemma.diffusion.spectrum import Spectrum
 from trilemma.diffusion.steps import Denoise, of_images
 from trilemma.errors import UserError
 from trilemma.nets.dit import DiT
@@ -37,10 +38,11 @@ class Coefficients(NamedTuple):
 
 
 class EstimatingModel(ConditionedModel):
-    """A network of a prediction, as denoisers; data_std: standard deviation of x."""
+    """A network of a prediction, as denoisers; data_std: standard deviation of x; spectrum: of x, for `wiener`."""
 
     data_std: float
     network: UNet | DiT
+    spectrum: Spectrum | None
 
     def denoise(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """x_t (B, *x_shape), t (B,) in [0, 1] of the training's schedule -> x0_hat, as x_t."""
@@ -124,7 +126,10 @@ class EstimatingModel(ConditionedModel):
     def denoise_at(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, inputs: NetworkInput) -> Tensor:
         """x0_hat of x_t = alpha x0 + sigma eps; alpha and sigma float64 (B,), sigma above 0."""
         c = self._coefficients(alpha, sigma, x_t)
-        return c.skip * x_t + c.out * self.network(c.inside * x_t, c.level, inputs).to(x_t.dtype)
+        output = self.network(c.inside * x_t, c.level, inputs).to(x_t.dtype)
+        if self.spectrum is not None:
+            return self.spectrum.estimate(x_t, output, of_images(alpha.to(x_t)), of_images(sigma.to(x_t)))
+        return c.skip * x_t + c.out * output
 
     def _coefficients(self, alpha: Tensor, sigma: Tensor, like: Tensor) -> Coefficients:
         """Worked out in double precision, then as `like`."""

@@ -10,9 +10,10 @@ how that is guided, in estimates.py.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import ddim, draw_x0
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
+from trilemma.diffusion.spectrum import Spectrum
 from trilemma.diffusion.steps import Denoise, Noise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
@@ -66,7 +68,8 @@ class DiffusionModel(EstimatingModel):
         self.density_mean = config.density_mean + moved  # images of less contrast drown in less noise
         self.network = make_network(config.with_(shape=self.x_shape), self.n_planes)
         self.condition_on(self.network.embedding)
-        start = self.take_examples if config.upscale else None
+        self.spectrum = Spectrum(self.x_shape, self.data_std**2) if config.prediction == "wiener" else None
+        start = self._before_training if config.upscale or self.spectrum is not None else None
         self.phases = [Phase("denoiser", Player("denoiser", list(self.parameters())), self.loss, start=start)]
 
     @property
@@ -85,6 +88,16 @@ class DiffusionModel(EstimatingModel):
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): denoising_mse, the loss at one random t, with its label."""
         return {"denoising_mse": self._errors(batch, rng, 0.0)[0]}
+
+    def _before_training(self, batches: Iterable[Batch], seed: int) -> dict[str, float]:
+        """What is taken from training images before the first step."""
+        batches = iter(batches)
+        first = next(batches)
+        if self.config.upscale:
+            self.take_examples([first], seed)
+        if self.spectrum is not None:
+            self.spectrum.measure(self.x_of(batch) for batch in chain([first], batches))
+        return {}
 
     def x_of(self, batch: Batch) -> Tensor:
         """x of a batch's images, (B, *x_shape)."""
@@ -254,6 +267,10 @@ class DiffusionModel(EstimatingModel):
         condition, spelled = self.training_condition(batch, rng, label_dropout), self.spell(len(x0), rng, spelling_p)
         inputs = self.embed(condition, len(x0), geometry, spelled)
         output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
+        if self.spectrum is not None:
+            target, c_out = self.spectrum.target(x0, eps, a, s)
+            w = get_weighting(config.weighting)(of_images(log_snr.to(x0)), c_out, self.spectrum.std) * c_out**2
+            return (w * (self.spectrum.to_frequencies(output) - target).square()).flatten(1).mean(1), u
         return (w * (output - of_x0 * x0 - of_eps * eps).square()).flatten(1).mean(1), u
 
     @torch.no_grad()

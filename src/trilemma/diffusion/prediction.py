@@ -10,6 +10,9 @@ with s the standard deviation of the data for edm (Karras et al. 2022, table 1, 
 c_in = 1 / sqrt(alpha**2 s**2 + sigma**2). So F predicts eps (Ho et al. 2020), x0, v = alpha eps - sigma x0 (Salimans &
 Ho 2022) divided by sqrt(alpha**2 + sigma**2), or u = eps - x0 (Lipman et al. 2023; c_skip = 1, c_out = -t for alpha =
 1 - t). On a variance-preserving schedule, edm with s = 1 is v with the sign of F reversed.
+
+wiener is edm with a standard deviation s of its own for each frequency of the images (spectrum.py). Its row here is
+that of white images.
 """
 
 from collections.abc import Callable
@@ -62,7 +65,7 @@ def _unit(alpha: Tensor, sigma: Tensor) -> Tensor:
     return (alpha**2 + sigma**2).rsqrt()
 
 
-PREDICTIONS: dict[str, Prediction] = {"eps": eps, "x0": x0, "v": v, "flow": flow, "edm": edm}
+PREDICTIONS: dict[str, Prediction] = {"eps": eps, "x0": x0, "v": v, "flow": flow, "edm": edm, "wiener": edm}
 
 
 def get_prediction(name: str) -> Prediction:

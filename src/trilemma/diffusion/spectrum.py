@@ -1,0 +1,92 @@
+"""The power spectrum of images, and the best linear estimate that it gives: prediction=wiener.
+
+    x0_hat = D^-1 (c_skip D x_t + c_out D F),    c_skip and c_out as for edm, with s the root mean square of each
+                                                 frequency of the data in place of one number for all
+
+D turns the channels into those in which the data are uncorrelated (their principal axes), and each of these into its
+frequencies (discrete cosine transform, Ahmed, Natarajan & Rao 1974); it is orthonormal. c_skip D x_t is the filter of
+Wiener (1949): what is known of the image where it is a sum of independent waves. Natural images have little power at
+high frequencies, so an untrained network draws clouds, where one of edm draws static: white noise as strong as the
+images. The far end of the path is such a linear estimate for any data (Wang & Vastola 2024).
+"""
+
+import math
+from collections.abc import Iterable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+ROUNDING = (2 / 255) ** 2 / 12  # mean square of what 256 levels over [-1, 1] leave out: no frequency has less
+
+
+class Spectrum(nn.Module):
+    """Of images x (C, H, W), in buffers.
+
+    power: mean square of each frequency, (C, H, W). channels: principal axes of the channels, one a row, (C, C).
+    """
+
+    power: Tensor
+    channels: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], power: float) -> None:
+        super().__init__()
+        self.register_buffer("power", torch.full(shape, power))  # of white noise, until it is measured
+        self.register_buffer("channels", torch.eye(shape[0]))
+
+    @property
+    def std(self) -> Tensor:
+        """Root mean square of each frequency, (C, H, W)."""
+        return self.power.sqrt()
+
+    def measure(self, images: Iterable[Tensor]) -> None:
+        """Take it from images, batches (B, C, H, W)."""
+        products, count = torch.zeros(()), 0
+        for x in images:
+            y = frequencies(x.detach().cpu().float(), torch.eye(x.shape[1]))
+            products, count = products + torch.einsum("bchw,bdhw->cdhw", y, y).double(), count + len(y)
+        moments = products / count
+        axes = torch.linalg.eigh(moments.sum((2, 3)))[1].T
+        self.channels.copy_(axes)
+        self.power.copy_(torch.einsum("kc,cdhw,kd->khw", axes, moments, axes).clamp(min=ROUNDING))
+
+    def to_frequencies(self, x: Tensor) -> Tensor:
+        """D x, (B, C, H, W)."""
+        return frequencies(x, self.channels.to(x))
+
+    def to_pixels(self, y: Tensor) -> Tensor:
+        """D^-1 y, (B, C, H, W)."""
+        rows, columns = (cosines(side).to(y) for side in y.shape[2:])
+        return torch.einsum("kc,bkij->bcij", self.channels.to(y), rows.T @ y @ columns)
+
+    def estimate(self, x_t: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """x0_hat of x_t and of the network's output F; alpha and sigma (B, 1, 1, 1)."""
+        s, unit = self._units(alpha, sigma)
+        skip, out = alpha * (s * unit) ** 2, sigma * s * unit
+        return self.to_pixels(skip * self.to_frequencies(x_t) + out * self.to_frequencies(output))
+
+    def target(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D F of the exact estimate, D (x0 - x0_hat without F) / c_out, as a sum of x0 and eps; and c_out."""
+        s, unit = self._units(alpha, sigma)
+        target = unit * (sigma / s * self.to_frequencies(x0) - alpha * s * self.to_frequencies(eps))
+        return target, sigma * s * unit
+
+    def _units(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """s and 1 / sqrt(alpha**2 s**2 + sigma**2) of each frequency."""
+        s = self.std.to(alpha)
+        return s, (alpha**2 * s**2 + sigma**2).rsqrt()
+
+
+def frequencies(x: Tensor, channels: Tensor) -> Tensor:
+    """D x of images (B, C, H, W)."""
+    rows, columns = (cosines(side).to(x) for side in x.shape[2:])
+    return rows @ torch.einsum("kc,bcij->bkij", channels, x) @ columns.T
+
+
+@cache
+def cosines(n: int) -> Tensor:
+    """The orthonormal discrete cosine transform (type 2) of n numbers, float64 (n, n), a frequency in each row."""
+    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
+    waves = torch.cos(math.pi * k * (2 * i + 1) / (2 * n)) * math.sqrt(2 / n)
+    waves[0] /= math.sqrt(2)
+    return waves
