@@ -91,10 +91,10 @@ def few(given: argparse.Namespace) -> str:
 
 def distance(run: trilemma.Run, n: int) -> float:
     """Frechet distance of so many samples from the held-out images."""
-    result = trilemma.evaluate(run, n=n, split="test", bound_samples=0)
-    value = result["frechet_distance"].value
-    assert value is not None
-    return value
+    score = trilemma.evaluate(run, n=n, split="test", bound_samples=0)["frechet_distance"]
+    if score.value is None:
+        raise SystemExit(f"--n {n}: {score.refused}")
+    return score.value
 
 
 def _interval(estimate: Any) -> str:

@@ -24,6 +24,7 @@ from trilemma.registry import create
 from trilemma.run.config import TrainConfig
 from trilemma.training.players import Players
 from trilemma.types import Batch, Condition, Finishes, Samples
+from trilemma.vocabulary import check_sampling_keys
 
 SHAPES = [(1, 8, 8), (3, 28, 28), (4, 32, 32), (1, 31, 45), (3, 64, 64), (1, 8, 128)]
 
@@ -479,7 +480,12 @@ def test_the_average_of_the_weights_is_the_generators_alone() -> None:
     assert players.ema.average and all(name.startswith("generator.") for name in players.ema.average)
 
 
-def test_truncation_is_of_models_with_styles(tmp_path) -> None:
+def test_what_only_styles_take_is_refused_with_the_models_that_have_them(tmp_path) -> None:
     run = trilemma.train("gan", "digits", steps=1, batch=32, out=tmp_path / "run", quiet=True)
-    with pytest.raises(UserError, match=r'unknown key "truncation" \(did you mean "temperature"\?\)'):
-        run.sample(1, truncation=0.5)
+    for key in ("truncation", "mix", "mix_from"):
+        with pytest.raises(UserError, match=rf'"{key}", which is for gan-style; .*drawing from gan takes temperature$'):
+            run.sample(1, **{key: 1})
+        with pytest.raises(UserError, match=rf'"{key}", which is for gan-style; .*drawing from gan takes temperature$'):
+            check_sampling_keys("gan", "sample", ["seed"], [key])
+    with pytest.raises(UserError, match=r'"truncaton" \(did you mean "truncation"\?\)'):
+        check_sampling_keys("gan-style", "sample", ["seed"], ["truncaton"])
