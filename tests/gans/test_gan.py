@@ -377,13 +377,24 @@ def test_blocks_that_begin_at_zero_have_no_gain_to_divide_by() -> None:
         make(GANConfig, {"shape": (1, 8, 8), "network": "r3", "loss": "wasserstein"})
 
 
-BOUNDED = [{"penalty": "r1"}, {"weight_clip": 0.01}, {"spectral_norm": True}]
+BOUNDED = [*({"penalty": name} for name in ("gradient", "r1", "r1r2")), {"weight_clip": 0.01}, {"spectral_norm": True}]
 
 
 @pytest.mark.parametrize("settings", BOUNDED, ids=str)
 def test_images_do_not_share_a_logit_where_slopes_are_bounded(settings: dict[str, Any]) -> None:
     """The gradient of D(x)_i in x_j is 0; batch norm, as published, has one."""
     assert shared_slope(tiny(**settings)) == 0 < shared_slope(tiny())
+
+
+@pytest.mark.parametrize("preset", ["gan-wgan", "gan-wgan-gp", "gan-r3"])
+@pytest.mark.parametrize("augment", ["none", "differentiable"])
+def test_images_do_not_share_a_logit_in_any_preset_with_a_bound(preset: str, augment: str) -> None:
+    """Nor through what the critic sees them through."""
+    gan = create(preset, shape=(1, 8, 8), width=4, latent=4, critic_augment=augment)
+    assert isinstance(gan, GAN)
+    image = batch().image.requires_grad_()
+    (slope,) = torch.autograd.grad(gan.judge(image, None, rng.generator(0, "step"))[0], image)
+    assert slope[0].any() and not slope[1:].any()
 
 
 def shared_slope(gan: GAN) -> float:
