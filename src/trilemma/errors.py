@@ -7,7 +7,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from trilemma.text import printable
-from trilemma.words import first_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,24 +96,24 @@ def named(kind: str, word: str, choices: Mapping[str, T]) -> T:
     return choices[word]
 
 
-def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "", of: Sequence[str] = ()) -> UserError:
+def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "", of: str = "") -> UserError:
     """The error for a key that nothing takes: it shows the nearest, or who takes which.
 
     Args:
-        see: where all of them are shown; of: the other models that take this key, which then is no slip of the pen.
+        see: where all of them are shown; of: the other models that take this key, in words; it is then not misspelt.
 
     >>> str(unknown_key("stpes", {"training": ["steps", "lr"], "vae": []}, "see `trilemma list vae`"))
     'unknown key "stpes" (did you mean "steps"?); see `trilemma list vae`'
     >>> str(unknown_key("guidance", {"training": ["steps", "lr"], "vae": []}))
     'unknown key "guidance"; training takes steps, lr; vae takes nothing more'
-    >>> str(unknown_key("truncation", {"drawing from gan": ["temperature"]}, of=["gan-style"]))
+    >>> str(unknown_key("truncation", {"drawing from gan": ["temperature"]}, of="gan-style"))
     'unknown key "truncation", which is for gan-style; drawing from gan takes temperature'
     """
     hint = None if of else nearest(key, [name for keys in takes.values() for name in keys])
     if hint:
         return UserError(f'unknown key "{key}" (did you mean "{hint}"?)' + (f"; {see}" if see else ""))
     named = (f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items())
-    elsewhere = f", which is for {first_names(of)}" if of else ""
+    elsewhere = f", which is for {of}" if of else ""
     return UserError("; ".join([f'unknown key "{key}"{elsewhere}', *named]))
 
 
