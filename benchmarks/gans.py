@@ -1,4 +1,4 @@
-"""Figures of the GANs that need several trainings or a classifier:
+"""Figures of the GANs, and of what stands beside them, that need several trainings or a classifier:
 
     python benchmarks/gans.py classes RUN [RUN ...]    of 1,000 samples of each run, how many are of each class, as a
                                                        bundled classifier sees them
@@ -7,12 +7,16 @@
     python benchmarks/gans.py few MODEL DATA           with --images training images: the Frechet distance with and
                                                        without adaptive augmentation, --seeds of each, and the interval
                                                        of the difference
+    python benchmarks/gans.py rates MODEL DATA         of --seeds trainings with the recipe's rates and as many with
+                                                       --factor times these, how many failed: they ended with
+                                                       numbers that are not finite, or precision or recall of their
+                                                       samples is less than half of the median of the recipe's
 
 Of a Wasserstein loss, `estimate` takes the critic's estimate of the distance, E D(x) - E D(G(z)); of another GAN its
 generator's loss, and of any other model its loss: the mean over the rows of the log since the length before. Each
 length resumes the one before, so only a rate that is constant after its warm-up is that of one long training. Keys
 of the training follow as key=value. Trainings lie in --out, and the same line resumes where it was stopped. Distances
-are of --n samples from the held-out images, in the bundled features.
+and scores are of --n samples and the held-out images, in the bundled features.
 """
 
 import argparse
@@ -27,11 +31,13 @@ import torch
 import trilemma
 from trilemma.arguments import parse_settings
 from trilemma.data import load_data
+from trilemma.errors import Diverged
 from trilemma.metrics.classification import classes_seen, classifier_of
 from trilemma.metrics.intervals import difference_of_trainings, mean_estimate
 from trilemma.registry import get_recipe
 
 SAMPLES = 1000
+DIVERGED = -1.0  # in place of a share
 
 
 def classes(run: trilemma.Run) -> str:
@@ -89,12 +95,40 @@ def few(given: argparse.Namespace) -> str:
     return "\n".join([*lines, f"none - adaptive: {_interval(gain)}"])
 
 
+def rates(given: argparse.Namespace) -> str:
+    """Trainings whose rates are too high."""
+    own = [attempt(given, 1.0, seed) for seed in range(given.seeds)]
+    bars = [statistics.median(values) / 2 for values in zip(*own, strict=True)]
+    lines = [f"{given.model}, {given.data}; failed: precision below {bars[0]:.2f} or recall below {bars[1]:.2f}"]
+    fast = [attempt(given, given.factor, seed) for seed in range(given.seeds)]
+    for name, results in (("recipe", own), (f"rates x {given.factor:g}", fast)):
+        failed = sum(any(value < bar for value, bar in zip(values, bars, strict=True)) for values in results)
+        lines.append(f"{name}: {failed} of {given.seeds} failed")
+    return "\n".join(lines)
+
+
+def attempt(given: argparse.Namespace, factor: float, seed: int) -> tuple[float, float]:
+    """Precision and recall after a training with so many times the recipe's rates; below any bar where it diverged."""
+    rate = get_recipe(given.model).training["lr"]
+    lr = {name: factor * own for name, own in rate.items()} if isinstance(rate, dict) else factor * rate
+    folder = given.out / f"rates-{given.model}-{given.data}-{factor:g}-{seed}"
+    try:
+        run = trilemma.train(given.model, given.data, lr=lr, seed=seed, out=folder, quiet=True, **given.keys)
+    except Diverged:
+        print(f"rates x {factor:g}, seed {seed}: diverged", flush=True)
+        return DIVERGED, DIVERGED
+    scores = trilemma.evaluate(run, n=given.n, split="test", bound_samples=0)
+    precision, recall = (scores[name].value or 0.0 for name in ("precision", "recall"))
+    print(f"rates x {factor:g}, seed {seed}: precision {precision:.2f}, recall {recall:.2f}", flush=True)
+    return precision, recall
+
+
 def distance(run: trilemma.Run, n: int) -> float:
     """Frechet distance of so many samples from the held-out images."""
-    result = trilemma.evaluate(run, n=n, split="test", bound_samples=0)
-    value = result["frechet_distance"].value
-    assert value is not None
-    return value
+    score = trilemma.evaluate(run, n=n, split="test", bound_samples=0)["frechet_distance"]
+    if score.value is None:
+        raise SystemExit(f"--n {n}: {score.refused}")
+    return score.value
 
 
 def _interval(estimate: Any) -> str:
@@ -104,12 +138,13 @@ def _interval(estimate: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("classes", "estimate", "few"))
+    parser.add_argument("what", choices=("classes", "estimate", "few", "rates"))
     parser.add_argument("words", nargs="+", help="runs; or MODEL DATA and keys")
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--images", type=int, help="of the training: 500 for few, else 300,000")
     parser.add_argument("--points", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--factor", type=float, default=100.0, help="of the rates")
     parser.add_argument("--out", type=Path, default=Path("runs/gans"))
     given = parser.parse_args()
     if given.what == "classes":
@@ -118,7 +153,7 @@ def main() -> None:
         return
     (given.model, given.data), given.keys = given.words[:2], parse_settings(given.words[2:])
     given.images = given.images or (500 if given.what == "few" else 300_000)
-    print(few(given) if given.what == "few" else estimate(given))
+    print({"few": few, "estimate": estimate, "rates": rates}[given.what](given))
 
 
 if __name__ == "__main__":

@@ -96,22 +96,25 @@ def named(kind: str, word: str, choices: Mapping[str, T]) -> T:
     return choices[word]
 
 
-def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "") -> UserError:
+def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "", of: str = "") -> UserError:
     """The error for a key that nothing takes: it shows the nearest, or who takes which.
 
     Args:
-        see: where all of them are shown.
+        see: where all of them are shown; of: the other models that take this key, in words; it is then not misspelt.
 
     >>> str(unknown_key("stpes", {"training": ["steps", "lr"], "vae": []}, "see `trilemma list vae`"))
     'unknown key "stpes" (did you mean "steps"?); see `trilemma list vae`'
     >>> str(unknown_key("guidance", {"training": ["steps", "lr"], "vae": []}))
     'unknown key "guidance"; training takes steps, lr; vae takes nothing more'
+    >>> str(unknown_key("truncation", {"drawing from gan": ["temperature"]}, of="gan-style"))
+    'unknown key "truncation", which is for gan-style; drawing from gan takes temperature'
     """
-    hint = nearest(key, [name for keys in takes.values() for name in keys])
+    hint = None if of else nearest(key, [name for keys in takes.values() for name in keys])
     if hint:
         return UserError(f'unknown key "{key}" (did you mean "{hint}"?)' + (f"; {see}" if see else ""))
     named = (f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items())
-    return UserError("; ".join([f'unknown key "{key}"', *named]))
+    elsewhere = f", which is for {of}" if of else ""
+    return UserError("; ".join([f'unknown key "{key}"{elsewhere}', *named]))
 
 
 def with_hint(text: str, word: str, choices: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError, unknown, unknown_key
+from trilemma.words import first_names
 
 FILE = Path(__file__).with_name("words.json")
 HUB = "hf:"
@@ -91,7 +92,15 @@ def check_training_keys(model: str, keys: Iterable[str]) -> None:
 
 def check_sampling_keys(model: str, verb: str, options: Sequence[str], keys: Iterable[str]) -> None:
     """Raises UserError for a key that neither the verb nor the model's sampler takes."""
-    _check_keys(keys, {verb: options, f"drawing from {model}": _own_keys(model, "sampling")})
+    takes = {verb: options, f"drawing from {model}": _own_keys(model, "sampling")}
+    for key in keys:
+        _check_keys([key], takes, of=sampled_with(key))
+
+
+def sampled_with(key: str) -> str:
+    """The models whose samplers take a key, in words; "" for none."""
+    names = [model for model in models() if key in _own_keys(model, "sampling")]
+    return first_names(names) if names else ""
 
 
 def check_figure_keys(name: str, keys: Iterable[str]) -> None:
@@ -104,8 +113,8 @@ def _own_keys(model: str, what: str) -> list[str]:
     return [key for key, *_ in model_entry(model)[what]]
 
 
-def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str = "") -> None:
+def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str = "", of: str = "") -> None:
     names = {key for own in takes.values() for key in own}
     for key in keys:
         if key not in names:
-            raise unknown_key(key, takes, see)
+            raise unknown_key(key, takes, see, of)

@@ -24,6 +24,7 @@ from trilemma.registry import create
 from trilemma.run.config import TrainConfig
 from trilemma.training.players import Players
 from trilemma.types import Batch, Condition, Finishes, Samples
+from trilemma.vocabulary import check_sampling_keys
 
 SHAPES = [(1, 8, 8), (3, 28, 28), (4, 32, 32), (1, 31, 45), (3, 64, 64), (1, 8, 128)]
 
@@ -376,13 +377,24 @@ def test_blocks_that_begin_at_zero_have_no_gain_to_divide_by() -> None:
         make(GANConfig, {"shape": (1, 8, 8), "network": "r3", "loss": "wasserstein"})
 
 
-BOUNDED = [{"penalty": "r1"}, {"weight_clip": 0.01}, {"spectral_norm": True}]
+BOUNDED = [*({"penalty": name} for name in ("gradient", "r1", "r1r2")), {"weight_clip": 0.01}, {"spectral_norm": True}]
 
 
 @pytest.mark.parametrize("settings", BOUNDED, ids=str)
 def test_images_do_not_share_a_logit_where_slopes_are_bounded(settings: dict[str, Any]) -> None:
     """The gradient of D(x)_i in x_j is 0; batch norm, as published, has one."""
     assert shared_slope(tiny(**settings)) == 0 < shared_slope(tiny())
+
+
+@pytest.mark.parametrize("preset", ["gan-wgan", "gan-wgan-gp", "gan-r3"])
+@pytest.mark.parametrize("augment", ["none", "differentiable"])
+def test_images_do_not_share_a_logit_in_any_preset_with_a_bound(preset: str, augment: str) -> None:
+    """Nor through what the critic sees them through."""
+    gan = create(preset, shape=(1, 8, 8), width=4, latent=4, critic_augment=augment)
+    assert isinstance(gan, GAN)
+    image = batch().image.requires_grad_()
+    (slope,) = torch.autograd.grad(gan.judge(image, None, rng.generator(0, "step"))[0], image)
+    assert slope[0].any() and not slope[1:].any()
 
 
 def shared_slope(gan: GAN) -> float:
@@ -479,7 +491,12 @@ def test_the_average_of_the_weights_is_the_generators_alone() -> None:
     assert players.ema.average and all(name.startswith("generator.") for name in players.ema.average)
 
 
-def test_truncation_is_of_models_with_styles(tmp_path) -> None:
+def test_what_only_styles_take_is_refused_with_the_models_that_have_them(tmp_path) -> None:
     run = trilemma.train("gan", "digits", steps=1, batch=32, out=tmp_path / "run", quiet=True)
-    with pytest.raises(UserError, match=r'unknown key "truncation" \(did you mean "temperature"\?\)'):
-        run.sample(1, truncation=0.5)
+    for key in ("truncation", "mix", "mix_from"):
+        with pytest.raises(UserError, match=rf'"{key}", which is for gan-style; .*drawing from gan takes temperature$'):
+            run.sample(1, **{key: 1})
+        with pytest.raises(UserError, match=rf'"{key}", which is for gan-style; .*drawing from gan takes temperature$'):
+            check_sampling_keys("gan", "sample", ["seed"], [key])
+    with pytest.raises(UserError, match=r'"truncaton" \(did you mean "truncation"\?\)'):
+        check_sampling_keys("gan-style", "sample", ["seed"], ["truncaton"])

@@ -187,6 +187,15 @@ def test_path_lengths_are_of_images_from_minus_one_to_one() -> None:
     torch.testing.assert_close(ours[0], slopes.norm() / math.sqrt(layers), rtol=1e-5, atol=0)
 
 
+def test_a_critic_ties_the_images_of_a_group_and_no_others() -> None:
+    """So R1 is of the slope in an image and in those of its group, as published."""
+    image = batch(8).image.requires_grad_()
+    (slope,) = torch.autograd.grad(tiny(deviation_group=4).critic(image)[0], image)
+    assert all(part.any() for part in slope[:4]) and not slope[4:].any()
+    (slope,) = torch.autograd.grad(tiny(deviation_group=1).critic(image)[0], image)
+    assert slope[0].any() and not slope[1:].any()
+
+
 # --- styles ---
 
 

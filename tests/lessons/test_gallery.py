@@ -18,6 +18,8 @@ QUICK = {
     "score-field": {"ratios": [0.5], "samplers": ["ddpm", "heun"], "steps": 2, "starts": 3},
     "solver-order": {"counts": [4, 8], "starts": 4},
     "adversarial-game": {"steps": 4},
+    "slope-bounds": {"steps": 2, "critics": ["hinge+r1"]},
+    "critic-augment": {"data": "digits", "n": 3, "probabilities": [0.5]},
     "mode-collapse": {"steps": 2, "losses": ["hinge", "relativistic+r1r2"]},
     "styles": {"rows": 1, "columns": 4, "truncations": [0.5]},
     "metric-faults": {"strengths": [0.0, 1.0]},

@@ -11,12 +11,16 @@ from torch.nn.utils import parameters_to_vector
 
 import trilemma
 from trilemma.config import Config
+from trilemma.data import load_data
 from trilemma.errors import UserError
+from trilemma.gans.augmentation import adaptive, differentiable
 from trilemma.gans.losses import LOSSES
 from trilemma.lessons import adversarial_game as game
+from trilemma.lessons import adversarial_losses, critic_augment, points, slope_bounds, styles
 from trilemma.lessons import jensen_wasserstein as lines
 from trilemma.lessons import mode_collapse as collapse
-from trilemma.lessons import points, styles
+from trilemma.pictures.levels import to_float
+from trilemma.rng import generator
 
 THETA = torch.tensor([-0.9, -0.2, 0.05, 0.4], dtype=torch.float64)
 X = torch.linspace(-4, 4, 8001, dtype=torch.float64)
@@ -126,6 +130,109 @@ def test_a_critic_is_shown_up_to_what_its_loss_does_not_say(loss, monkeypatch):
     moment = game.moment(SimpleNamespace(config=SimpleNamespace(loss=loss)), 3, 0)
     torch.testing.assert_close(moment.best, best.sigmoid() if optimum.probability else best)
     assert torch.allclose(moment.learned, moment.best) == optimum.shift
+
+
+AT = torch.tensor([-3.0, -0.5, 0.0, 2.0], dtype=torch.float64)  # margins, and logits
+
+
+def log_sigmoid(logit):
+    return -math.log1p(math.exp(-logit))
+
+
+@pytest.mark.parametrize(
+    ("loss", "critic", "generator_loss", "slope"),
+    [
+        ("minimax", lambda m: -2 * log_sigmoid(m), lambda x: log_sigmoid(-x), lambda x: -1 / (1 + math.exp(-x))),
+        ("non-saturating", lambda m: -2 * log_sigmoid(m), lambda x: -log_sigmoid(x), lambda x: -1 / (1 + math.exp(x))),
+        ("least-squares", lambda m: (m - 0.5) ** 2, lambda x: (x - 1) ** 2 / 2, lambda x: x - 1),
+        ("hinge", lambda m: 2 * max(0, 1 - m), lambda x: -x, lambda x: -1.0),
+        ("wasserstein", lambda m: -2 * m, lambda x: -x, lambda x: -1.0),
+        ("relativistic", lambda m: -log_sigmoid(2 * m), lambda x: -log_sigmoid(x), lambda x: -1 / (1 + math.exp(x))),
+    ],
+)
+def test_curves_are_those_of_the_losses(loss, critic, generator_loss, slope):
+    drawn = adversarial_losses.curves(loss, AT)
+    for values, expected in zip(drawn, (critic, generator_loss, slope), strict=True):
+        torch.testing.assert_close(values, torch.tensor([expected(x) for x in AT.tolist()], dtype=torch.float64))
+
+
+def test_a_saturating_generator_gets_no_slope_where_the_critic_is_sure():
+    """What the page says: nearly 0 and nearly -1 at a logit of -3."""
+    slopes = {name: float(adversarial_losses.curves(name, AT).slope[0]) for name in ("minimax", "non-saturating")}
+    assert -0.05 < slopes["minimax"] < 0 and -1 < slopes["non-saturating"] < -0.95
+
+
+def test_points_of_bounded_critics_stay_where_they_are():
+    model = slope_bounds.critic_alone("hinge+clip", 0.4, 0)
+    z = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    drawn = model.from_z(z, None).flatten(1)
+    error = 5 * slope_bounds.STD / math.sqrt(4000)
+    torch.testing.assert_close(drawn.mean(0), torch.tensor([0.7, 0.5]), rtol=0, atol=error)
+    torch.testing.assert_close(drawn.std(0), torch.full((2,), slope_bounds.STD), rtol=0.06, atol=0)
+    data = collapse.Mixture(slope_bounds.means(0.4)[:1], (slope_bounds.STD,))
+    assert list(points.play(model, data.draw, 2, 0, {"critic": 0.5})) == [0, 1, 2]
+    assert max(float(p.detach().abs().max()) for p in model.critic.parameters()) == pytest.approx(0.01)
+    assert torch.equal(model.from_z(z, None).flatten(1), drawn)
+
+
+def test_the_slope_of_a_critic_is_that_along_the_line():
+    model = slope_bounds.critic_alone("hinge", 0.4, 0)
+    model.critic.forward = lambda image: 7 + 3 * image[:, 0, 0, 0] - 2 * image[:, 0, 0, 1]
+    x, values, slopes = slope_bounds.curve(model)
+    torch.testing.assert_close(values, 3 * (x - 0.5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(slopes, torch.full_like(x, 3.0), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hing", 'did you mean "hinge"'),
+        ("hinge+gradent", 'unknown bound "gradent".*did you mean "gradient"'),
+        ("wasserstein", "needs a bound on the critic's slope"),
+    ],
+)
+def test_critics_that_there_are_not_are_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        slope_bounds.critic_alone(name, 0.4, 0)
+
+
+@pytest.mark.slow
+def test_bounds_hold_a_critic_at_the_slopes_of_the_page():
+    """Of logits -s (x - 1/2), means +-d/2 apart: R1 and R2 lower 2 softplus(-s d / 2) + s^2, which is least where
+    2 s = d sigmoid(-s d / 2); the gradient penalty and spectral norm hold a slope of 1; clipping, with 64 and 32 hidden
+    units, at most 0.01^3 * 64 * 32."""
+    distance, s = 0.5, 0.0
+    for _ in range(50):
+        s = distance / 2 / (1 + math.exp(s * distance / 2))
+    data = collapse.Mixture(slope_bounds.means(distance)[:1], (slope_bounds.STD,))
+
+    def middle(name):
+        model = slope_bounds.critic_alone(name, distance, 0)
+        list(points.play(model, data.draw, 300, 0, {"critic": slope_bounds.RATE}))
+        curve = slope_bounds.curve(model)
+        assert curve.logits[100] > curve.logits[300], name
+        return float(curve.slopes[150:250].mean())
+
+    assert middle("non-saturating+r1r2") == pytest.approx(s, rel=0.1)
+    assert middle("wasserstein+gradient") == pytest.approx(1, rel=0.1)
+    assert middle("hinge+spectral") == pytest.approx(1, rel=0.1)
+    assert 0 < middle("wasserstein+clip") <= 0.01**3 * 64 * 32
+    assert middle("non-saturating") > 10
+
+
+def test_images_are_shown_as_the_critic_sees_them(monkeypatch):
+    seen = []
+    monkeypatch.setattr(critic_augment, "table", lambda images, names: seen.append((images, names)))
+    critic_augment.critic_augment(data="digits", n=3, probabilities=(0.0, 0.7), seed=2)
+    ((images, names),) = seen
+    image = to_float(load_data("digits").train.take(torch.arange(3)).images)
+    rows = images.unflatten(0, (4, 3))
+    assert names == ["as they are", "differentiable", "adaptive, p = 0", "adaptive, p = 0.7"]
+    torch.testing.assert_close(rows[0], image)
+    torch.testing.assert_close(rows[1], differentiable(image, generator(2, "differentiable")).clamp(0, 1))
+    torch.testing.assert_close(rows[2], image)
+    torch.testing.assert_close(rows[3], adaptive(image, 0.7, generator(2, "adaptive")).clamp(0, 1))
+    assert (rows[3] != image).any()
 
 
 def small_game(**settings):

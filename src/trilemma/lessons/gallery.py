@@ -12,10 +12,12 @@ from pydantic import Field
 from trilemma.config import Config, keywords_of, make
 from trilemma.errors import UserError, unknown
 from trilemma.lessons.adversarial_game import adversarial_game
+from trilemma.lessons.adversarial_losses import adversarial_losses
 from trilemma.lessons.augmented import augmented
 from trilemma.lessons.beside import beside
 from trilemma.lessons.beta import beta
 from trilemma.lessons.calls import calls
+from trilemma.lessons.critic_augment import critic_augment
 from trilemma.lessons.guidance import guidance
 from trilemma.lessons.gumbel import gumbel
 from trilemma.lessons.jensen import jensen_gap
@@ -29,6 +31,7 @@ from trilemma.lessons.penalty import kl_penalty_figure
 from trilemma.lessons.predictions import predictions
 from trilemma.lessons.schedules import schedules
 from trilemma.lessons.score_field import score_field
+from trilemma.lessons.slope_bounds import slope_bounds
 from trilemma.lessons.solver_order import solver_order
 from trilemma.lessons.sparse import sparse_units
 from trilemma.lessons.styles import styles
@@ -87,13 +90,22 @@ LESSONS = {
     "adversarial-game": Lesson(
         "generator and critic on points of a line, step by step, beside the best critic", "nothing", adversarial_game
     ),
+    "adversarial-losses": Lesson(
+        "the loss of critic and generator over logits, and the slope that the generator gets",
+        "nothing",
+        adversarial_losses,
+    ),
     "jensen-wasserstein": Lesson(
         "distances of two lines without a common point, and the slopes they give", "nothing", jensen_wasserstein
+    ),
+    "slope-bounds": Lesson(
+        "critics of two groups of points, and their slope under each bound", "nothing", slope_bounds
     ),
     "mode-collapse": Lesson("a ring of Gaussians, and what several losses reach of it", "nothing", mode_collapse),
     "styles": Lesson(
         "images crossed by the styles of two seeds, and drawn towards the average image", "RUN of gan-style", styles
     ),
+    "critic-augment": Lesson("training images as a critic with critic_augment sees them", "nothing", critic_augment),
     "schedules": Lesson("beta, alpha_bar and log-SNR of the noise schedules, with a shift", "nothing", schedules),
     "noising": Lesson("an image at several noise levels, and back from the true and a wrong noise", "nothing", noising),
     "predictions": Lesson("what each prediction keeps of x_t, and how its error counts", "nothing", predictions),

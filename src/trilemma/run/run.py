@@ -39,6 +39,7 @@ from trilemma.types import (
     keys_of,
 )
 from trilemma.values import checked_call, shown
+from trilemma.vocabulary import sampled_with
 
 LARGEST_PICTURE = 64 << 20  # bytes
 LARGEST_NUMBER = 2**62  # of an image
@@ -384,7 +385,7 @@ class Run(StoredRun):
             if key not in kind.model_fields:
                 own = [word for word, p in inspect.signature(verb).parameters.items() if p.kind is p.KEYWORD_ONLY]
                 takes = {verb.__name__: own, f"drawing from {self.recipe.name}": list(kind.model_fields)}
-                raise unknown_key(key, takes)
+                raise unknown_key(key, takes, of=sampled_with(key))
         return make(kind, settings)
 
     def _repr_html_(self) -> str:
