@@ -21,8 +21,8 @@ class Plot:
     """A value over the images seen.
 
     points: of a line in a box of WIDTH x HEIGHT; low, high: the ends of its axis; healthy: what is, in English, ""
-    where that is not known, with `rmse`, the error of the mean image, as {rmse}; has_range: whether there is a healthy range;
-    band: its top and height in the box, None if it is outside.
+    where that is not known, with `rmse`, the error of the mean image, as {rmse}; has_range: whether there is a healthy
+    range; band: its top and height in the box, None if it is outside.
     """
 
     title: str

@@ -13,6 +13,7 @@ from trilemma.studio.library import StudioRun
 from trilemma.studio.pages import first, form_fields, go, language_of, render
 from trilemma.studio.place import Missing
 from trilemma.studio.routes.runs import row_of
+from trilemma.studio.routes.thresholds import threshold_context
 from trilemma.studio.sections import TOOLS, Tool
 from trilemma.studio.service import Studio
 from trilemma.studio.sources import source_word, sources
@@ -80,6 +81,8 @@ def _tool_page(request: Request, studio: Studio, tool: Tool, values: Mapping[str
     fields = fields_of(verb, values, run.model if run else "")
     context = {"tool": tool, "verb": verb, "run": run, "runs": runs, "fields": fields, "error": error}
     context |= {"sources": sources(studio.library), "values": values, "titles": _titles(studio, runs)}
+    if verb.name == "detect":
+        context |= threshold_context(studio, run, values.get("detection", ""), values.get("stop", ""))
     return render(request, "tool.html", 400 if error else 200, **context)
 
 

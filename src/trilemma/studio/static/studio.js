@@ -65,13 +65,28 @@ window.addEventListener("pageshow", () => {
 });
 
 // A form with data-into shows the answer there, and leaves the rest of the page as it is.
-for (const form of document.querySelectorAll("form[data-into]")) {
+for (const form of document.querySelectorAll("form[data-into]:not([data-answer])")) {
   const show = async () => {
     const answer = await fetch(form.action, { method: "POST", body: new FormData(form) });
     document.querySelector(form.dataset.into).innerHTML = await answer.text();
   };
   form.addEventListener("submit", event => { event.preventDefault(); show(); });
   form.addEventListener("change", show);
+}
+
+// A form with data-answer asks that address while a handle moves, for its latest place.
+for (const form of document.querySelectorAll("form[data-answer]")) {
+  let asked = false, waiting = false;
+  async function ask() {
+    if (asked) { waiting = true; return; }
+    asked = true;
+    const answer = await fetch(`${form.dataset.answer}?${new URLSearchParams(new FormData(form))}`);
+    if (answer.ok) document.querySelector(form.dataset.into).innerHTML = await answer.text();
+    asked = false;
+    if (waiting) { waiting = false; ask(); }
+  }
+  form.addEventListener("input", ask);
+  form.addEventListener("submit", event => { event.preventDefault(); ask(); });
 }
 
 // Files are dropped on a place with a field for files.
