@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trilemma import vocabulary
-from trilemma.arguments import TRUE, parse_value, word
+from trilemma.arguments import TRUE, parse_settings, parse_value, word
 from trilemma.errors import UserError
 from trilemma.verbs import Verb, check_value, default_of, kind_of, kinds, parse
 
@@ -137,6 +137,18 @@ def python_line(verb: Verb, places: Iterable[str], words: Iterable[str]) -> str:
         value = parse_value(text) if schema is None else _parsed(text, schema)
         texts.append(f"{key}={_python(value)}" if key.isidentifier() else f'**{{"{key}": {_python(value)}}}')
     return f"trilemma.{verb.function}({', '.join(texts)})"
+
+
+def values_of(verb: Verb, words: Iterable[str]) -> dict[str, Any]:
+    """The values of words `key=value`, by key.
+
+    >>> from trilemma.verbs import find
+    >>> values_of(find("train"), ["minutes=2", "hidden=64,32", "augment=flip"])
+    {'minutes': 2.0, 'hidden': (64, 32), 'augment': 'flip'}
+    """
+    pairs = [pair.partition("=") for pair in words]
+    known = {key: _parsed(text, verb.keys[key]) for key, _, text in pairs if key in verb.keys}
+    return known | parse_settings([f"{key}={text}" for key, _, text in pairs if key not in verb.keys])
 
 
 def varied_keys(verb: Verb, model: str) -> list[str]:
