@@ -143,8 +143,8 @@ def values_of(verb: Verb, words: Iterable[str]) -> dict[str, Any]:
     """The values of words `key=value`, by key.
 
     >>> from trilemma.verbs import find
-    >>> values_of(find("train"), ["minutes=2", "hidden=64,32", "augment=flip"])
-    {'minutes': 2.0, 'hidden': (64, 32), 'augment': 'flip'}
+    >>> values_of(find("train"), ["minutes=2", "augment=flip", "hidden=64,32"])
+    {'minutes': 2.0, 'augment': 'flip', 'hidden': (64, 32)}
     """
     pairs = [pair.partition("=") for pair in words]
     known = {key: _parsed(text, verb.keys[key]) for key, _, text in pairs if key in verb.keys}
