@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from trilemma.comparison.answer import NO_COST, NONE_YET, ONE_TRAINING_CAVEAT, WORDS
-from trilemma.comparison.curves import HEALTHY
 from trilemma.comparison.rows import NOTES
 from trilemma.comparison.triangle import AXES
+from trilemma.healthy import BETTER_THAN_MEAN, HEALTHY
 from trilemma.language import FOLDER, in_language, language, translated
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.controls import NOTHING, TITLES, nothing_text
@@ -69,6 +69,7 @@ def declared() -> set[str]:
     answers |= {nothing_text(control, name) for control, scores in NOTHING.items() for name in scores}
     answers |= {SEEN, AMONG, FEW}
     answers |= {*dict(SECTIONS).values(), *SORTS.values(), *RUN_STATES, *State, *(tool.title for tool in TOOLS)}
+    answers.add(BETTER_THAN_MEAN)
     return metrics | axes | answers | {*HEALTHY.values(), *NOTES.values(), *TITLES.values(), *ROLES.values()}
 
 

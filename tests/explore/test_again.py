@@ -54,6 +54,20 @@ def test_single_and_grid_are_made_again(run, tmp_path, keys):
         assert read_metadata(result.picture) == read_metadata(picture)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_picture_over_two_keys_is_made_again(run, tmp_path, n):
+    samples = sample(run, n=n, x="seed:1,2,3", y="temperature:0.5,1", out=tmp_path / "out", batch=2)
+    for picture in (samples.grid, samples.images[-1]):
+        result = again(picture)
+        assert result.equal and np.array_equal(pixels(result.picture), pixels(picture))
+        assert read_metadata(result.picture) == read_metadata(picture)
+    receipt = {**read_metadata(samples.grid), "n": 100}
+    with Image.open(samples.grid) as picture:
+        save_png(picture, tmp_path / "many.png", receipt)
+    with pytest.raises(UserError):
+        again(tmp_path / "many.png")
+
+
 def test_an_image_is_computed_in_the_batch_it_was_drawn_in(run, tmp_path, monkeypatch):
     samples = sample(run, n=10, first=1, batch=4, out=tmp_path / "out")
     computed, compute = [], run.model.sample

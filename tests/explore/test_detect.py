@@ -145,6 +145,17 @@ def test_the_expected_rate_is_the_law_of_the_rank():
     assert held == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 2000))
 
 
+def test_another_threshold_has_the_rate_of_the_rank_below_it():
+    scores = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
+    reference = by_rank(scores)
+    for rate in (0.1, 0.2, 0.5):
+        assert reference.expected_above(reference.threshold(rate)) == reference.expected(rate)
+    assert reference.expected_above(7.5) == reference.expected_above(7.0) == reference.expected(0.3)
+    assert reference.expected_above(99.0).value == 1 / 10  # 9 images cannot vouch for less
+    assert reference.expected_above(0.5).value == 1
+    assert by_spread(scores[:2], scores).expected_above(3.0) is None
+
+
 LAWS = {
     "normal": lambda n, g: torch.randn(n, generator=g),
     "exponential": lambda n, g: -torch.rand(n, generator=g).log(),
@@ -569,10 +580,26 @@ def test_the_files_hold_what_was_found(paged, classes, tmp_path):
     assert written["threshold"] == row["threshold"] and written["chosen"] is True and written["flagged_share"] is None
     assert figures["flagged"] == len(detection.flagged)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "scores.csv", "figures.json", "report.html", "histogram.png", "flagged.png", "heatmaps.png"
+        "scores.csv", "thresholds.csv", "figures.json", "report.html", "histogram.png", "flagged.png", "heatmaps.png"
     }  # fmt: skip
     for name in ("histogram.png", "flagged.png", "heatmaps.png"):
         assert read_metadata(tmp_path / "out" / name)["verb"] == "detect"
+
+
+def test_other_thresholds_are_tabulated(run, classes, tmp_path):
+    """Counted on other normal images; and expected by rank, with the key that sets the threshold again."""
+    one = detect(run, against=classes, n=150, false_alarms=0.1, score="error", out=tmp_path / "one")
+    rows = list(csv.DictReader((tmp_path / "one" / "thresholds.csv").open()))
+    assert [float(row["threshold"]) for row in rows] == sorted(float(row["threshold"]) for row in rows)
+    used = next(row for row in rows if float(row["threshold"]) == one.threshold)
+    assert int(used["flagged_abnormal"]) == len(one.flagged)
+    value, (low, high) = one.rows["error"]["false_alarm_rate"]
+    assert [float(used[key]) for key in ("false_alarm_rate", "low", "high")] == pytest.approx([value, low, high], 1e-5)
+    for row in rows[::40]:
+        above = (one.scores["error"]["normal"].double() > float(row["threshold"])).double().mean().item()
+        assert float(row["false_alarm_rate"]) == pytest.approx(above, rel=1e-5)
+    again = detect(run, against=classes, n=150, false_alarms=float(used["false_alarms"]), score="error")
+    assert again.threshold == one.threshold
 
 
 def test_the_page_needs_nothing_else(paged, classes):

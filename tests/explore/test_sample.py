@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 import trilemma
+from trilemma.arguments import word
 from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.explore import sample
 from trilemma.explore.sample import GRID_LIMIT, Receipt
-from trilemma.pictures.grid import grid
+from trilemma.pictures.grid import grid, tiled
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata
 
@@ -106,3 +107,41 @@ def test_pictures_of_others_are_refused_before_anything_is_drawn(run, tmp_path, 
     with pytest.raises(UserError, match="not written by trilemma"):
         sample(run, n=5, out=tmp_path / "drawn")
     assert photo.read_bytes() == before and list(tmp_path.rglob("*.png")) == [photo]
+
+
+def test_keys_vary_over_a_picture_of_the_same_images(run, tmp_path):
+    """Each cell has what a call with its values draws, and the files of that call."""
+    samples = sample(run, n=3, seed=9, x="temperature:0.5,1", y="seed:3,4", out=tmp_path / "o", first=1)
+    cells = [(seed, temperature) for seed in (3, 4) for temperature in (0.5, 1.0)]
+    images = [to_uint8(run.sample(3, seed=seed, first=1, temperature=t)) for seed, t in cells]
+    texts = [f"temperature={word(t)}, seed={seed}" for seed, t in cells]
+    expected = grid(torch.stack([tiled(part) for part in images]), 2, scale=1, pad=4, texts=texts)
+    with Image.open(samples.grid) as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(expected))
+    names = [f"{row}-{column}/0000{k}.png" for row in range(2) for column in range(2) for k in (1, 2, 3)]
+    assert [path.relative_to(tmp_path / "o").as_posix() for path in samples.images] == names
+    receipt = read_metadata(tmp_path / "o" / "1-0" / "00002.png")
+    assert (receipt["seed"], receipt["settings"], receipt["first"]) == (4, {"temperature": 0.5}, 2)
+    assert "x" not in receipt and read_metadata(samples.grid)["x"] == "temperature:0.5,1"
+    with Image.open(tmp_path / "o" / "1-0" / "00002.png") as picture:
+        assert np.array_equal(np.asarray(picture), images[2][1, 0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ({"y": "seed:1"}, "y= needs x="),
+        ({"x": "seed"}, "x=seed: give a key and its values"),
+        ({"x": "tempreture:1"}, 'did you mean "temperature"'),
+        ({"x": "n:1,2"}, "key of x="),
+        ({"x": "seed:1", "y": "seed:2"}, "both vary seed"),
+        ({"x": "temperature:1", "temperature": 1.0}, "leave temperature= out"),
+        ({"x": "temperature:1,-1"}, "temperature"),
+        ({"x": "seed:1,a"}, "seed"),
+        ({"x": "seed:1,2", "y": "temperature:1,2", "n": 101}, "give n=100 or less"),
+    ],
+)
+def test_axes_that_do_not_fit_are_refused_before_anything_is_drawn(run, tmp_path, keys, what):
+    with pytest.raises(UserError, match=what):
+        sample(run, **{"n": 1, "out": tmp_path / "o", **keys})
+    assert not list(tmp_path.iterdir())

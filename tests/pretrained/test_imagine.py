@@ -18,7 +18,8 @@ from trilemma import again, imagine
 from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.explore import prompted
-from trilemma.explore.prompted import axis
+from trilemma.explore.axes import axis
+from trilemma.explore.prompted import AXES
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata, save_png
 
@@ -257,8 +258,8 @@ def test_an_interruption_leaves_whole_files_of_ours(tiny, monkeypatch, capsys):
 
 
 def test_an_axis_is_a_key_and_its_values():
-    assert axis("x", "scheduler: A , B") == ("scheduler", ["A", "B"])
-    assert axis("y", "guidance:0,7.5") == ("guidance", [0, 7.5])
+    assert axis("x", "scheduler: A , B", AXES) == ("scheduler", ["A", "B"])
+    assert axis("y", "guidance:0,7.5", AXES) == ("guidance", [0, 7.5])
 
 
 def test_the_command_line_draws_and_says_where(tiny, capsys):

@@ -34,7 +34,8 @@ class Verb(NamedTuple):
 
 FLAT = ("o.png", "o.json")
 DETECT = {"score": "error", "against": "shapes:40", "n": 40, "false_alarms": 0.1}
-DETECTED = ("o/figures.json", "o/scores.csv", "o/report.html", "o/histogram.png", "o/heatmaps.png", "o/flagged.png")
+DETECTED = ("o/figures.json", "o/scores.csv", "o/thresholds.csv", "o/report.html", "o/histogram.png", "o/heatmaps.png")
+DETECTED += ("o/flagged.png",)
 PROJECTOR = [f"o-projector/{name}" for name in ("vectors.tsv", "metadata.tsv", "sprite.png")]
 PROJECTOR += [f"o-projector/projector_config.{kind}" for kind in ("json", "pbtxt")]
 

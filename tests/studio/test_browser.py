@@ -227,3 +227,30 @@ def test_news_that_come_while_a_page_asks_are_not_lost(page, address):
     page.wait_for_timeout(200)
     held[1].fulfill(body="new")
     page.wait_for_selector("text=new")
+
+
+def test_a_threshold_is_moved_and_an_estimate_shown_until_the_form_changes(page, tmp_path):
+    run = tmp_path / "work" / "runs" / "vae"
+    trilemma.train("vae", "digits", steps=20, out=run, quiet=True)
+    detection = trilemma.detect(run, false_alarms=0.1)
+    base = page.url
+    page.goto(base + "detect")
+    used = page.inner_text("#at-threshold strong")
+    assert "the one that this detection set" in page.inner_text("#at-threshold")
+    page.locator("#stop").press("End")
+    page.wait_for_function("was => document.querySelector('#at-threshold strong').innerText !== was", arg=used)
+    assert page.locator("#at-threshold td.number").nth(0).inner_text() == "0"  # above the highest score is nothing
+    page.locator("#stop").press("Home")
+    counted = sum(detection.counts.values())
+    page.wait_for_function("document.querySelector('#at-threshold td.number').innerText !== '0'")
+    cells = [int(cell.replace(",", "")) for cell in page.locator("#at-threshold td.number").all_inner_texts()]
+    assert sum(cells[1::2]) == counted and counted - 3 <= sum(cells[::2]) < counted  # all but the lowest score
+    page.goto(base + "train")
+    page.fill("#key-epochs", "3")
+    page.click("text=Estimate time and memory")
+    page.wait_for_selector("#measuring:visible")
+    page.wait_for_selector("#estimate >> text=Measured with these keys")
+    assert page.locator("#measuring").is_hidden() and page.url == base + "train"
+    page.fill("#key-epochs", "4")
+    page.locator("#key-epochs").blur()
+    page.wait_for_function("!document.querySelector('#estimate').innerText")

@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 from PIL import Image
 
 from trilemma.files import lock
-from trilemma.studio.curves import HEIGHT, WIDTH, plots_of
+from trilemma.healthy import EXPLODED, LEAST_ROWS, NO_BETTER, SURE
+from trilemma.studio.curves import EDGE, HEIGHT, WIDTH, Known, plots_of
 from trilemma.studio.jobs import END, JOB, OUTPUT, START, State, open_lock, read_job
 from trilemma.studio.routes import jobs as jobs_routes
 
@@ -122,3 +124,36 @@ def test_news_come_when_a_job_or_the_log_of_its_run_changes(studio, run, monkeyp
     assert changed()
     held.close()
     assert changed()
+
+
+def test_plots_shade_the_range_in_which_no_rule_warns():
+    def log(name, values):
+        return [{"step": k, "images": k, "seconds": 1.0, name: value} for k, value in enumerate(values)]
+
+    def plot(name, values, **known):
+        return plots_of(log(name, values), Known(**known))[0]
+
+    real = plot("critic/d_real", [0.5, 1.0])
+    top, height = real.band
+    assert top + height == HEIGHT  # whatever is lower is healthy
+    assert top == pytest.approx(EDGE + (HEIGHT - 2 * EDGE) * (1.0 - SURE) / 0.5, abs=0.05)
+    assert plot("critic/d_real", [1.0, 1.0]).band is None and plot("critic/d_real", [1.0, 1.0]).has_range
+    norms = [1.0] * LEAST_ROWS
+    assert plot("critic/gradient_norm", norms[1:]).band is None  # what is usual is not known yet
+    top, height = plot("critic/gradient_norm", [*norms, 2 * EXPLODED]).band
+    assert top == pytest.approx(HEIGHT / 2, abs=0.1) and top + height == HEIGHT
+    assert not plot("valid_active_units", [1.0, 9.0]).has_range
+    assert plot("valid_active_units", [1.0, 4.0], units=30).band == pytest.approx((0.0, HEIGHT - EDGE - 204 / 3), abs=1)
+    assert plot("valid_rmse", [0.2, 0.1], mean_image_rmse=0.25).band == (0.0, HEIGHT)
+    assert not plot("valid_noise_rmse", [0.2, 0.1], mean_image_rmse=0.25).has_range
+
+
+def test_the_page_of_a_run_says_what_is_healthy(browser, run):
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write('{"step": 13, "images": 900, "seconds": 1.0, "valid_rmse": 0.1, "valid_active_units": 2}\n')
+    rmse = f"{run.summary['mean_image_rmse']:.3g}"
+    text = browser.get(f"/runs/{run.id}").text
+    assert f"Healthy: below {NO_BETTER:g} times the error of the mean training image, which is {rmse}." in text
+    assert '<rect class="healthy"' in text and "by the limits at which a training warns" in text
+    text = browser.get(f"/runs/{run.id}", headers={"accept-language": "vi"}).text
+    assert "Phần tô màu" in text and "Healthy" not in text

@@ -107,6 +107,19 @@ def test_runs_are_searched_starred_renamed_and_put_into_the_bin(browser, studio,
     assert (run.path / "config.json").is_file() and not studio.marks.in_bin()
 
 
+def test_a_form_of_samples_has_keys_that_vary_over_the_picture(browser, studio, run):
+    assert "Keys that may vary: seed, label, caption, temperature." in browser.get(f"/sample?run={run.id}").text
+    assert "Các khóa có thể thay đổi" in browser.get("/sample", headers={"accept-language": "vi"}).text
+    assert "may vary" not in browser.get(f"/sample?run={run.id}&verb=denoise").text
+    studio.queue.pause(True)
+    fields = {"run": run.id, "verb": "sample", "n": "2", "x": "temperature:0.5,1", "y": "seed:1,2"}
+    page = browser.get(browser.post("/sample", fields).headers["location"]).text
+    assert "trilemma sample runs/vae-digits n=2 x=temperature:0.5,1 y=seed:1,2" in page
+    for text in ("../x:1", "steps:1,9e9"):
+        assert browser.post("/sample", {**fields, "x": text}).status_code == 400
+    assert len(studio.queue.jobs()) == 1
+
+
 def test_what_differs_between_runs(browser, studio, run):
     other = studio.folder / "runs" / "other"
     shutil.copytree(run.path, other)

@@ -17,26 +17,20 @@ from trilemma.files import json_text, parse_json
 from trilemma.gans.config import GANConfig
 from trilemma.gans.gan import GAN
 from trilemma.gans.losses import LOSSES
+from trilemma.healthy import EXPLODED, KEPT, LEAST_ROWS, OVERFIT, SURE, VANISHED, usual
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
 from trilemma.training.adversarial import (
     EARLIER,
-    EXPLODED,
     FEW,
-    KEPT,
-    LEAST_ROWS,
     LONG,
-    OVERFIT,
     SEPARATED,
-    SURE,
-    VANISHED,
     critic_overfit,
     critic_too_strong,
     exploding_gradient,
     exploding_penalty,
     few_images,
     overfit_ratio,
-    usual,
     vanishing_gradient,
 )
 from trilemma.training.diagnosis import CRITIC_OVERFIT, Diagnosis

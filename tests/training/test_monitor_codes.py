@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 import trilemma
+from trilemma.healthy import IN_USE
 from trilemma.run.run import Run
-from trilemma.training.monitor import IN_USE, dead_codes
+from trilemma.training.monitor import dead_codes
 
 
 def said(run: Run) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 import trilemma
 from trilemma.autoencoders.autoencoder import Autoencoder
 from trilemma.autoencoders.priors import GaussianMixture, distinct
+from trilemma.healthy import NO_BETTER
 from trilemma.run.config import TrainConfig
 from trilemma.training import calendar
 from trilemma.training.diagnosis import Diagnosis
@@ -19,7 +20,6 @@ from trilemma.training.in_use import ModelInUse
 from trilemma.training.loop import Trainer
 from trilemma.training.monitor import (
     LEVEL,
-    NO_BETTER,
     SAME,
     Warnings,
     all_the_same,

@@ -6,26 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trilemma.comparison.content import Curve
+from trilemma.healthy import HEALTHY, part_of
 from trilemma.language import translated
-from trilemma.metrics.likelihood import ENOUGH
 from trilemma.titles import square_of, title
-from trilemma.training.adversarial import EXPLODED, OVERFIT, SURE, VANISHED
-from trilemma.training.monitor import IN_USE
-
-HEALTHY = {
-    "d_real": f"D is the probability that the critic gives to an image of being real. Healthy: below {SURE:g}.",
-    "d_fake": f"Healthy: above {1 - SURE:.2g}.",
-    "logit_real": "Mean over real images. Only the distance between both lines counts.",
-    "logit_fake": "Mean over generated images.",
-    "auroc": "Share of pairs in which the real image has the higher logit. 0.5: the critic knows nothing.",
-    "gradient_norm": f"Healthy: between {VANISHED:g} and {EXPLODED:g} times its usual value.",
-    "critic_overfit": "How far the critic takes held-out images for generated ones, 1: as much as it can. "
-    f"Healthy: below {OVERFIT:g}.",
-    "penalty": f"On the critic's slope, before its weight. Healthy: below {EXPLODED:g} times its usual value.",
-    "used_codes": f"Healthy: at least {IN_USE:g}.",
-    "active_units": f"Healthy: at least {ENOUGH}, or a tenth of all units.",
-    "kl_nats": "Healthy: above 0. At 0 the code says nothing about the image.",
-}
 
 
 class CurvePlot(NamedTuple):
@@ -87,7 +70,7 @@ def _merged(group: Sequence[Curve], *, phase: bool) -> CurvePlot:
     """The first of equal lines under all their names, the loss first: "loss (squared error)"."""
     first, *rest = [curve_title(c.name, phase=phase and k == 0) for k, c in enumerate(group)]
     rest = [text for text in rest[-1:] if text != first]
-    healthy = next((translated(HEALTHY[part]) for c in group if (part := _part(c.name)) in HEALTHY), None)
+    healthy = next((translated(HEALTHY[part]) for c in group if (part := part_of(c.name)) in HEALTHY), None)
     return CurvePlot(
         group[0].name, f"{first} ({rest[0]})" if rest else first, healthy, group[0].seconds, group[0].values
     )

@@ -17,10 +17,10 @@ from torch import Tensor
 from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.explore.imagine_again import draw_again
-from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, receipt_of
+from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, changed, receipt_of, sheet_of, varied
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device
-from trilemma.pictures.grid import grid, grid_size, to_image
+from trilemma.pictures.grid import grid_size, to_image
 from trilemma.pictures.png import read_metadata, save_png
 from trilemma.results import claim, out_path
 from trilemma.run.locate import CONFIG
@@ -35,7 +35,8 @@ LARGEST_PICTURE = 2**22  # pixels that are decoded whatever the receipt says
 CONDITIONS = ("trilemma", "torch", "diffusers", "transformers", "device", "threads", "precision")
 LARGEST_BATCH = 2**24  # numbers in the images of a batch: 21,399 of 28x28
 # of a receipt; the rest: who and where
-ASKED = {"seed", "label", "caption", "exact", "settings", "first", "n", "grid", "batches"}
+KEYS = {"seed", "label", "caption", "settings"}
+ASKED = {"seed", "label", "caption", "exact", "settings", "first", "n", "grid", "batches", "x", "y"}
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ def again(
     if flags(run.model).takes_guides and (guide := run.sampling(receipt.settings, Run.sample).get("guide")):
         run = copy(run)  # what the caller's own run opened, or opens later, is another matter
         run.guide_runs = {guide: _find_guide(receipt, image)}
-    images = _draw(run, receipt)
+    axes = varied(run, receipt.x, receipt.y, receipt.n, asked := receipt.model_dump(include=KEYS))
+    images = [_draw(run, receipt, changed(asked, cell)) for cell in ([{}] if axes is None else axes.cells)]
     _checked(run, receipt)  # a training that is running may have replaced the checkpoint meanwhile
-    picture = grid(images) if receipt.grid else to_image(images[0])
+    picture = sheet_of(images, axes) if receipt.grid else to_image(images[0][0])
     difference = _difference(picture, image)
     new = receipt_of(run, **receipt.model_dump(include=ASKED))
     save_png(picture, path, new.to_json())
@@ -132,6 +134,9 @@ def _is_possible(receipt: Receipt) -> bool:
     """Whether a picture can show these images: as many as a grid holds at most, of batches that follow each other, and
     none of them in vain."""
     first, end, batches = receipt.first, receipt.first + receipt.n, receipt.batches
+    varies = receipt.x is not None or receipt.y is not None
+    if varies and not receipt.grid:
+        return False
     if not (0 <= first < end <= LARGEST_NUMBER and receipt.n <= (GRID_LIMIT if receipt.grid else 1)):
         return False
     ends = [start + size for start, size in batches]
@@ -154,7 +159,7 @@ def _check_size(image: Path, receipt: Receipt, run: Run) -> None:
     from PIL import Image
 
     _, height, width = run.model_config.shape
-    expected = grid_size(receipt.n, height, width) if receipt.grid else (width, height)
+    expected = _size_of(receipt, run) if receipt.grid else (width, height)
     with open_plain(image) as file, Image.open(file, formats=["PNG"]) as picture:
         size = picture.size
     if math.prod(size) > LARGEST_PICTURE and size != expected:
@@ -164,16 +169,30 @@ def _check_size(image: Path, receipt: Receipt, run: Run) -> None:
         raise UserError(f"{image} says that it was drawn in a batch of {largest:,} images, which is too many to draw")
 
 
-def _draw(run: Run, receipt: Receipt) -> Tensor:
-    """The images of a picture, computed in the batches they were computed in: (n, C, H, W)."""
-    keys = run.sampling(receipt.settings, Run.sample)
+def _size_of(receipt: Receipt, run: Run) -> tuple[int, int]:
+    """Width and height in pixels of the picture of a receipt of several images."""
+    channels, height, width = run.model_config.shape
+    axes = varied(run, receipt.x, receipt.y, receipt.n, receipt.model_dump(include=KEYS))
+    if axes is None:
+        return grid_size(receipt.n, height, width)
+    blank = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(receipt.n, channels, height, width)
+    return sheet_of([blank] * len(axes.cells), axes).size
+
+
+def _draw(run: Run, receipt: Receipt, cell: Mapping[str, Any]) -> Tensor:
+    """The images of a cell of a picture, computed in the batches they were computed in: (n, C, H, W).
+
+    Args:
+        cell: its seed, label, caption and settings.
+    """
+    keys = run.sampling(cell["settings"], Run.sample)
     parts = [
         run.sample(
             size,
-            seed=receipt.seed,
+            seed=cell["seed"],
             first=start,
-            label=receipt.label,
-            caption=receipt.caption,
+            label=cell["label"],
+            caption=cell["caption"],
             batch=size,
             exact=receipt.exact,
             keys=keys,

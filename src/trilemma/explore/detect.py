@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.explore.detection.images import Classes, Source, groups_of
-from trilemma.explore.detection.results import AUTO, document_of, find, images_table, positions_of
+from trilemma.explore.detection.results import AUTO, document_of, find, images_table, positions_of, thresholds_table
 from trilemma.explore.images import name_of, run_receipt
 from trilemma.files import json_text, remove
 from trilemma.keys import Seed
@@ -46,7 +46,7 @@ from trilemma.values import checked_call
 if TYPE_CHECKING:
     from trilemma.explore.detection.report import Page
 
-BESIDE, SHEETS = ("figures.json", "scores.csv", "report.html"), ("flagged.png", "heatmaps.png")
+BESIDE, SHEETS = ("figures.json", "scores.csv", "thresholds.csv", "report.html"), ("flagged.png", "heatmaps.png")
 DEFAULTS = {"score": AUTO, "false_alarms": 0.05, "seed": 0}  # of the keys that are not None
 MOST, MOST_BY_PATH = 10_000, 64  # images of a kind; of a diffusion model
 
@@ -147,8 +147,9 @@ def detect(
     from trilemma.explore.detection.report import draw_report
 
     page = draw_report(run, document, images.groups, findings.flagging, positions)
-    figures, table, report = files.beside
+    figures, table, thresholds, report = files.beside
     contents = {figures: json_text(document), table: images_table(findings), report: page.html}
+    contents[thresholds] = thresholds_table(findings)
     picture = _write(files, page, run_receipt(run, "detect", against=images.source, score=findings.chosen), contents)
     return Detection(
         picture,

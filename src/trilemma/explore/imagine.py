@@ -15,7 +15,7 @@ from trilemma.explore.imagination import Imagination, load_for, sheet, sheet_rec
 from trilemma.explore.prompted import MOST, MOST_FRAMES, Request, draw_cells, read_inputs
 from trilemma.explore.solid import imagine_solid
 from trilemma.files import read_plain
-from trilemma.keys import Film, Picture, Seed
+from trilemma.keys import AlongRow, DownColumn, Film, Picture, Seed
 from trilemma.metrics.receipt import protocol_name
 from trilemma.modes import own_modes
 from trilemma.pictures.mesh import MeshFormat
@@ -63,8 +63,8 @@ def imagine(
         str | None, Field(description="with image: where to draw: left,top,right,bottom px, outside:..., or a file")
     ] = None,
     lora: Annotated[str | Path | None, Field(description="a .safetensors file of LoRA weights; needs peft")] = None,
-    x: Annotated[str | None, Field(description="a key that varies along a row, as steps:1,2,4")] = None,
-    y: Annotated[str | None, Field(description="a key that varies down a column, as guidance:0,3")] = None,
+    x: AlongRow = None,
+    y: DownColumn = None,
     frames: Annotated[
         int | None,
         Field(ge=2, le=MOST_FRAMES, description="draw a film of so many images, with a model of films"),

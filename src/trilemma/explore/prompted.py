@@ -13,11 +13,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from trilemma.arguments import parse_value, word
 from trilemma.config import Config, make
 from trilemma.data.decoding.decode import decode
 from trilemma.data.decoding.pixels import Item, header, open_file
-from trilemma.errors import UserError, unknown
+from trilemma.errors import UserError
+from trilemma.explore.axes import Axes, axes_of
 from trilemma.explore.redraw import read_mask
 from trilemma.files import sha256_of
 from trilemma.pictures.grid import to_image
@@ -90,45 +90,25 @@ class Request(Config):
         """
         if self.x is None:
             return [self.with_(prompts=(p,), n=1, first=self.first + k) for p in self.prompts for k in range(self.n)]
-        (key, values), (down, rows) = axis("x", self.x), axis("y", self.y) if self.y else ("", [None])
-        if key == down:
-            raise UserError(f"x= and y= both vary {key}; give two keys")
-        if len(values) * len(rows) > MOST:
-            raise UserError(f"x= and y= make {len(values) * len(rows)} images; a picture has at most {MOST}")
-        one = {"x": None, "y": None}
-        return [self.with_(**one, **({down: row} if down else {}), **{key: v}) for row in rows for v in values]
+        return [self.with_(x=None, y=None, **cell) for cell in self._axes.cells]
+
+    @cached_property
+    def _axes(self) -> Axes:
+        assert self.x is not None
+        return axes_of(self.x, self.y, AXES, MOST)
 
     @property
     def columns(self) -> int | None:
         """How many images lie side by side in the picture; None: as square as possible."""
         if self.x is not None:
-            return len(axis("x", self.x)[1])
+            return self._axes.columns
         return self.n if len(self.prompts) > 1 else None
 
     def text_of(self, cell: "Request") -> str:
         """What tells a cell from the others, to stand under it."""
         if self.x is not None:
-            keys = [axis(name, text)[0] for name, text in (("x", self.x), ("y", self.y)) if text]
-            return ", ".join(f"{key}={word(getattr(cell, key))}" for key in keys)
+            return self._axes.text_of({key: getattr(cell, key) for key in AXES})
         return f"{cell.first}: {cell.prompts[0]}" if len(self.prompts) > 1 else str(cell.first)
-
-
-def axis(name: str, text: str) -> tuple[str, list[Any]]:
-    """Key and values of an axis.
-
-    >>> axis("x", "steps:1,2,4"), axis("y", "guidance:0")
-    (('steps', [1, 2, 4]), ('guidance', [0]))
-
-    Raises:
-        UserError: it has another form, or the key cannot vary.
-    """
-    key, _, values = text.partition(":")
-    parts = [parse_value(part.strip()) for part in values.split(",") if part.strip()]
-    if not parts:
-        raise UserError(f"{name}={text:.80}: give a key and its values, as {name}=steps:1,2,4")
-    if key not in AXES:
-        raise unknown(f"key of {name}=", key, AXES)
-    return key, parts
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from trilemma import rng as random
 from trilemma.data import Data
 from trilemma.data.selection import Selection, part_named
 from trilemma.errors import UserError, check_finite
+from trilemma.healthy import least_active
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.intervals import Estimate, mean_estimate
 from trilemma.metrics.receipt import Score, protocol_name, score_of
@@ -49,7 +50,6 @@ LEVEL_BITS = math.log2(255)  # a level of an image in [0, 1] is 1 / 255 wide
 IMAGES, PATH_IMAGES = 1000, 200  # that are measured at most: of a model with codes, of a diffusion model
 PATH_ROWS = 64  # images of a diffusion model in a pass
 ACTIVE = 0.01  # variance of the posterior mean above which a unit is active
-ENOUGH = 5  # active units that are not a collapse, however many there are: a ladder has thousands
 COUNT_IS = "counted, not estimated"
 NO_LIKELIHOOD = "a Bernoulli of grey pixels is not a likelihood; measure on black and white images (mnist-binary)"
 
@@ -65,8 +65,8 @@ def active_units(codes: Tensor) -> int:
 
 
 def is_collapsed(active: float, units: int) -> bool:
-    """Whether fewer than one in ten units of a code are active, and fewer than ENOUGH."""
-    return active < min(max(1, units // 10), ENOUGH)
+    """Whether fewer than one in ten units of a code are active, and fewer than ACTIVE_ENOUGH."""
+    return active < least_active(units)
 
 
 @torch.no_grad()

@@ -67,6 +67,15 @@ def grid(
     return sheet
 
 
+def tiled(images: Tensor) -> Tensor:
+    """The pixels of a `grid` of images (N, C, H, W) that is asked for nothing else, uint8 (C, height, width)."""
+    import numpy as np
+    import torch
+
+    pixels = torch.from_numpy(np.array(grid(images)))  # (height, width) or (height, width, C)
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
 def grid_size(n: int, height: int, width: int) -> tuple[int, int]:
     """Width and height in pixels of a `grid` of n images that is asked for nothing else."""
     columns, scale = _columns(n), tile_scale(height, width)

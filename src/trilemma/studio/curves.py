@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trilemma.healthy import BETTER_THAN_MEAN, HEALTHY, healthy_range, mean_image_rmse_in, part_of
 from trilemma.run.log import PLACE
+from trilemma.studio.library import StudioRun
 from trilemma.titles import square_of, title
 from trilemma.words import capital
 
@@ -16,7 +18,12 @@ APART = (*PLACE, "lr", "valid_images")
 
 @dataclass(frozen=True)
 class Plot:
-    """A value over the images seen. points: of a line in a box of WIDTH x HEIGHT; low, high: the ends of its axis."""
+    """A value over the images seen.
+
+    points: of a line in a box of WIDTH x HEIGHT; low, high: the ends of its axis; healthy: what is, in English, ""
+    where that is not known, with `rmse`, the error of the mean image, as {rmse}; has_range: whether there is a healthy
+    range; band: its top and height in the box, None if it is outside.
+    """
 
     title: str
     points: str
@@ -24,15 +31,34 @@ class Plot:
     high: float
     last: float
     images: int
+    healthy: str = ""
+    has_range: bool = False
+    band: tuple[float, float] | None = None
+    rmse: float = 0.0
 
 
-def plots_of(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
+@dataclass(frozen=True)
+class Known:
+    """What healthy ranges depend on besides the log: numbers in a code, and the error of the mean training image."""
+
+    units: int | None = None
+    mean_image_rmse: float | None = None
+
+
+def plots_of(rows: Sequence[Mapping[str, Any]], known: Known | None = None) -> list[Plot]:
     """A plot for each value of a log that has two points or more, validation first; a square beside its root is one."""
     names = dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, int | float))
     shown = [name for name in names if name not in APART and (square_of(name) not in names or "valid" in name)]
-    values = {name: thinned(series(rows, name)) for name in shown if not _is_square(name, names)}
+    values = {name: series(rows, name) for name in shown if not _is_square(name, names)}
     ordered = sorted(values, key=lambda name: not name.startswith("valid_"))
-    return [_plot(name, values[name]) for name in ordered if len(values[name]) > 1]
+    return [_plot(name, values[name], known or Known()) for name in ordered if len(values[name]) > 1]
+
+
+def what_is_known(run: StudioRun, output: str = "") -> Known:
+    """What a run says of its healthy ranges. output: what its training printed, which is all there is until its end."""
+    units, rmse = run.settings.get("latent"), run.summary.get("mean_image_rmse")
+    rmse = rmse if isinstance(rmse, float) else mean_image_rmse_in(output)
+    return Known(units if isinstance(units, int) else None, rmse)
 
 
 def series(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
@@ -70,8 +96,27 @@ def _is_square(name: str, names: Iterable[str]) -> bool:
     return any(square_of(other) == name for other in names)
 
 
-def _plot(name: str, points: Sequence[tuple[float, float]]) -> Plot:
+def band(healthy: tuple[float, float], low: float, high: float) -> tuple[float, float] | None:
+    """Top and height of a healthy range in a box of HEIGHT whose axis goes from low to high; None if it is outside.
+
+    >>> band((2.0, 9.0), 1.0, 3.0), band((4.0, 9.0), 1.0, 3.0)
+    ((0.0, 55.0), None)
+    """
+    if healthy[1] < low or healthy[0] > high:
+        return None
+    up = (HEIGHT - 2 * EDGE) / ((high - low) or 1.0)
+    bottom = HEIGHT if healthy[0] <= low else HEIGHT - EDGE - (healthy[0] - low) * up
+    top = 0.0 if healthy[1] >= high else HEIGHT - EDGE - (healthy[1] - low) * up
+    return round(top, 1), round(bottom - top, 1)
+
+
+def _plot(name: str, points: Sequence[tuple[float, float]], known: Known) -> Plot:
     values = [y for _, y in points]
+    low, high = min(values), max(values)
     words = title(name.partition("/")[2] or name.removeprefix("valid_"))
     text = f"{words}, validation" if name.startswith("valid_") else words
-    return Plot(capital(text), line(points), min(values), max(values), values[-1], int(points[-1][0]))
+    healthy = healthy_range(name, values, units=known.units, mean_image_rmse=known.mean_image_rmse)
+    about = BETTER_THAN_MEAN if name == "valid_rmse" and healthy else HEALTHY.get(part_of(name), "")
+    shaded = None if healthy is None else band(healthy, low, high)
+    place = (line(thinned(points)), low, high, values[-1], int(points[-1][0]))
+    return Plot(capital(text), *place, about, healthy is not None, shaded, known.mean_image_rmse or 0.0)

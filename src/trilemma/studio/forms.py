@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from trilemma import vocabulary
-from trilemma.arguments import TRUE, parse_value, word
+from trilemma.arguments import TRUE, parse_settings, parse_value, word
 from trilemma.errors import UserError
 from trilemma.verbs import Verb, check_value, default_of, kind_of, kinds, parse
 
 BASIC: Mapping[str, Sequence[str]] = {  # keys that a form shows first
     "train": ("minutes", "epochs", "size", "batch", "lr", "seed", "augment"),
-    "sample": ("n", "seed", "label", "caption"),
+    "sample": ("n", "seed", "label", "caption", "x", "y"),
     "compare": ("models", "minutes", "seeds", "want", "size", "seed", "lang"),
     "detect": ("false_alarms", "normal", "score"),
     "edit": ("mask", "strength", "towards", "noise", "n", "seed"),
@@ -35,6 +35,8 @@ MOST_WORDS = 60
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,40}(\.[A-Za-z0-9_]{1,40})?")
 PLACED = re.compile(r"(seed:)?-?[0-9.]+(,-?[0-9.e-]+)*")  # of keys that also take a path: a number, a code, a seed
 CAPTIONS = {"caption"}
+AXES = ("x", "y")  # keys whose value names another one, KEY:VALUE,VALUE
+VARIED = ("seed", "label", "caption")  # keys that sample varies besides those of the sampler
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def check_text(key: str, text: str, schema: Mapping[str, Any] | None) -> None:
         raise UserError(f"{key}= takes at most {LONGEST_VALUE} letters in one line")
     if key not in CAPTIONS and (re.search(r"[/\\~]|\.\.", text) or _may_be_path(key, text, schema or {})):
         raise UserError(f"{key}={text}: paths are not taken here; choose from what is listed")
-    most = MOST.get(key.rpartition(".")[2], math.inf)
+    inner = text.partition(":")[0] if key in AXES else key
+    most = MOST.get(inner.rpartition(".")[2], math.inf)
     if not all(number <= most for number in _numbers(text)):  # not a number is refused, too
         raise UserError(f"{key}={text} is more than {most:,.0f}, the most that the studio asks for")
     if schema is not None:
@@ -134,6 +137,24 @@ def python_line(verb: Verb, places: Iterable[str], words: Iterable[str]) -> str:
         value = parse_value(text) if schema is None else _parsed(text, schema)
         texts.append(f"{key}={_python(value)}" if key.isidentifier() else f'**{{"{key}": {_python(value)}}}')
     return f"trilemma.{verb.function}({', '.join(texts)})"
+
+
+def values_of(verb: Verb, words: Iterable[str]) -> dict[str, Any]:
+    """The values of words `key=value`, by key.
+
+    >>> from trilemma.verbs import find
+    >>> values_of(find("train"), ["minutes=2", "augment=flip", "hidden=64,32"])
+    {'minutes': 2.0, 'augment': 'flip', 'hidden': (64, 32)}
+    """
+    pairs = [pair.partition("=") for pair in words]
+    known = {key: _parsed(text, verb.keys[key]) for key, _, text in pairs if key in verb.keys}
+    return known | parse_settings([f"{key}={text}" for key, _, text in pairs if key not in verb.keys])
+
+
+def varied_keys(verb: Verb, model: str) -> list[str]:
+    """The keys that x= and y= may vary, for a verb that has them and a model of ours; else none."""
+    own = [name for name, _, _ in _of_model(verb, model) if name != "guide"]
+    return [*VARIED, *own] if set(AXES) <= {*verb.keys} else []
 
 
 def is_data_word(text: str) -> bool:

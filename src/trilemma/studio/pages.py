@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response  # pyrigh
 from trilemma.language import ENGLISH, FOLDER, in_language, translated
 from trilemma.pictures.page import template
 from trilemma.studio.sections import SECTIONS
-from trilemma.words import counted, duration, number
+from trilemma.words import counted, duration, number, size_in_words
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -93,5 +93,11 @@ def _template(name: str) -> "Template":
     return template(
         name,
         ("studio",),
-        {"number": number, "counted": counted, "duration": lambda seconds: duration(whole(seconds)), "ago": _ago},
+        {
+            "number": number,
+            "counted": counted,
+            "duration": lambda seconds: duration(whole(seconds)),
+            "ago": _ago,
+            "size": size_in_words,
+        },
     )

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from trilemma.errors import UserError
 from trilemma.files import parse_json
+from trilemma.studio.estimate import Estimator, TrainingEstimate
 from trilemma.studio.forms import python_line, words_of
 from trilemma.studio.images import IMAGE, Images
-from trilemma.studio.jobs import START, Job, output_of
+from trilemma.studio.jobs import START, Job, State, output_of
 from trilemma.studio.library import Library, StudioRun
 from trilemma.studio.marks import Marks
 from trilemma.studio.painter import Painter
@@ -60,6 +61,7 @@ class Studio:
         self.library, self.queue = Library(folder), Queue(folder, folder / OWN)
         self.marks, self.painter = Marks(self.library, self.own), Painter(folder)
         self.images = Images(self.own / "images")
+        self.estimator = Estimator(folder, self.own)
 
     def submit(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> str:
         """Make a job of a form, and give its id.
@@ -85,9 +87,17 @@ class Studio:
 
     def train(self, model: str, data: str, filled: Mapping[str, str]) -> str:
         """Queue a training of a model on data that were chosen by an id; errors as `submit`."""
-        check_model(model)
-        chosen = {"model": model, "data": source_word(self.library, data)}
-        return self.submit(find("train"), chosen, filled, model)
+        return self.submit(find("train"), self._chosen(model, data), filled, model)
+
+    def estimate(self, model: str, data: str, filled: Mapping[str, str]) -> TrainingEstimate:
+        """Time and memory of a training that `train` would queue.
+
+        Raises:
+            UserError: a value does not fit, or it is not known.
+        """
+        _, *words = self.words(find("train"), self._chosen(model, data), filled, model)
+        busy = any(job.state is State.RUNNING for job in self.queue.jobs())
+        return self.estimator.estimate(words, busy=busy)
 
     def on_run(self, verb: Verb, run: StudioRun, filled: Mapping[str, str]) -> str:
         """Queue a verb on a run; errors as `submit`."""
@@ -147,6 +157,11 @@ class Studio:
         if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
             memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
         return Machine(shutil.disk_usage(self.folder).free / GIB, memory)
+
+    def _chosen(self, model: str, data: str) -> dict[str, str]:
+        """The words of a model and of data that were chosen by an id."""
+        check_model(model)
+        return {"model": model, "data": source_word(self.library, data)}
 
     def _image(self, text: str) -> str:
         """The word of an image: the number of a held-out one, or the file of one that was brought."""

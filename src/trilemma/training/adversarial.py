@@ -16,7 +16,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.config import ModelConfig
 from trilemma.data import Loader, Split
+from trilemma.healthy import EXPLODED, OVERFIT, SURE, VANISHED
 from trilemma.metrics.ranking import auroc
 from trilemma.training.in_use import ModelInUse
 from trilemma.training.monitor import FEWEST
@@ -33,14 +33,8 @@ from trilemma.types import HasCritic
 Row = dict[str, Any]
 Comparison = Callable[[float, float, Row], str | None]  # of a value, what it usually is, and their row
 
-SURE = 0.98  # mean probability of being right at which a critic leaves nothing to learn
 SEPARATED = 0.95  # AUROC from which a critic separates the images
-VANISHED = 0.01  # of a gradient's usual norm
 TINY = torch.finfo(torch.float32).tiny  # below which a norm is 0, whatever it was
-EXPLODED = 1000.0  # times its usual norm
-KEPT = 100  # rows of the log in which a value is usual
-LEAST_ROWS = 5  # below which it is not known what is usual
-OVERFIT = 0.7  # r_v from which a critic takes held-out images for generated ones
 LONG = 3  # validations in a row, after which that is no chance
 JUDGED = 512  # images of a kind behind r_v
 TELLS = 0.7  # AUROC of training images against generated ones below which r_v is noise over noise
@@ -56,11 +50,6 @@ def critic_too_strong(row: Row) -> str | None:
         f"the critic is right about nearly every image (real {real:.3f}, generated {fake:.3f}), so the generator "
         "learns little. Lower the critic's lr= (lr=critic:...,generator:...) or give more images"
     )
-
-
-def usual(values: Sequence[float]) -> float | None:
-    """The median of earlier values; None of fewer than LEAST_ROWS."""
-    return median(values) if len(values) >= LEAST_ROWS else None
 
 
 def vanishing_gradient(norm: float, before: float, row: Row) -> str | None:

@@ -5,17 +5,16 @@ from typing import Any
 
 from torch import Tensor
 
+from trilemma.healthy import KEPT, usual
 from trilemma.metrics.likelihood import active_units
 from trilemma.run.state import Checkpoint
 from trilemma.training.adversarial import (
     EARLIER,
-    KEPT,
     LONG,
     Comparison,
     critic_overfit,
     critic_too_strong,
     overfit_ratio,
-    usual,
 )
 from trilemma.training.monitor import (
     SampleMonitor,

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trilemma.config import ModelConfig
+from trilemma.healthy import IN_USE, NO_BETTER
 from trilemma.metrics.likelihood import is_collapsed
 from trilemma.metrics.neighbours import coverage, distances, recall
 
@@ -32,10 +33,8 @@ SIDE = 8  # pixels of the copies that samples are compared by
 NEIGHBOUR = 5  # the nearest neighbour that is still near
 FEWEST = 16  # images below which nothing can be concluded
 RECALLED, COVERED = 0.3, 0.2  # of 64 images: healthy trainings have twice that and more (benchmarks/health.py)
-IN_USE = 0.5  # share of a codebook
 BETTER = 0.8  # of the distance between samples and data that there was
 QUIET = 10  # checks without a warning, after which it is new again
-NO_BETTER = 0.95  # of the mean image's error: an error above this share of it is a failure
 SAME = 0.05  # of the data's variance: samples that vary less are one image
 LEVEL = 1 / 255  # data that vary less than this are one image themselves
 

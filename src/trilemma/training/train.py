@@ -15,6 +15,7 @@ from trilemma.data.sources.consent import check_allowed
 from trilemma.errors import Diverged, UserError
 from trilemma.files import sha256_of, write_json
 from trilemma.hardware import describe, supports_fast_bf16, tune_allocator
+from trilemma.healthy import MEAN_IMAGE
 from trilemma.keys import Channels, Frames, Quiet, Resize
 from trilemma.modes import own_modes
 from trilemma.progress import Display
@@ -266,7 +267,7 @@ def _train_in(path: Path, plan: Plan, display: Display, owner: _Owner) -> None:
     with trainer.evaluation.budget.timed("baseline"):
         baseline = trainer.validation.baseline
     if baseline is not None:
-        display.say(f"  the mean of the training images has an RMSE of {baseline:.3f} on the held-out images")
+        display.say(f"  {MEAN_IMAGE.format(rmse=baseline)}")
     if team.writes and not (path / "batch.png").exists():
         with optional("batch.png", display):
             draw_batch(path / "batch.png", data, training, record["command"])

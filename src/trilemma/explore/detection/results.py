@@ -1,5 +1,6 @@
 """What a detection finds: scores of all images, a threshold and values for each score, and which score flags."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from trilemma.text import csv_text
 
 AUTO = "auto"
 MOST_TRAINED = 1000  # training images that lend the shape of their scores' distribution
+STOPS = 200  # thresholds that are tabulated
 SHOWN = 16  # images with the highest scores that are shown in any case
 EXPECTED_IS = "95% of the rates that thresholds from as many images have (Beta law of the rank); not counted"
 
@@ -188,3 +190,31 @@ def images_table(findings: Findings) -> str:
             hit = int(flagging[k] > findings.threshold)
             rows.append([group.kind, number, name, label, *(f"{value:.8g}" for value in values), hit])
     return csv_text(rows)
+
+
+def thresholds_table(findings: Findings) -> str:
+    """What other thresholds would give, as CSV, the lowest first.
+
+    `false_alarm_rate` with its 95% interval `low`, `high` is counted or expected as that of the threshold in use, and
+    empty where that is not known; `false_alarms` is the key with which `detect` sets this threshold, or the nearest one
+    below it, empty where held-out images are too few; `flagged_KIND` are the images above the threshold.
+    """
+    scores, reference = findings.flagging, findings.references[findings.chosen]
+    rows: list[list[object]] = [
+        ["threshold", "false_alarm_rate", "low", "high", "false_alarms", *(f"flagged_{kind}" for kind in scores)]
+    ]
+    for threshold in _stops(findings):
+        above = {kind: int((values > threshold).sum()) for kind, values in scores.items()}
+        expected = reference.expected_above(threshold)
+        rate = wilson(above[NORMAL], len(scores[NORMAL])) if findings.images.counted else expected
+        cells = ["", "", ""] if rate is None else [f"{value:.6g}" for value in (rate.value, *rate.interval)]
+        key = "" if expected is None or expected.value == 1 else f"{math.ceil(1e6 * expected.value) / 1e6:g}"
+        rows.append([repr(threshold), *cells, key, *above.values()])
+    return csv_text(rows)
+
+
+def _stops(findings: Findings) -> list[float]:
+    """At most STOPS scores of all images, evenly by rank, and the threshold in use."""
+    values = torch.cat([values.double() for values in findings.flagging.values()]).unique()
+    index = torch.linspace(0, len(values) - 1, min(STOPS, len(values))).round().long()
+    return sorted({*values[index].tolist(), findings.threshold})

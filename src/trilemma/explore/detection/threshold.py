@@ -68,6 +68,19 @@ class Reference(NamedTuple):
         low, high = (float(betaincinv(k, self.images + 1 - k, q)) for q in (0.025, 0.975))
         return Estimate(k / (self.images + 1), (low, high))
 
+    def expected_above(self, threshold: float) -> Estimate | None:
+        """As `expected`, for a threshold that was chosen otherwise: that of the highest score which is not above it, so
+        that the share is overstated at most by 1 / (n + 1); None for a threshold by spread."""
+        from scipy.special import betaincinv
+
+        if self.by == SPREAD:
+            return None
+        n, k = self.images, 1 + int((self.scores > threshold).sum())
+        if k > n:  # below all of them
+            return Estimate(1.0, (float(betaincinv(n, 1, 0.025)), 1.0))
+        low, high = (float(betaincinv(k, n + 1 - k, q)) for q in (0.025, 0.975))
+        return Estimate(k / (n + 1), (low, high))
+
     @property
     def _copies(self) -> int:
         return len(self.scores) // self.images

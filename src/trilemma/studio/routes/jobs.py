@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissi
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from starlette.responses import StreamingResponse  # pyright: ignore[reportMissingImports]
 
-from trilemma.studio.curves import plots_of
+from trilemma.studio.curves import plots_of, what_is_known
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
 from trilemma.studio.library import log_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
@@ -97,14 +97,15 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
     run = studio.run_of(job)
     training = run is not None and job.verb == "train"
     command, python = studio.lines(job)
+    output = output_of(job.place)
     return {
         "job": job,
         "run": run,
         "command": command,
         "python": python,
-        "output": output_of(job.place),
+        "output": output,
         "results": studio.results(job),
-        "plots": plots_of(log_of(run)) if run is not None and training else [],
+        "plots": plots_of(log_of(run), what_is_known(run, output)) if run is not None and training else [],
         "pictures": studio.library.pictures(run, LATEST) if run is not None and training else [],
     }
 

@@ -8,7 +8,7 @@ from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from trilemma.arguments import word
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
-from trilemma.studio.curves import plots_of
+from trilemma.studio.curves import plots_of, what_is_known
 from trilemma.studio.library import PICTURES, Picture, StudioRun, log_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import Missing
@@ -63,7 +63,12 @@ def add(app: FastAPI, studio: Studio) -> None:
     def run_page(request: Request, ident: str) -> Response:
         run = library.run(ident)
         pictures = library.pictures(run, SHOWN_PICTURES)
-        context = {"run": run, "row": row_of(studio, run), "pictures": pictures, "plots": plots_of(log_of(run))}
+        context = {
+            "run": run,
+            "row": row_of(studio, run),
+            "pictures": pictures,
+            "plots": plots_of(log_of(run), what_is_known(run)),
+        }
         lines: dict[str, Any] = {
             "command": quoted(["trilemma", "sample", run.name]),
             "python": f'trilemma.load("{run.name}")',

@@ -8,13 +8,15 @@ from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 
 from trilemma import vocabulary
 from trilemma.errors import UserError
-from trilemma.studio.forms import fields_of
+from trilemma.studio.estimate import TrainingEstimate
+from trilemma.studio.forms import fields_of, varied_keys
 from trilemma.studio.library import StudioRun
 from trilemma.studio.pages import first, form_fields, go, language_of, render
 from trilemma.studio.place import Missing
 from trilemma.studio.routes.runs import row_of
+from trilemma.studio.routes.thresholds import threshold_context
 from trilemma.studio.sections import TOOLS, Tool
-from trilemma.studio.service import Studio
+from trilemma.studio.service import GIB, Studio
 from trilemma.studio.sources import source_word, sources
 from trilemma.verbs import find
 
@@ -44,16 +46,38 @@ def _add_train(app: FastAPI, studio: Studio) -> None:
         except UserError as error:
             return _train_page(request, studio, first(fields), str(error))
 
+    @app.post("/train/estimate")
+    def estimate(request: Request, fields: Fields) -> Response:
+        values = first(fields)
+        try:
+            model, data = values.pop("model", ""), values.pop("data", "")
+            return _train_page(request, studio, first(fields), estimate=studio.estimate(model, data, values))
+        except UserError as error:
+            return _train_page(request, studio, first(fields), unknown=str(error))
 
-def _train_page(request: Request, studio: Studio, values: Mapping[str, str], error: str = "") -> Response:
-    """The form of a model, with what was filled in."""
+
+def _train_page(
+    request: Request,
+    studio: Studio,
+    values: Mapping[str, str],
+    error: str = "",
+    *,
+    estimate: TrainingEstimate | None = None,
+    unknown: str = "",
+) -> Response:
+    """The form of a model, with what was filled in.
+
+    Args:
+        estimate: time and memory of the training, if they were asked for; unknown: why they are not known.
+    """
     model = values.get("model", "vae")
     if model not in vocabulary.models():
         raise Missing("This model is not known.")
     context = {"model": model, "facts": vocabulary.model_entry(model)["facts"], "models": vocabulary.models()}
     fields = fields_of(find("train"), values, model)
     choices = {"sources": sources(studio.library), "data": values.get("data", "digits")}
-    status = 400 if error else 200
+    status, free = 400 if error else 200, studio.machine().memory_free
+    context |= {"estimate": estimate, "unknown": unknown, "free": None if free is None else free * GIB}
     return render(request, "train.html", status, **context, **choices, fields=fields, error=error)
 
 
@@ -80,6 +104,9 @@ def _tool_page(request: Request, studio: Studio, tool: Tool, values: Mapping[str
     fields = fields_of(verb, values, run.model if run else "")
     context = {"tool": tool, "verb": verb, "run": run, "runs": runs, "fields": fields, "error": error}
     context |= {"sources": sources(studio.library), "values": values, "titles": _titles(studio, runs)}
+    context |= {"varied": varied_keys(verb, run.model if run else ""), "detections": []}
+    if verb.name == "detect":
+        context |= threshold_context(studio, run, values.get("detection", ""), values.get("stop", ""))
     return render(request, "tool.html", 400 if error else 200, **context)
 
 

@@ -65,13 +65,47 @@ window.addEventListener("pageshow", () => {
 });
 
 // A form with data-into shows the answer there, and leaves the rest of the page as it is.
-for (const form of document.querySelectorAll("form[data-into]")) {
+for (const form of document.querySelectorAll("form[data-into]:not([data-answer])")) {
   const show = async () => {
     const answer = await fetch(form.action, { method: "POST", body: new FormData(form) });
     document.querySelector(form.dataset.into).innerHTML = await answer.text();
   };
   form.addEventListener("submit", event => { event.preventDefault(); show(); });
   form.addEventListener("change", show);
+}
+
+// A button with data-shows asks for a page and shows a part of it, which is true until the form is changed.
+for (const button of document.querySelectorAll("button[data-shows]")) {
+  const place = document.querySelector(button.dataset.shows), wait = document.getElementById("measuring");
+  let asked = 0;
+  button.addEventListener("click", async event => {
+    event.preventDefault();
+    if (!button.form.reportValidity()) return;
+    const own = ++asked;
+    place.replaceChildren();
+    wait.hidden = false;
+    const answer = await fetch(button.formAction, { method: "POST", body: new URLSearchParams(new FormData(button.form)) });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (own !== asked) return;
+    wait.hidden = true;
+    place.innerHTML = (page.querySelector(button.dataset.shows) || page.body).innerHTML;
+  });
+  button.form.addEventListener("change", () => { asked++; wait.hidden = true; place.replaceChildren(); });
+}
+
+// A form with data-answer asks that address while a handle moves, for its latest place.
+for (const form of document.querySelectorAll("form[data-answer]")) {
+  let asked = false, waiting = false;
+  async function ask() {
+    if (asked) { waiting = true; return; }
+    asked = true;
+    const answer = await fetch(`${form.dataset.answer}?${new URLSearchParams(new FormData(form))}`);
+    if (answer.ok) document.querySelector(form.dataset.into).innerHTML = await answer.text();
+    asked = false;
+    if (waiting) { waiting = false; ask(); }
+  }
+  form.addEventListener("input", ask);
+  form.addEventListener("submit", event => { event.preventDefault(); ask(); });
 }
 
 // Files are dropped on a place with a field for files.

@@ -1,0 +1,88 @@
+"""Time and memory of a training before it begins, by a few seconds of its own steps in a process of their own."""
+
+import json
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trilemma.errors import UserError
+from trilemma.studio.processes import start
+
+LONGEST_S = 60.0  # seconds for torch, the images, and the steps that are measured
+
+
+@dataclass(frozen=True)
+class TrainingEstimate:
+    """What a training takes.
+
+    seconds: of its steps; images: None where its length is given in minutes; rate: images a second; steps, measured_s:
+    of the measurement; memory_bytes, gpu_bytes: None where it is not known; busy: whether a job ran meanwhile.
+    """
+
+    seconds: float
+    images: int | None
+    rate: float
+    steps: int
+    measured_s: float
+    device: str
+    memory_bytes: int | None
+    gpu_bytes: int | None
+    busy: bool
+
+
+class Estimator:
+    """Measures one training at a time.
+
+    Args:
+        folder: in which the data lie; own: of the studio, for the files of the measurement.
+    """
+
+    def __init__(self, folder: Path, own: Path) -> None:
+        self.folder, self.own, self._turn = folder, own, threading.Lock()
+
+    def estimate(self, words: Sequence[str], *, busy: bool) -> TrainingEstimate:
+        """What a training takes.
+
+        Args:
+            words: of its command line after `train`: model, data, keys.
+            busy: whether a job runs.
+        Raises:
+            UserError: the training is refused, has parts, could not be measured in LONGEST_S, or another is measured.
+        """
+        if not self._turn.acquire(blocking=False):
+            raise UserError("another training is being measured; wait until it is done")
+        try:
+            with tempfile.TemporaryDirectory(prefix="pace-", dir=self.own) as place:
+                return _estimate_of(self._ask([place, *words]), busy=busy)
+        finally:
+            self._turn.release()
+
+    def _ask(self, words: Sequence[str]) -> dict[str, Any]:
+        process = start("pacer", *words, folder=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            output, _ = process.communicate(timeout=LONGEST_S)
+            answer = json.loads(output)
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"time and memory are not known: the images and a first step take longer than {LONGEST_S:.0f} seconds"
+            ) from None
+        except ValueError:
+            raise UserError("time and memory are not known: the process that measures has ended") from None
+        finally:
+            process.kill()
+            process.wait()
+        if "error" in answer:
+            raise UserError(f"time and memory are not known: {answer['error']}")
+        return answer
+
+
+def _estimate_of(answer: dict[str, Any], *, busy: bool) -> TrainingEstimate:
+    """The estimate of a pace."""
+    images, rate = answer["images"], answer["rate"]
+    seconds = 60 * answer["minutes"] if images is None else images / rate
+    measured = answer["steps"], answer["seconds"], answer["device"]
+    return TrainingEstimate(seconds, images, rate, *measured, answer["memory_bytes"], answer["gpu_bytes"], busy)

@@ -1,0 +1,34 @@
+"""The process that measures a training before it begins: python -m trilemma.studio.pacer FOLDER MODEL DATA KEY=VALUE...
+
+It works in the studio's folder, writes into FOLDER, and answers with a line in JSON: the pace, or {"error": TEXT}.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trilemma.errors import UserError
+from trilemma.studio.forms import values_of
+from trilemma.verbs import find
+
+
+def main(words: Sequence[str]) -> dict[str, Any]:
+    """The answer to the words of a training."""
+    from trilemma.training.pace import measure_pace
+
+    folder, model, data, *pairs = words
+    try:
+        return asdict(measure_pace(model, data, values_of(find("train"), pairs), Path(folder)))
+    except UserError as error:
+        return {"error": str(error)}
+
+
+if __name__ == "__main__":
+    own = os.dup(sys.stdout.fileno())  # what libraries print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with os.fdopen(own, "w", encoding="utf-8") as answers:
+        answers.write(json.dumps(main(sys.argv[1:])) + "\n")

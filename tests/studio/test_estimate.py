@@ -1,0 +1,94 @@
+"""Time and memory of a training before it begins: measured on its own steps, or said to be not known."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from trilemma.errors import UserError
+from trilemma.studio import estimate
+from trilemma.studio.forms import values_of
+from trilemma.training.pace import Pace, measure_pace
+from trilemma.verbs import find
+from trilemma.words import duration
+
+MEASURED = {
+    "images": 60_000, "minutes": None, "rate": 500.0, "steps": 20, "seconds": 5.0, "device": "cpu",
+    "memory_bytes": 750_000_000, "gpu_bytes": None,
+}  # fmt: skip
+FORM = {"model": "vae", "data": "digits", "epochs": "40", "hidden": "8"}
+
+
+def stands_in(monkeypatch, answer, *, code="print({answer!r})"):
+    """A process that answers at once, in place of the one that measures; the words that each was given."""
+    asked = []
+
+    def start(module, *words, folder, stdin, stdout):
+        asked.append([module, *words[1:]])
+        line = code.format(answer=json.dumps(answer))
+        return subprocess.Popen([sys.executable, "-S", "-c", line], stdin=stdin, stdout=stdout)
+
+    monkeypatch.setattr(estimate, "start", start)
+    return asked
+
+
+def test_the_estimate_is_that_of_the_keys_in_the_form(browser, studio, monkeypatch):
+    asked = stands_in(monkeypatch, MEASURED)
+    text = browser.post("/train/estimate", FORM).text
+    assert asked == [["pacer", "vae", "digits", "epochs=40", "hidden=8"]]
+    assert f"about {duration(60_000 / 500)} of training, for 60,000 images" in text
+    assert "Memory: about 750 MB." in text and "20 steps in 5 seconds on cpu" in text and "no promise" in text
+    assert 'name="epochs" value="40"' in text and not studio.queue.jobs()
+    assert not list(studio.own.glob("pace-*"))
+    text = browser.post("/train/estimate", FORM, headers={"accept-language": "vi"}).text
+    assert "Bộ nhớ: khoảng 750 MB." in text and "Measured" not in text
+
+
+def test_a_length_in_minutes_is_the_time_and_what_is_not_known_is_said(browser, monkeypatch):
+    stands_in(monkeypatch, {**MEASURED, "images": None, "minutes": 3.0, "memory_bytes": None})
+    text = browser.post("/train/estimate", FORM).text
+    assert f"Time: {duration(180)} of training, as asked, about 90,000 images" in text
+    assert "Memory: not known" in text
+    stands_in(monkeypatch, {"error": "it has <parts>"})
+    text = browser.post("/train/estimate", FORM).text
+    assert "Time and memory are not known: it has &lt;parts&gt;" in text and "Measured with" not in text
+
+
+def test_a_measurement_ends(browser, studio, monkeypatch):
+    monkeypatch.setattr(estimate, "LONGEST_S", 0.05)
+    stands_in(monkeypatch, {}, code="import time; time.sleep(60)")
+    assert "take longer than 0 seconds" in browser.post("/train/estimate", FORM).text
+    stands_in(monkeypatch, {}, code="")
+    monkeypatch.setattr(estimate, "LONGEST_S", 20)
+    assert "the process that measures has ended" in browser.post("/train/estimate", FORM).text
+    with studio.estimator._turn, pytest.raises(UserError, match="another training is being measured"):
+        studio.estimator.estimate(["vae", "digits"], busy=False)
+
+
+def test_nothing_is_measured_that_a_training_refuses(browser, monkeypatch):
+    asked = stands_in(monkeypatch, MEASURED)
+    for fields in ({"epochs": "-1"}, {"out": "x"}, {"data": "/etc"}, {"hidden": "../x"}):
+        text = browser.post("/train/estimate", {**FORM, **fields}).text
+        assert asked == [] and "Measured with" not in text and '<div id="estimate" role="status"><p>' in text
+    assert browser.post("/train/estimate", {**FORM, "model": "x"}).status_code == 404
+
+
+@pytest.mark.slow
+def test_some_steps_of_the_training_are_measured(tmp_path):
+    keys = values_of(find("train"), ["epochs=40", "hidden=8", "batch=64", "seed=1", "precision=float32"])
+    pace = measure_pace("vae", "digits", keys, tmp_path, seconds=1.0)
+    assert isinstance(pace, Pace) and pace.minutes is None and pace.steps > 5 and pace.device == "cpu"
+    assert pace.images % 64 == 0 and pace.seconds == pytest.approx(1.0, abs=0.5)
+    assert pace.rate == pytest.approx(pace.steps * 64 / pace.seconds, rel=0.5)
+    assert pace.memory_bytes is None or 10**8 < pace.memory_bytes < 10**10
+    minutes = measure_pace("vae", "digits", {"minutes": 2.0, "hidden": (8,)}, tmp_path / "other", seconds=0.2)
+    assert (minutes.images, minutes.minutes) == (None, 2.0)
+    with pytest.raises(UserError, match="has parts"):
+        measure_pace("diffusion-latent", "digits", {}, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_process_measures_for_the_page(browser, studio):
+    text = browser.post("/train/estimate", FORM).text
+    assert "Measured with these keys" in text and not list(studio.own.glob("pace-*"))
