@@ -9,6 +9,7 @@ import time
 import zipfile
 
 import pytest
+from studio.map_files import write_map
 
 import trilemma
 
@@ -199,3 +200,75 @@ def test_news_that_come_while_a_page_asks_are_not_lost(page, address):
     page.wait_for_timeout(200)
     held[1].fulfill(body="new")
     page.wait_for_selector("text=new")
+
+
+HOVERS = """() => {
+    const marks = document.querySelector('.map-marks'), box = marks.getBoundingClientRect(), times = [];
+    for (let k = 0; k < 100; k++) {
+        const [x, y] = [box.left + box.width * (0.3 + 0.004 * k), box.top + box.height / 2];
+        const begin = performance.now();
+        marks.dispatchEvent(new PointerEvent('pointermove', {clientX: x, clientY: y, bubbles: true}));
+        times.push(performance.now() - begin);
+    }
+    return times.sort((a, b) => a - b);
+}"""
+
+
+def test_a_map_of_ten_thousand_codes_is_there_in_time(page, tmp_path):
+    write_map(tmp_path / "work" / "runs" / "vae", 10_000)
+    page.goto(page.url + "explore")
+    page.click("text=map of codes")
+    page.wait_for_selector("[data-ready]")
+    seconds = []
+    for _ in range(3):  # other processes may be busy
+        begin = time.perf_counter()
+        page.reload()
+        page.wait_for_selector("[data-ready]")
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 3, seconds
+    assert min(page.evaluate(HOVERS)[98] for _ in range(3)) < 50  # ms, of the script; what is drawn follows
+
+
+def test_codes_are_chosen_on_the_map_by_pointer_and_by_keyboard(page, tmp_path):
+    content = write_map(tmp_path / "work" / "runs" / "vae", 200, side=8)
+    page.goto(page.url + "explore")
+    page.click("text=map of codes")
+    page.wait_for_selector("[data-ready]")
+    marks = page.locator(".map-marks")
+    marks.scroll_into_view_if_needed()
+    box = marks.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98)]
+    for k, (right, down) in enumerate(corners):
+        page.mouse.move(box["x"] + right * box["width"], box["y"] + down * box["height"], steps=4)
+        if k == 0:
+            page.mouse.down()
+    page.mouse.up()
+    assert page.inner_text(".map-said") == "200 images selected"
+    assert page.locator(".map-chosen li").count() == 60
+    with page.expect_download() as download:
+        page.click("text=Save their numbers as CSV")
+    rows = download.value.path().read_text().splitlines()
+    assert rows[0] == "index,class" and len(rows) == 201
+    page.click("text=Clear the selection")
+    assert page.locator(".map-chosen").is_hidden()
+    page.click(".map-classes button:has-text('class-1')")
+    assert page.inner_text(".map-said") == "50 images selected"
+    page.keyboard.press("Tab")
+    marks.focus()
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    assert page.inner_text(".map-said") == "2 images selected"
+    numbers = [re.search(r"image (\d+)", text)[1] for text in page.locator(".map-chosen li").all_inner_texts()]
+    assert page.get_attribute("[data-between]", "href").endswith(f"&a={numbers[0]}&b={numbers[1]}")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".map-nearest strong:has-text('image {numbers[1]},')")
+    first = page.locator(".map-nearest ol a").first
+    following = content["nearest"][int(numbers[1])][0]
+    assert f"image {following}," in first.inner_text()
+    first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".map-nearest strong:has-text('image {following},')")

@@ -15,11 +15,13 @@ from starlette.responses import StreamingResponse  # pyright: ignore[reportMissi
 
 from trilemma.studio.curves import plots_of
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
-from trilemma.studio.library import log_of
+from trilemma.studio.library import StudioRun, log_of
+from trilemma.studio.maps import ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import Missing
 from trilemma.studio.report import report_policy
 from trilemma.studio.service import READ, SHOWN, Studio
+from trilemma.verbs import default_of, find
 
 NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
 LATEST = 12  # pictures
@@ -97,9 +99,19 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
         "python": python,
         "output": output_of(job.place),
         "results": studio.results(job),
+        "map": map_made(run, job) if run is not None else "",
         "plots": plots_of(log_of(run)) if run is not None and training else [],
         "pictures": studio.library.pictures(run, LATEST) if run is not None and training else [],
     }
+
+
+def map_made(run: StudioRun, job: Job) -> str:
+    """The method of the map that a job has made for the page of maps; "" if it has made none."""
+    if job.verb != "map" or "interactive=true" not in job.words or job.state is not State.FINISHED:
+        return ""
+    chosen = [word.removeprefix("how=") for word in job.words if word.startswith("how=")]
+    how = chosen[-1] if chosen else default_of(find("map"), "how")
+    return how if how in ways_of(run) else ""
 
 
 def _ended(studio: Studio) -> list[Job]:
