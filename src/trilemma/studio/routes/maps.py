@@ -53,7 +53,9 @@ def add(app: FastAPI, studio: Studio) -> None:
         codes = map_of(library.run(values.get("run", "")), values.get("how", ""))
         name = f"chosen-{codes.how}.csv"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
-        return Response(table_of(codes, rows_in(values.get("rows", ""), len(codes))), media_type="text/csv", headers=headers)
+        return Response(
+            table_of(codes, rows_in(values.get("rows", ""), len(codes))), media_type="text/csv", headers=headers
+        )
 
 
 def rows_in(text: str, most: int) -> list[int]:

@@ -6,6 +6,7 @@ const ONE_COLOUR = "#3b7dc0"; // of images without classes
 const LISTED = 60; // selected images that are listed
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
+const mixed = k => Math.imul(k + 1, 2654435761) >>> 0; // the same order each time
 for (const place of document.querySelectorAll("[data-map]")) load(place);
 
 async function load(place) {
@@ -24,6 +25,8 @@ function start(place, data) {
   const pen = canvas.getContext("2d"), overlay = marks.getContext("2d"), sheet = new Image();
   const count = data.x.length, x = new Float32Array(count), y = new Float32Array(count); // places in px, as now shown
   const chosen = new Set(), view = { scale: 1, left: 0, top: 0 };
+  const order = [...data.x.keys()].sort((a, b) => mixed(a) - mixed(b)); // of thumbnails: no class before the others
+  const tiles = new Map(); // the thumbnails that are drawn: row by cell of a grid
   let width = 0, height = 0, hovered = -1, current = -1, path = [], from = null;
 
   // --- places: the data fill the window at scale 1, and as much is shown of both axes
@@ -63,22 +66,31 @@ function start(place, data) {
       pen.fillRect(x[k] - DOT, y[k] - DOT, 2 * DOT, 2 * DOT);
     }
     pen.globalAlpha = 1;
+    tiles.clear();
     if (find("[data-do=thumbnails]").checked && sheet.naturalWidth) drawThumbnails();
     drawMarks();
   }
 
-  function drawThumbnails() { // in each cell of a grid the first image that lies there
-    const side = Math.min(LARGEST_TILE, Math.max(24, data.side_px)), cell = side + SPACE, taken = new Set();
+  function drawThumbnails() { // each on its point where it stays clear of those before
+    const side = Math.min(LARGEST_TILE, Math.max(24, data.side_px)), cell = side + SPACE;
     pen.imageSmoothingEnabled = side < data.side_px;
-    for (let k = 0; k < count; k++) {
-      const key = Math.floor(x[k] / cell) * 100_000 + Math.floor(y[k] / cell);
-      if (!inside(k) || taken.has(key) || (chosen.size && !chosen.has(k))) continue;
-      taken.add(key);
-      const cornerX = Math.floor(x[k] / cell) * cell + SPACE / 2, cornerY = Math.floor(y[k] / cell) * cell + SPACE / 2;
+    const clear = k => {
+      const [column, row] = [Math.floor(x[k] / cell), Math.floor(y[k] / cell)];
+      for (let i = column - 1; i <= column + 1; i++) {
+        for (let j = row - 1; j <= row + 1; j++) {
+          const other = tiles.get(`${i},${j}`);
+          if (other !== undefined && Math.abs(x[other] - x[k]) < cell && Math.abs(y[other] - y[k]) < cell) return false;
+        }
+      }
+      return tiles.set(`${column},${row}`, k);
+    };
+    for (const k of order) {
+      if (!inside(k) || (chosen.size && !chosen.has(k)) || !clear(k)) continue;
       pen.fillStyle = colour(k);
-      pen.fillRect(cornerX - 2, cornerY - 2, side + 4, side + 4);
-      thumbnail(pen, k, cornerX, cornerY, side);
+      pen.fillRect(x[k] - side / 2 - 2, y[k] - side / 2 - 2, side + 4, side + 4);
+      thumbnail(pen, k, x[k] - side / 2, y[k] - side / 2, side);
     }
+    tiles.side = side;
   }
 
   function thumbnail(to, k, cornerX, cornerY, side) {
@@ -135,6 +147,13 @@ function start(place, data) {
     return best;
   }
 
+  function under(at) { // the thumbnail there, else the nearest point
+    for (const k of tiles.values()) {
+      if (Math.max(Math.abs(x[k] - at[0]), Math.abs(y[k] - at[1])) <= tiles.side / 2) return k;
+    }
+    return nearest(...at, NEAR);
+  }
+
   function hover(k) {
     if (k === hovered) return;
     hovered = k;
@@ -162,7 +181,7 @@ function start(place, data) {
   });
   marks.addEventListener("pointermove", event => {
     const at = spot(event);
-    if (!from) return hover(nearest(...at, NEAR));
+    if (!from) return hover(under(at));
     hover(-1);
     if (moves()) {
       view.left = from.left + at[0] - from.at[0];
@@ -179,7 +198,7 @@ function start(place, data) {
     from = null;
     path = [];
     if (lasso) select(within(line), event.shiftKey);
-    else if (!moved && nearest(...at, NEAR) >= 0) show(nearest(...at, NEAR));
+    else if (!moved && under(at) >= 0) show(under(at));
     drawMarks();
   });
   marks.addEventListener("pointercancel", () => { from = null; path = []; drawMarks(); });
