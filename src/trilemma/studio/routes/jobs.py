@@ -16,6 +16,7 @@ from starlette.responses import StreamingResponse  # pyright: ignore[reportMissi
 from trilemma.studio.curves import plots_of
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
 from trilemma.studio.library import StudioRun, log_of
+from trilemma.studio.live_report import partial_file
 from trilemma.studio.maps import ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import Missing
@@ -99,6 +100,7 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
         "python": python,
         "output": output_of(job.place),
         "results": studio.results(job),
+        "report": studio.live_report(job),
         "map": map_made(run, job) if run is not None else "",
         "plots": plots_of(log_of(run)) if run is not None and training else [],
         "pictures": studio.library.pictures(run, LATEST) if run is not None and training else [],
@@ -124,6 +126,7 @@ class News:
     def __init__(self, studio: Studio) -> None:
         self.studio, self._last, self._since, self._turn = studio, "", -NEWS_S, threading.Lock()
         self._logs: dict[str, Path] = {}  # of the runs that are trained, by the id of the job
+        self._partials: dict[str, Path] = {}  # of comparisons, likewise
 
     def get(self) -> str:
         """A few digits, which are not those of before if something changed; at most NEWS_S old."""
@@ -135,7 +138,10 @@ class News:
 
     def _look(self) -> list[object]:
         jobs = self.studio.queue.jobs()
-        rows = [(job.id, job.state, job.order, _size(job.place / OUTPUT), self._logged(job)) for job in jobs]
+        rows = [
+            (job.id, job.state, job.order, _size(job.place / OUTPUT), self._logged(job), self._reported(job))
+            for job in jobs
+        ]
         return [rows, self.studio.queue.paused]
 
     def _logged(self, job: Job) -> int:
@@ -145,6 +151,14 @@ class News:
         if job.id not in self._logs and (run := self.studio.run_of(job)) is not None:
             self._logs[job.id] = run.path / "log.jsonl"
         return _size(self._logs[job.id]) if job.id in self._logs else 0
+
+    def _reported(self, job: Job) -> int:
+        """When the file was written in which a comparison says what it knows, in ns since 1970."""
+        if job.state is not State.RUNNING or job.verb != "compare":
+            return 0
+        if job.id not in self._partials and (path := partial_file(self.studio.library, job)) is not None:
+            self._partials[job.id] = path
+        return _written(self._partials[job.id]) if job.id in self._partials else 0
 
 
 async def _events(news: News) -> AsyncIterator[str]:
@@ -165,5 +179,12 @@ async def _events(news: News) -> AsyncIterator[str]:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
     except OSError:
         return 0
