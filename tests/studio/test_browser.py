@@ -1,12 +1,14 @@
 """The first job of a new user in a real browser, by mouse and by keyboard; needs playwright, and Debian's chromium."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 from studio.map_files import write_map
@@ -22,6 +24,20 @@ MOVE = """(one, share) => {
 }"""
 UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]),select')]
     .filter(one => !one.labels.length && !one.ariaLabel).map(one => one.outerHTML)"""
+PAGES = (
+    "/",
+    "/data",
+    "/train",
+    "/runs",
+    "/sample",
+    "/explore",
+    "/edit",
+    "/detect",
+    "/measure",
+    "/compare",
+    "/jobs",
+    "/api",
+)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")]
 
 
@@ -166,20 +182,7 @@ def test_no_page_is_wider_than_its_window(browser, address, width, scheme, tmp_p
     page.goto(address)
     base = address.split("/enter")[0]
     page.wait_for_url(f"{base}/")
-    for path in (
-        "/",
-        "/data",
-        "/train",
-        "/runs",
-        "/sample",
-        "/explore",
-        "/edit",
-        "/detect",
-        "/measure",
-        "/compare",
-        "/jobs",
-        "/api",
-    ):
+    for path in PAGES:
         page.goto(base + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.locator("h1").count() == 1 and page.title()
@@ -272,3 +275,72 @@ def test_codes_are_chosen_on_the_map_by_pointer_and_by_keyboard(page, tmp_path):
     first.focus()
     page.keyboard.press("Enter")
     page.wait_for_selector(f".map-nearest strong:has-text('image {following},')")
+
+
+AXE = Path(os.environ.get("TRILEMMA_AXE") or Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js")
+SERIOUS = """async () => {
+    const rules = {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']};
+    const found = await axe.run(document, rules);
+    return found.violations.filter(one => ['serious', 'critical'].includes(one.impact))
+        .map(one => `${one.id}: ${one.nodes.map(node => node.html).slice(0, 3).join(' | ')}`);
+}"""
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """The script of axe-core."""
+    if not AXE.is_file():
+        pytest.skip(
+            "needs axe-core: `npm install --no-save axe-core`, or `npm pack axe-core` and TRILEMMA_AXE=AXE.MIN.JS"
+        )
+    return AXE.read_text("utf-8") + ";0"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, address, axe, scheme, tmp_path):
+    """The pages of a folder with a run, a map of it, and a job that has ended."""
+    run = tmp_path / "work" / "runs" / "vae"
+    trilemma.train("vae", "digits", steps=20, out=run, quiet=True)
+    write_map(tmp_path / "work" / "runs" / "mapped", 200, side=8)
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(LONG_MS)
+    page.goto(address)
+    base, found = address.split("/enter")[0], {}
+    page.wait_for_url(f"{base}/")
+
+    def look(name, ready="h1"):
+        page.wait_for_selector(ready)
+        page.evaluate(axe)
+        if serious := page.evaluate(SERIOUS):
+            found[name] = serious
+
+    for path in PAGES:
+        page.goto(base + path)
+        look(path)
+    page.goto(f"{base}/runs")
+    page.click("tbody >> text=runs/vae")
+    look("run")
+    page.click("main >> text=Explore")
+    page.click("text=sliders")
+    look("sliders", "input[type=range]")
+    page.goto(f"{base}/runs")
+    page.click("tbody >> text=runs/mapped")
+    page.click("main >> text=Explore")
+    page.click("text=map of codes")
+    page.wait_for_selector("[data-ready]")
+    page.click(".map-classes button >> nth=0")
+    page.click(".map-list button >> nth=0")
+    look("map", ".map-nearest ol")
+    page.goto(f"{base}/sample?verb=sample")
+    page.select_option("#run", label="runs/vae (vae)")
+    page.wait_for_url(re.compile("run="))
+    page.fill("#key-n", "4")
+    page.click("main button:has-text('Start')")
+    finished(page)
+    look("job")
+    assert found == {}
+    page.evaluate("document.querySelector('main').append(document.createElement('img'))")
+    look("an image without words")
+    context.close()
+    assert [text[:9] for text in found["an image without words"]] == ["image-alt"]
