@@ -3,12 +3,15 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from comparison.stand_ins import FIGURES, evaluation
+from comparison.stand_ins import FIGURES, evaluation, finished, make
 
 import trilemma
 from trilemma.comparison import partial
+from trilemma.comparison.entries import Entry
+from trilemma.comparison.partial import Partial
 from trilemma.errors import UserError
 
 KEYS = {"data": "digits", "models": ["ae-stacked", "vae", "gan-dcgan"], "curves": False, "out": "c", "quiet": True}
@@ -49,6 +52,18 @@ def test_states_and_scores_are_there_as_they_come(seen):
     assert {metric["name"] for metric in second["metrics"]} == set(scores)
     assert first["process"] == os.getpid() and second["began"] == first["began"]
     assert 0 <= first["elapsed_s"] <= second["elapsed_s"] <= second["total_s"]
+
+
+def test_what_is_finished_waits_to_be_measured_and_a_model_may_be_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c").mkdir()
+    entries = [Entry("vae", finished("vae", "runs/mine", make())), Entry("gan-dcgan")]
+    progress = SimpleNamespace(total=lambda: 60.0)
+    for trains, first in ((False, "waiting"), (True, "trained")):
+        Partial(Path("c"), entries, progress, trains=trains).write("gan-dcgan", "training" if trains else "")
+        rows = content()["rows"]
+        assert [row["state"] for row in rows] == [first, "training" if trains else "waiting"]
+        assert [row["run"] for row in rows] == ["runs/mine", "c/runs/gan-dcgan" if trains else None]
 
 
 def test_the_report_takes_its_place(seen):

@@ -264,7 +264,7 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     keys = {"curves": plan.curves, "features": plan.features, "own": plan.own}
     steps = steps_of(entries, data, folder, _seconds(budget), n, **keys)
     progress = Progress(steps, say, begin)
-    partial_report = Partial(folder, entries, progress)
+    partial_report = Partial(folder, entries, progress, trains=budget is not None)
     progress.watch = partial_report.write
     progress.watch("", "")
     if budget is None:

@@ -30,10 +30,11 @@ class Partial:
     Args:
         entries: what is compared; they are looked at whenever the file is written.
         progress: which says how long the whole takes.
+        trains: whether the models are trained, in folder/runs.
     """
 
-    def __init__(self, folder: Path, entries: Sequence[Entry], progress: Progress) -> None:
-        self.folder, self.entries, self.progress = folder, entries, progress
+    def __init__(self, folder: Path, entries: Sequence[Entry], progress: Progress, *, trains: bool) -> None:
+        self.folder, self.entries, self.progress, self.trains = folder, entries, progress, trains
         self._began = time.time()
 
     def write(self, label: str = "", doing: str = "") -> None:
@@ -63,12 +64,11 @@ class Partial:
             remove(self.folder / PARTIAL)
 
     def _row(self, entry: Entry, doing: str) -> Json:
-        trained = self.folder / "runs" / entry.label
-        run = entry.run.path if entry.run else trained if trained.is_dir() else None
+        run = entry.run.path if entry.run else self.folder / "runs" / entry.label if self.trains else None
         scores = {} if entry.evaluation is None else scores_of(entry.evaluation)
         return {
             "label": entry.label,
-            "state": _state(entry, doing),
+            "state": self._state(entry, doing),
             "error": entry.error,
             "run": None if run is None else str(run),
             "scores": {
@@ -78,11 +78,12 @@ class Partial:
             },
         }
 
-
-def _state(entry: Entry, doing: str) -> State:
-    """What has become of an entry, or what is done to it now."""
-    if entry.error:
-        return "failed"
-    if doing in ("training", "measuring"):
-        return doing
-    return "measured" if entry.evaluation else "trained" if entry.contestant else "waiting"
+    def _state(self, entry: Entry, doing: str) -> State:
+        """What has become of an entry, or what is done to it now."""
+        if entry.error:
+            return "failed"
+        if doing in ("training", "measuring"):
+            return doing
+        if entry.evaluation:
+            return "measured"
+        return "trained" if self.trains and entry.contestant else "waiting"
