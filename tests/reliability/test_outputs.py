@@ -72,7 +72,7 @@ VERBS = {
     ),
     "compare": Verb(
         lambda r, o: trilemma.compare(r["vae"], n=100, quiet=True, out=o / "o"),
-        ("o/request.json", "o/report.json", "o/report.html", "o/triangle.png", "o/lock"),
+        ("o/request.json", "o/report.json", "o/report.html", "o/triangle.png", "o/partial.json", "o/lock"),
     ),
     "train": Verb(
         lambda r, o: trilemma.train("vae", "digits", steps=1, batch=16, device="cpu", quiet=True, out=o / "o"),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import time
 from dataclasses import replace
 
@@ -160,3 +161,29 @@ def test_a_step_of_a_comparison_is_news(studio, job, monkeypatch):
     assert news.get() == before
     os.utime(path, (1, 1))
     assert news.get() != before
+
+
+@pytest.mark.slow
+def test_a_comparison_is_seen_from_its_first_step_to_its_report(browser, studio, trained):
+    for name in ("one", "two"):
+        shutil.copytree(trained, studio.folder / "runs" / name)
+    runs = studio.library.runs()
+    answer = browser.post("/compare", {"run": [run.id for run in runs]})
+    ident, seen = answer.headers["location"].removeprefix("/jobs/"), []
+    studio.queue.open()
+    until = time.monotonic() + 240
+    while not studio.queue.job(ident).has_ended and time.monotonic() < until:
+        if (report := studio.live_report(studio.queue.job(ident))) is not None:
+            states = {row.label: row.state for row in report.rows}
+            seen += [states] if states not in seen[-1:] else []
+        time.sleep(0.1)
+    studio.queue.close()
+    job = studio.queue.job(ident)
+    assert job.state is State.FINISHED and seen[-1] == {"one": "measured", "two": "measured"}
+    assert any(sorted(states.values()) == ["measured", "measuring"] for states in seen)  # one before the other
+    assert not list(studio.folder.rglob("partial.json"))
+    (page,) = [k for k, result in enumerate(studio.results(job)) if result.kind == "page"]
+    text = browser.get(f"/jobs/{ident}/live").text
+    assert "The report so far" not in text and f"/jobs/{ident}/results/{page}" in text
+    assert f"/jobs/{ident}/results/{page}" in browser.get("/compare").text
+    assert browser.get(f"/jobs/{ident}/results/{page}").text.startswith("<!DOCTYPE html>")

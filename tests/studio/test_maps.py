@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from trilemma.studio.maps import map_of, ways_of
+from trilemma.studio.maps import LONGEST_NAME, map_of, ways_of
 from trilemma.studio.place import Missing
 
 EVIL = "<script>alert(1)</script>"
@@ -103,7 +103,7 @@ def test_what_is_chosen_is_a_table(browser, one):
         {"format": 2}, {"x": [0.0]}, {"x": [float("nan")] * N}, {"x": ["0"] * N}, {"index": [-1] * N},
         {"nearest": [[N]] * N}, {"nearest": [[0]] * N, "distance": [[]] * N}, {"class": [2] * N}, {"file": [1] * N},
         {"side_px": 0}, {"columns": True}, {"classes": [{"name": "a", "colour": "url(x)"}, {}]}, {"classes": None},
-        {"distance": [[None, None]] * N}, {"file": ["x" * 301] * N},
+        {"distance": [[None, None]] * N}, {"file": ["x" * (LONGEST_NAME + 1)] * N},
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_map_is_refused(browser, one, place, other):

@@ -18,7 +18,7 @@ POINTS, THUMBNAILS = "points.json", "thumbnails.png"
 FORMAT = 1
 LARGEST_POINTS = 32 << 20  # bytes; 10,000 points have 2 MB
 MOST_POINTS, MOST_CLASSES = 100_000, 10_000
-LONGEST_NAME = 300  # letters of a class or a file
+LONGEST_NAME = 4096  # letters of a class or a file
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
