@@ -67,7 +67,7 @@ def times(address: str, folder: Path) -> None:
 
 
 def pictures(address: str) -> None:
-    """What a person sees: a training, its run, the sliders. Home is not among them, as it names its folder."""
+    """What a person sees: a training, its run, the sliders, the map. Home is not among them, as it names its folder."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -90,6 +90,12 @@ def pictures(address: str) -> None:
         page.click("text=At random")
         page.wait_for_function("document.querySelector('output').textContent")
         shot(page, "sliders")
+        page.goto(page.url.split("/sliders")[0] + "/map?" + page.url.split("?")[1] + "&how=tsne")
+        page.click("text=Make the map")
+        page.click("main >> text=Map of codes")
+        page.wait_for_selector("[data-ready]")
+        page.click(".map-marks")
+        shot(page, "map")
         browser.close()
 
 

@@ -16,7 +16,7 @@ from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.controls import NOTHING, TITLES, nothing_text
 from trilemma.metrics.reals import AMONG, FEW, ROLES, SEEN
 from trilemma.studio.jobs import State
-from trilemma.studio.sections import RUN_STATES, SECTIONS, SORTS, TOOLS
+from trilemma.studio.sections import COMPARED_STATES, RUN_STATES, SECTIONS, SORTS, TOOLS
 from trilemma.words import counted, listed, span
 
 SOURCE = Path(__file__).parents[1] / "src" / "trilemma"
@@ -68,7 +68,14 @@ def declared() -> set[str]:
     answers |= {"lower is better", "higher is better"}
     answers |= {nothing_text(control, name) for control, scores in NOTHING.items() for name in scores}
     answers |= {SEEN, AMONG, FEW}
-    answers |= {*dict(SECTIONS).values(), *SORTS.values(), *RUN_STATES, *State, *(tool.title for tool in TOOLS)}
+    answers |= {
+        *dict(SECTIONS).values(),
+        *SORTS.values(),
+        *RUN_STATES,
+        *COMPARED_STATES,
+        *State,
+        *(tool.title for tool in TOOLS),
+    }
     answers.add(BETTER_THAN_MEAN)
     return metrics | axes | answers | {*HEALTHY.values(), *NOTES.values(), *TITLES.values(), *ROLES.values()}
 

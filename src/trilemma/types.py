@@ -523,7 +523,7 @@ Watch = Callable[[float, Tensor, Tensor], None]  # (t, x_t, x0_hat), images (B, 
 class Inverts(Protocol):
     """Turns images into what it draws them from, and back, by many network calls for each.
 
-    It is not an `Encodes`: what takes the codes of thousands of images does not take these.
+    It is not an `Encodes`: what takes the codes of thousands of images does not take these, or takes fewer of them.
     """
 
     def invert(

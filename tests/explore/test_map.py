@@ -15,7 +15,9 @@ from torch import nn
 import trilemma
 from trilemma import rng
 from trilemma.errors import UserError
+from trilemma.explore.images import pick_images, rows_of
 from trilemma.explore.map import _nearest, latent_map, perplexity_for, project
+from trilemma.explore.map_files import NEAREST, map_files
 from trilemma.explore.map_plot import FRAME, clear_places, thumbnail
 from trilemma.explore.projector import projector_files, sprite
 from trilemma.pictures.plots import CLASS_COLOURS, MARKERS, class_style
@@ -229,6 +231,50 @@ def test_a_sprite_never_exceeds_what_the_projector_shows(monkeypatch):
     monkeypatch.setattr("trilemma.explore.projector.SPRITE", 40)
     sheet, side = sprite(torch.rand(10, 3, 32, 16))
     assert side == 10 and sheet.size == (40, 40)
+
+
+def test_files_for_the_page_of_the_studio(run):
+    """Codes are images here, so that nearest codes are nearest images, and each thumbnail is its image."""
+    batch, part = pick_images(run, n=50, seed=0), run.data.held_out[1]
+    rows, codes = rows_of(batch, run.data, part), batch.image.flatten(1)
+    points = rng.normal(torch.arange(50), (2,), 0, "points")
+    files = map_files(points, codes, batch, rows, run.data, {"how": "pca"})
+    content = json.loads(files["points.json"])
+    torch.testing.assert_close(torch.tensor([content["x"], content["y"]]).T, points, rtol=1e-4, atol=0)
+    assert content["index"] == batch.index.tolist() and content["file"] is None and content["how"] == "pca"
+    labels = part.labels[batch.index]
+    names = [content["classes"][k]["name"] for k in content["class"]]
+    assert names == [run.data.classes[label] for label in labels.tolist()]
+    apart = torch.cdist(codes.double(), codes.double()).fill_diagonal_(math.inf)
+    wanted = apart.topk(NEAREST, largest=False).values
+    torch.testing.assert_close(torch.tensor(content["distance"]).double(), wanted, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(apart.gather(1, torch.tensor(content["nearest"])), wanted, rtol=1e-6, atol=1e-6)
+    sheet = np.asarray(Image.open(io.BytesIO(files["thumbnails.png"])))
+    side, columns = content["side_px"], content["columns"]
+    assert side == 8 and sheet.shape == (8 * columns, 8 * columns)
+    for k, image in enumerate(part.images[batch.index, 0].numpy()):
+        x, y = k % columns * side, k // columns * side
+        assert (sheet[y : y + side, x : x + side] == image).all()
+
+
+@pytest.mark.slow
+def test_codes_are_searched_where_there_is_no_encoder(run, tmp_path):
+    class Searched(nn.Module):
+        """Inverts to the pixels, and has no encoder."""
+
+        def invert(self, image, condition=None, *, steps=None, seed=0):
+            return image.flatten(1)
+
+        def generate(self, z, condition=None):
+            return z.clamp(0, 1).unflatten(1, (1, 8, 8))
+
+    run.model = Searched()
+    result = latent_map(run, how="pca", thumbnails=False, interactive=True, out=tmp_path / "m.png")
+    assert sorted(path.name for path in result.interactive.iterdir()) == ["points.json", "thumbnails.png"]
+    held_out = run.data.held_out[1].images
+    assert len(result.points) == min(200, len(held_out))
+    pixels = held_out[result.index].flatten(1).float() / 255
+    torch.testing.assert_close(result.points, project(pixels, "pca"))
 
 
 def test_the_model_of_a_run_and_the_default_place(folder):

@@ -38,6 +38,8 @@ DETECTED = ("o/figures.json", "o/scores.csv", "o/thresholds.csv", "o/report.html
 DETECTED += ("o/flagged.png",)
 PROJECTOR = [f"o-projector/{name}" for name in ("vectors.tsv", "metadata.tsv", "sprite.png")]
 PROJECTOR += [f"o-projector/projector_config.{kind}" for kind in ("json", "pbtxt")]
+INTERACTIVE = [f"o-interactive/{name}" for name in ("points.json", "thumbnails.png")]
+MAP = {"how": "pca", "n": 8, "thumbnails": False, "projector": True, "interactive": True}
 
 VERBS = {
     "sample": Verb(lambda r, o: sample(r["vae"], n=2, out=o / "o"), ("o.png", "o/00000.png", "o/00001.png")),
@@ -55,8 +57,8 @@ VERBS = {
     "compress": Verb(lambda r, o: trilemma.compress(r["vae"], n=2, out=o / "o.png"), FLAT),
     "disentangle": Verb(lambda r, o: trilemma.disentangle(r["vae"], n=250, quiet=True, out=o / "o.png"), FLAT),
     "map": Verb(
-        lambda r, o: trilemma.latent_map(r["vae"], how="pca", n=8, thumbnails=False, projector=True, out=o / "o.png"),
-        ("o.png", "o.csv", "o-neighbours.png", *PROJECTOR),
+        lambda r, o: trilemma.latent_map(r["vae"], out=o / "o.png", **MAP),
+        ("o.png", "o.csv", "o-neighbours.png", *PROJECTOR, *INTERACTIVE),
     ),
     "detect": Verb(lambda r, o: trilemma.detect(r["vae"], out=o / "o", **DETECT), DETECTED),
     "augment": Verb(
@@ -71,7 +73,7 @@ VERBS = {
     ),
     "compare": Verb(
         lambda r, o: trilemma.compare(r["vae"], n=100, quiet=True, out=o / "o"),
-        ("o/request.json", "o/report.json", "o/report.html", "o/triangle.png", "o/lock"),
+        ("o/request.json", "o/report.json", "o/report.html", "o/triangle.png", "o/partial.json", "o/lock"),
     ),
     "train": Verb(
         lambda r, o: trilemma.train("vae", "digits", steps=1, batch=16, device="cpu", quiet=True, out=o / "o"),

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
+from studio.map_files import write_map
 
 import trilemma
 
@@ -22,6 +24,20 @@ MOVE = """(one, share) => {
 }"""
 UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]),select')]
     .filter(one => !one.labels.length && !one.ariaLabel).map(one => one.outerHTML)"""
+PAGES = (
+    "/",
+    "/data",
+    "/train",
+    "/runs",
+    "/sample",
+    "/explore",
+    "/edit",
+    "/detect",
+    "/measure",
+    "/compare",
+    "/jobs",
+    "/api",
+)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")]
 
 
@@ -193,20 +209,7 @@ def test_no_page_is_wider_than_its_window(browser, address, width, scheme, tmp_p
     page.goto(address)
     base = address.split("/enter")[0]
     page.wait_for_url(f"{base}/")
-    for path in (
-        "/",
-        "/data",
-        "/train",
-        "/runs",
-        "/sample",
-        "/explore",
-        "/edit",
-        "/detect",
-        "/measure",
-        "/compare",
-        "/jobs",
-        "/api",
-    ):
+    for path in PAGES:
         page.goto(base + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.locator("h1").count() == 1 and page.title()
@@ -254,3 +257,144 @@ def test_a_threshold_is_moved_and_an_estimate_shown_until_the_form_changes(page,
     page.fill("#key-epochs", "4")
     page.locator("#key-epochs").blur()
     page.wait_for_function("!document.querySelector('#estimate').innerText")
+
+
+HOVERS = """() => {
+    const marks = document.querySelector('.map-marks'), box = marks.getBoundingClientRect(), times = [];
+    for (let k = 0; k < 100; k++) {
+        const [x, y] = [box.left + box.width * (0.3 + 0.004 * k), box.top + box.height / 2];
+        const begin = performance.now();
+        marks.dispatchEvent(new PointerEvent('pointermove', {clientX: x, clientY: y, bubbles: true}));
+        times.push(performance.now() - begin);
+    }
+    return times.sort((a, b) => a - b);
+}"""
+
+
+def test_a_map_of_ten_thousand_codes_is_there_in_time(page, tmp_path):
+    write_map(tmp_path / "work" / "runs" / "vae", 10_000)
+    page.goto(page.url + "explore")
+    page.click("text=map of codes")
+    page.wait_for_selector("[data-ready]")
+    seconds = []
+    for _ in range(3):  # other processes may be busy
+        begin = time.perf_counter()
+        page.reload()
+        page.wait_for_selector("[data-ready]")
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 3, seconds
+    assert min(page.evaluate(HOVERS)[98] for _ in range(3)) < 50  # ms, of the script; what is drawn follows
+
+
+def test_codes_are_chosen_on_the_map_by_pointer_and_by_keyboard(page, tmp_path):
+    content = write_map(tmp_path / "work" / "runs" / "vae", 200, side=8)
+    page.goto(page.url + "explore")
+    page.click("text=map of codes")
+    page.wait_for_selector("[data-ready]")
+    marks = page.locator(".map-marks")
+    marks.scroll_into_view_if_needed()
+    box = marks.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98)]
+    for k, (right, down) in enumerate(corners):
+        page.mouse.move(box["x"] + right * box["width"], box["y"] + down * box["height"], steps=4)
+        if k == 0:
+            page.mouse.down()
+    page.mouse.up()
+    assert page.inner_text(".map-said") == "200 images selected"
+    assert page.locator(".map-chosen li").count() == 60
+    with page.expect_download() as download:
+        page.click("text=Save their numbers as CSV")
+    rows = download.value.path().read_text().splitlines()
+    assert rows[0] == "index,class" and len(rows) == 201
+    page.click("text=Clear the selection")
+    assert page.locator(".map-chosen").is_hidden()
+    page.click(".map-classes button:has-text('class-1')")
+    assert page.inner_text(".map-said") == "50 images selected"
+    page.keyboard.press("Tab")
+    marks.focus()
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    assert page.inner_text(".map-said") == "2 images selected"
+    numbers = [re.search(r"image (\d+)", text)[1] for text in page.locator(".map-chosen li").all_inner_texts()]
+    assert page.get_attribute("[data-between]", "href").endswith(f"&a={numbers[0]}&b={numbers[1]}")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".map-nearest strong:has-text('image {numbers[1]},')")
+    first = page.locator(".map-nearest ol a").first
+    following = content["nearest"][int(numbers[1])][0]
+    assert f"image {following}," in first.inner_text()
+    first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".map-nearest strong:has-text('image {following},')")
+
+
+AXE = Path(os.environ.get("TRILEMMA_AXE") or Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js")
+SERIOUS = """async () => {
+    const rules = {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']};
+    const found = await axe.run(document, rules);
+    return found.violations.filter(one => ['serious', 'critical'].includes(one.impact))
+        .map(one => `${one.id}: ${one.nodes.map(node => node.html).slice(0, 3).join(' | ')}`);
+}"""
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """The script of axe-core."""
+    if not AXE.is_file():
+        pytest.skip(
+            "needs axe-core: `npm install --no-save axe-core`, or `npm pack axe-core` and TRILEMMA_AXE=AXE.MIN.JS"
+        )
+    return AXE.read_text("utf-8") + ";0"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, address, axe, scheme, tmp_path):
+    """The pages of a folder with a run, a map of it, and a job that has ended."""
+    run = tmp_path / "work" / "runs" / "vae"
+    trilemma.train("vae", "digits", steps=20, out=run, quiet=True)
+    write_map(tmp_path / "work" / "runs" / "mapped", 200, side=8)
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(LONG_MS)
+    page.goto(address)
+    base, found = address.split("/enter")[0], {}
+    page.wait_for_url(f"{base}/")
+
+    def look(name, ready="h1"):
+        page.wait_for_selector(ready)
+        page.evaluate(axe)
+        if serious := page.evaluate(SERIOUS):
+            found[name] = serious
+
+    for path in PAGES:
+        page.goto(base + path)
+        look(path)
+    page.goto(f"{base}/runs")
+    page.click("tbody >> text=runs/vae")
+    look("run")
+    page.click("main >> text=Explore")
+    page.click("text=sliders")
+    look("sliders", "input[type=range]")
+    page.goto(f"{base}/runs")
+    page.click("tbody >> text=runs/mapped")
+    page.click("main >> text=Explore")
+    page.click("text=map of codes")
+    page.wait_for_selector("[data-ready]")
+    page.click(".map-classes button >> nth=0")
+    page.click(".map-list button >> nth=0")
+    look("map", ".map-nearest ol")
+    page.goto(f"{base}/sample?verb=sample")
+    page.select_option("#run", label="runs/vae (vae)")
+    page.wait_for_url(re.compile("run="))
+    page.fill("#key-n", "4")
+    page.click("main button:has-text('Start')")
+    finished(page)
+    look("job")
+    assert found == {}
+    page.evaluate("document.querySelector('main').append(document.createElement('img'))")
+    look("an image without words")
+    context.close()
+    assert [text[:9] for text in found["an image without words"]] == ["image-alt"]

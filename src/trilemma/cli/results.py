@@ -138,7 +138,7 @@ def _traverse(result: Any, given: Given) -> None:
 
 def _map(result: Any, given: Given) -> None:
     files = {"map": result.picture, "coordinates": result.coordinates, "neighbours": result.neighbours}
-    facts({**files, "projector": result.projector})
+    facts({**files, "projector": result.projector, "interactive": result.interactive})
 
 
 def _compress(result: Any, given: Given) -> None:

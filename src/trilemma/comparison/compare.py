@@ -29,6 +29,7 @@ from trilemma.comparison.entries import (
     to_train,
 )
 from trilemma.comparison.measured import Measured
+from trilemma.comparison.partial import Partial
 from trilemma.comparison.plain import Json
 from trilemma.comparison.progress import Progress, about, steps_of
 from trilemma.comparison.request import (
@@ -263,6 +264,9 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     keys = {"curves": plan.curves, "features": plan.features, "own": plan.own}
     steps = steps_of(entries, data, folder, _seconds(budget), n, **keys)
     progress = Progress(steps, say, begin)
+    partial_report = Partial(folder, entries, progress, trains=budget is not None)
+    progress.watch = partial_report.write
+    progress.watch("", "")
     if budget is None:
         say(f"{folder}: {_to_measure(entries)} to measure, {about(progress.stated)} in all")
     else:
@@ -277,6 +281,7 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     with in_language(plan.lang):
         result = _write(entries, reference, asked, files)
     measured.clear()
+    partial_report.remove()
     progress.end()
     return result
 

@@ -40,6 +40,9 @@ class Step(NamedTuple):
 class Progress:
     """Knows the steps, and says how long all of them take together.
 
+    `watch` is called when a step begins, with the label of what is compared and what is done to it, and with two empty
+    texts when a step is done.
+
     Args:
         steps: in their order, each to be followed by `done`.
         say: takes a line.
@@ -51,6 +54,7 @@ class Progress:
         self.durations: list[tuple[Step, float]] = []
         self.last = time.perf_counter()
         self.first = self.stated = self.total()
+        self.watch: Callable[[str, str], None] = lambda label, doing: None
 
     def total(self) -> float:
         """Seconds of the whole work, as far as is known."""
@@ -66,6 +70,7 @@ class Progress:
             if about(total) != about(self.stated):
                 self.say(f"{about(total)} in all (first estimate: {about(self.first)})")
             self.stated = total
+        self.watch("", "")
 
     def end(self) -> None:
         """Say how long it took."""

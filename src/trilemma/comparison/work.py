@@ -70,6 +70,7 @@ def train_all(plan: Plan, budget: Budget, folder: Path, progress: Progress, *, q
     else:
         say(f"{trainings}{in_words(60 * budget.minutes)} of training, {about(progress.stated)} in all")
     for entry in plan.entries:
+        progress.watch(entry.label, "training")
         _attempt(entry, partial(_train, entry, plan, budget, folder, quiet), say)
         progress.done()
 
@@ -113,6 +114,7 @@ def measure_all(plan: Plan, batch: int, progress: Progress, measured: Measured) 
     reference = reference_by(plan.data, plan.split, plan.n, features=plan.features, own=plan.own, seed=plan.seed)
     for entry in entries:
         if entry.contestant is not None:
+            progress.watch(entry.label, "measuring")
             progress.say(f"{entry.label}: drawing and measuring {plan.n} images")
             _attempt(entry, partial(_measure, entry, plan, batch, reference, measured), progress.say)
         progress.done()

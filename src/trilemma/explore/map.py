@@ -17,8 +17,9 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.load import Images
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for
+from trilemma.explore.codes import condition_for, note_search
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
+from trilemma.explore.map_files import MAP_FILES, map_files
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
 from trilemma.keys import Label, Picture, Seed, SplitOf
@@ -34,6 +35,7 @@ from trilemma.values import checked_call
 if TYPE_CHECKING:
     from PIL import Image
 
+MOST, MOST_SEARCHED = 2000, 200  # images, by default: of a model that encodes, and of one whose codes are searched
 QUERIES = 8  # images whose neighbours are shown, at most
 MOST_PERPLEXITY = 30.0
 How = Literal["pca", "tsne"]
@@ -45,6 +47,7 @@ class LatentMap:
 
     picture, coordinates, neighbours: the map, its table (.csv), and the nearest neighbours of some images.
     projector: the folder for the embedding projector, or None.
+    interactive: the folder for the studio's page, or None.
     points: (n, 2); index: the positions of the images in their split, (n,).
     nearest: for each image in the picture of the neighbours, itself and its neighbours as rows of `points`.
     """
@@ -53,6 +56,7 @@ class LatentMap:
     coordinates: Path
     neighbours: Path
     projector: Path | None
+    interactive: Path | None
     points: Tensor
     index: Tensor
     nearest: Tensor
@@ -63,7 +67,9 @@ def latent_map(
     run: RunLike,
     *,
     how: Annotated[How, Field(description="method that places the codes")] = "tsne",
-    n: Annotated[int, Field(ge=1, description="images at most")] = 2000,
+    n: Annotated[
+        int | None, Field(ge=1, description="images at most (default: 2000; 200 for a model without an encoder)")
+    ] = None,
     perplexity: Annotated[
         float | None,
         Field(description="of t-SNE: neighbours each point attends to (default: a quarter of the images, at most 30)"),
@@ -73,6 +79,7 @@ def latent_map(
     thumbnails: Annotated[bool, Field(description="draw small images where there is room")] = True,
     neighbours: Annotated[int, Field(ge=1, description="nearest neighbours to show for some images")] = 5,
     projector: Annotated[bool, Field(description="also write files for the embedding projector")] = False,
+    interactive: Annotated[bool, Field(description="also write the files of the studio's map")] = False,
     label: Label = None,
     seed: Seed = 0,
     out: Picture = None,
@@ -81,9 +88,11 @@ def latent_map(
 
     Beside the picture OUT.png lie OUT.csv with the coordinates, OUT-neighbours.png with some images and those of the
     nearest codes, and with `projector` the folder OUT-projector, for https://projector.tensorflow.org or TensorBoard.
+    With `interactive` the folder OUT-interactive holds what the page of the studio draws: every point, its neighbours
+    and its thumbnail. The codes of a model without an encoder are searched, as `invert` does, which takes long.
 
     Args:
-        n: images at most; if there are more, the seed chooses.
+        n: images at most; if there are more, the seed chooses. Default: 2000, or 200 where codes are searched.
         perplexity: default: see `perplexity_for`.
         data: other images than the run's own; they are brought to the size it was trained on.
         split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
@@ -91,17 +100,21 @@ def latent_map(
         seed: of the choice of the images and of t-SNE.
         out: the picture to write; default: RUN/map-HOW.png.
     Raises:
-        UserError: the model does not encode, the images are too few for the map, all have one code, or lack the class
-            that the model needs.
+        UserError: the model neither encodes nor inverts images, the images are too few for the map, all have one code,
+            or lack the class that the model needs.
     """
     run = as_run(run)
-    run.require("encode images", Encodes)
+    run.coder("encode images", Encodes)
+    note_search(run)
     picture, within = place(out, run.path, f"map-{how}.png")
     coordinates, beside = picture.with_suffix(".csv"), picture.with_name(f"{picture.stem}-neighbours.png")
     folder = picture.with_name(f"{picture.stem}-projector") if projector else None
+    page_folder = picture.with_name(f"{picture.stem}-interactive") if interactive else None
     more = [folder / name for name in PROJECTOR] if folder else []
+    more += [page_folder / name for name in MAP_FILES] if page_folder else []
     files = Results(picture, [coordinates, *more], verb="map", within=within, pictures=[beside])
     source = source_of(run, data)
+    n = (MOST if isinstance(run.model, Encodes) else MOST_SEARCHED) if n is None else n
     batch = pick_images(run, source, n, split, seed=seed)
     codes = run.encode(batch.image, condition=condition_for(run, batch, label, advise=True))
     perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
@@ -115,11 +128,16 @@ def latent_map(
     contents: dict[Path, bytes | str] = {coordinates: _table(rows, points)}
     if folder is not None:
         contents |= {folder / name: text for name, text in projector_files(codes, batch.image, rows).items()}
+    if page_folder is not None:
+        own = data is None and split is None  # the numbers of the images are then those that other verbs take
+        about = {"how": how, "weights": receipt["weights"], "split": part.name, "own": own}
+        parts = map_files(points, codes, batch, rows, source, about)
+        contents |= {page_folder / name: content for name, content in parts.items()}
     files.write(page, receipt, contents)
     nearest = _nearest(codes, _queries(batch.condition.label, len(codes)), neighbours)
     save_png(_neighbours_page(batch, codes, nearest, rows), beside, {**receipt, "neighbours": neighbours})
     assert batch.index is not None
-    return LatentMap(picture, coordinates, beside, folder, points, batch.index.cpu(), nearest)
+    return LatentMap(picture, coordinates, beside, folder, page_folder, points, batch.index.cpu(), nearest)
 
 
 def perplexity_for(images: int) -> float:

@@ -60,12 +60,16 @@ def projector_files(codes: Tensor, images: Tensor, rows: Sequence[dict[str, Any]
     return dict(zip(PROJECTOR, contents, strict=True))
 
 
-def sprite(images: Tensor) -> tuple["Image.Image", int]:
-    """Images (N, C, H, W) in as many rows as columns, each in the middle of a square; and the side of that in px."""
+def sprite(images: Tensor, largest: int = SPRITE) -> tuple["Image.Image", int]:
+    """Images (N, C, H, W) in as many rows as columns, each in the middle of a square; and the side of that in px.
+
+    Args:
+        largest: side of a square, px.
+    """
     from PIL import Image
 
     columns = int((len(images) - 1) ** 0.5) + 1  # least whole number whose square is at least N
-    side = min(max(images.shape[2:]), SPRITE // columns)
+    side = min(max(images.shape[2:]), SPRITE // columns, largest)
     sheet = Image.new(MODES[images.shape[1]], (columns * side, columns * side), "white")
     for k, image in enumerate(to_uint8(images).cpu()):
         tile = reduced(to_image(image), side)

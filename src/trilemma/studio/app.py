@@ -15,7 +15,7 @@ from trilemma.studio.access import ENTRY, Access, Refusal
 from trilemma.studio.guard import TooMuch, refused_by, short_page
 from trilemma.studio.pages import LANGUAGE, LANGUAGES, STATIC, first, form_fields, go, render
 from trilemma.studio.place import Missing
-from trilemma.studio.routes import data, jobs, runs, sliders, thresholds, verbs
+from trilemma.studio.routes import data, jobs, maps, runs, sliders, thresholds, verbs
 from trilemma.studio.service import Studio
 
 WRONG_S = 0.5  # seconds that a wrong password costs, one after the other
@@ -32,7 +32,7 @@ def create_app(studio: Studio, access: Access) -> FastAPI:
     _add_entry(app, access)
     _add_errors(app)
     _add_static(app)
-    for part in (jobs, runs, data, sliders, thresholds, verbs):
+    for part in (jobs, runs, data, sliders, maps, thresholds, verbs):
         part.add(app, studio)
     return app
 

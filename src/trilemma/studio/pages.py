@@ -24,6 +24,7 @@ STATIC = {  # name -> file and type
     "report.css": (OURS.parent / "comparison" / "templates" / "report.css", "text/css"),
     "studio.css": (OURS / "static" / "studio.css", "text/css"),
     "studio.js": (OURS / "static" / "studio.js", "text/javascript"),
+    "map.js": (OURS / "static" / "map.js", "text/javascript"),
     "icon.svg": (OURS / "static" / "icon.svg", "image/svg+xml"),
 }
 MOST_FIELDS = 300

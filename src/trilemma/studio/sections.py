@@ -23,6 +23,7 @@ SORTS = {
     "score": "Error on held-out images",
 }
 RUN_STATES = ("training", "finished", "not finished")
+COMPARED_STATES = ("waiting", "training", "trained", "measuring", "measured", "failed")  # of those in a comparison
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from trilemma.studio.forms import python_line, words_of
 from trilemma.studio.images import IMAGE, Images
 from trilemma.studio.jobs import START, Job, State, output_of
 from trilemma.studio.library import Library, StudioRun
+from trilemma.studio.live_report import LiveReport, live_report, partial_file
 from trilemma.studio.marks import Marks
 from trilemma.studio.painter import Painter
 from trilemma.studio.place import OWN
 from trilemma.studio.queue import Queue
-from trilemma.studio.sources import source_word
+from trilemma.studio.sources import own_word, source_word
 from trilemma.text import quoted
 from trilemma.verbs import VERBS, Verb, find
 from trilemma.vocabulary import check_model
@@ -114,17 +115,33 @@ class Studio:
             chosen["mask"] = self.library.name_of(self.images.keep_mask(painted))
         return self.submit(verb, chosen, typed, run.model)
 
-    def compare_runs(self, runs: Sequence[StudioRun], language: str) -> str:
-        """Queue a report over runs.
+    def compare_things(self, runs: Sequence[StudioRun], images: Sequence[str], against: str, language: str) -> str:
+        """Queue a report over runs and sets of images.
 
+        Args:
+            images: ids of data in the folder.
+            against: id of the real images that sets of images alone are measured by; "" for the data of the runs.
+            language: of the report.
         Raises:
-            UserError: there are fewer than two, or too many jobs wait.
+            UserError: there are fewer than two, `against` is missing or does not apply, or too many jobs wait.
         """
-        if len(runs) < 2:
-            raise UserError("choose two runs or more to compare them")
-        return self.queue.add(
-            ["compare", *(run.name for run in runs), *([] if language == "en" else [f"lang={language}"])]
-        )
+        things = [*(run.name for run in runs), *(own_word(self.library, ident) for ident in images)]
+        if len(things) < 2:
+            raise UserError("choose two runs or sets of images or more to compare them")
+        if runs and against:
+            raise UserError("runs are measured by the data that they were trained on; choose no other real images")
+        if not runs and not against:
+            raise UserError("sets of images alone are compared with real images; choose which")
+        keys = [f"against={source_word(self.library, against)}"] if against else []
+        keys += [] if language == "en" else [f"lang={language}"]
+        return self.queue.add(["compare", *things, *keys])
+
+    def live_report(self, job: Job) -> LiveReport | None:
+        """What a comparison knows before its report is there; None of other jobs, and where nothing is known."""
+        if job.verb != "compare" or job.state is State.QUEUED:
+            return None
+        path = partial_file(self.library, job)
+        return None if path is None else live_report(self.library, path)
 
     def lines(self, job: Job) -> tuple[str, str]:
         """The command line and the line of Python that do the same as a job, in the folder; "" where there is none."""

@@ -56,6 +56,11 @@ def source_word(library: Library, ident: str) -> str:
     """
     if is_data_word(ident):
         return ident
+    return own_word(library, ident)
+
+
+def own_word(library: Library, ident: str) -> str:
+    """The word of data in the folder; errors as `source_word`."""
     for source in own_sources(library):
         if source.id == ident:
             return source.word

@@ -15,11 +15,14 @@ from starlette.responses import StreamingResponse  # pyright: ignore[reportMissi
 
 from trilemma.studio.curves import plots_of, what_is_known
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
-from trilemma.studio.library import log_of
+from trilemma.studio.library import StudioRun, log_of
+from trilemma.studio.live_report import partial_file
+from trilemma.studio.maps import ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import Missing
 from trilemma.studio.report import report_policy
 from trilemma.studio.service import READ, SHOWN, Studio
+from trilemma.verbs import default_of, find
 
 NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
 LATEST = 12  # pictures
@@ -106,8 +109,19 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
         "output": output,
         "results": studio.results(job),
         "plots": plots_of(log_of(run), what_is_known(run, output)) if run is not None and training else [],
+        "report": studio.live_report(job),
+        "map": map_made(run, job) if run is not None else "",
         "pictures": studio.library.pictures(run, LATEST) if run is not None and training else [],
     }
+
+
+def map_made(run: StudioRun, job: Job) -> str:
+    """The method of the map that a job has made for the page of maps; "" if it has made none."""
+    if job.verb != "map" or "interactive=true" not in job.words or job.state is not State.FINISHED:
+        return ""
+    chosen = [word.removeprefix("how=") for word in job.words if word.startswith("how=")]
+    how = chosen[-1] if chosen else default_of(find("map"), "how")
+    return how if how in ways_of(run) else ""
 
 
 class News:
@@ -116,6 +130,7 @@ class News:
     def __init__(self, studio: Studio) -> None:
         self.studio, self._last, self._since, self._turn = studio, "", -NEWS_S, threading.Lock()
         self._logs: dict[str, Path] = {}  # of the runs that are trained, by the id of the job
+        self._partials: dict[str, Path] = {}  # of comparisons, likewise
 
     def get(self) -> str:
         """A few digits, which are not those of before if something changed; at most NEWS_S old."""
@@ -130,7 +145,10 @@ class News:
             jobs = self.studio.queue.jobs()
         except OSError as error:
             return [str(error)]
-        rows = [(job.id, job.state, job.order, _size(job.place / OUTPUT), self._logged(job)) for job in jobs]
+        rows = [
+            (job.id, job.state, job.order, _size(job.place / OUTPUT), self._logged(job), self._reported(job))
+            for job in jobs
+        ]
         return [rows, self.studio.queue.paused, self.studio.queue.fault]
 
     def _logged(self, job: Job) -> int:
@@ -140,6 +158,14 @@ class News:
         if job.id not in self._logs and (run := self.studio.run_of(job)) is not None:
             self._logs[job.id] = run.path / "log.jsonl"
         return _size(self._logs[job.id]) if job.id in self._logs else 0
+
+    def _reported(self, job: Job) -> int:
+        """When the file was written in which a comparison says what it knows, in ns since 1970."""
+        if job.state is not State.RUNNING or job.verb != "compare":
+            return 0
+        if job.id not in self._partials and (path := partial_file(self.studio.library, job)) is not None:
+            self._partials[job.id] = path
+        return _written(self._partials[job.id]) if job.id in self._partials else 0
 
 
 async def _events(news: News) -> AsyncIterator[str]:
@@ -160,5 +186,12 @@ async def _events(news: News) -> AsyncIterator[str]:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
     except OSError:
         return 0

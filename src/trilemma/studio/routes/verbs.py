@@ -10,6 +10,7 @@ from trilemma import vocabulary
 from trilemma.errors import UserError
 from trilemma.studio.estimate import TrainingEstimate
 from trilemma.studio.forms import fields_of, varied_keys
+from trilemma.studio.jobs import State
 from trilemma.studio.library import StudioRun
 from trilemma.studio.pages import first, form_fields, go, language_of, render
 from trilemma.studio.place import Missing
@@ -17,11 +18,12 @@ from trilemma.studio.routes.runs import row_of
 from trilemma.studio.routes.thresholds import threshold_context
 from trilemma.studio.sections import TOOLS, Tool
 from trilemma.studio.service import GIB, Studio
-from trilemma.studio.sources import source_word, sources
+from trilemma.studio.sources import own_sources, source_word, sources
 from trilemma.verbs import find
 
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
 MOST_COMPARED = 20
+SHOWN_COMPARISONS = 5
 
 
 def add(app: FastAPI, studio: Studio) -> None:
@@ -131,9 +133,14 @@ def _add_compare(app: FastAPI, studio: Studio) -> None:
         chosen = fields.get("run", [])[:MOST_COMPARED]
         try:
             runs = [studio.library.run(ident) for ident in chosen]
-            return go(f"/jobs/{studio.compare_runs(runs, language_of(request))}")
+            images, against = fields.get("images", [])[:MOST_COMPARED], first(fields).get("against", "")
+            return go(f"/jobs/{studio.compare_things(runs, images, against, language_of(request))}")
         except UserError as error:
-            return _compare_page(request, studio, chosen, first(fields), str(error))
+            return _compare_page(request, studio, chosen, first(fields), str(error), fields.get("images", []))
+
+    @app.get("/compare/live")
+    def live(request: Request) -> Response:
+        return render(request, "compare_live.html", comparisons=_comparisons(studio))
 
     @app.post("/compare/train")
     def train(request: Request, fields: Fields) -> Response:
@@ -146,14 +153,34 @@ def _add_compare(app: FastAPI, studio: Studio) -> None:
 
 
 def _compare_page(
-    request: Request, studio: Studio, chosen: Sequence[str], values: Mapping[str, str], error: str = ""
+    request: Request,
+    studio: Studio,
+    chosen: Sequence[str],
+    values: Mapping[str, str],
+    error: str = "",
+    images: Sequence[str] = (),
 ) -> Response:
     rows = [row_of(studio, run) for run in studio.library.runs()]
     context: dict[str, Any] = {"rows": rows, "chosen": chosen, "error": error, "sources": sources(studio.library)}
+    context |= {"own": own_sources(studio.library), "images": images, "against": values.get("against", "")}
+    context |= {"comparisons": _comparisons(studio)}
     fields = fields_of(find("compare"), {"lang": language_of(request), **values})
     return render(
         request, "compare.html", 400 if error else 200, **context, fields=fields, data=values.get("data", "digits")
     )
+
+
+def _comparisons(studio: Studio) -> list[dict[str, Any]]:
+    """The newest comparisons: their jobs, what those that run know so far, and where the reports of others are."""
+    jobs = [job for job in reversed(studio.queue.jobs()) if job.verb == "compare"][:SHOWN_COMPARISONS]
+    return [
+        {
+            "job": job,
+            "report": studio.live_report(job) if job.state is State.RUNNING else None,
+            "page": next((k for k, result in enumerate(studio.results(job)) if result.kind == "page"), None),
+        }
+        for job in jobs
+    ]
 
 
 def _titles(studio: Studio, runs: Sequence[StudioRun]) -> dict[str, str]:

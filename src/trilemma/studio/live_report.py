@@ -1,0 +1,138 @@
+"""What a comparison that runs, or was stopped, knows so far: its partial.json, checked, for the page of its job."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trilemma.errors import UserError
+from trilemma.files import parse_json, read_json
+from trilemma.studio.jobs import START, Job
+from trilemma.studio.library import Library, StudioRun, entries
+from trilemma.studio.sections import COMPARED_STATES
+
+PARTIAL = "partial.json"
+FORMAT = 1
+LARGEST = 4 << 20  # bytes
+MOST_ROWS, MOST_METRICS = 500, 40
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of a table, with the ends of its interval where it has one. best: whether no other value is better."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    refused: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One of those compared. run: its training, where that is listed; cells: one for each metric."""
+
+    label: str
+    state: str
+    error: str
+    run: StudioRun | None
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """A report as far as it is known. done: of all rows, those that were measured or have failed.
+
+    metrics: (title, unit, whether higher is better) of each column; elapsed_s, total_s: seconds of the work so far, and
+    of the whole as it was estimated.
+    """
+
+    metrics: tuple[tuple[str, str, bool], ...]
+    rows: tuple[Row, ...]
+    elapsed_s: float
+    total_s: float
+
+    @property
+    def done(self) -> int:
+        """How many of the rows are measured, or failed."""
+        return sum(row.state in ("measured", "failed") for row in self.rows)
+
+
+def partial_file(library: Library, job: Job) -> Path | None:
+    """The partial.json of the comparison that the process of a job writes, or wrote; None if there is none."""
+    with suppress(OSError, UserError, LookupError, TypeError):
+        process = parse_json((job.place / START).read_text("utf-8"))["process"]
+        for path in _partial_files(library.folder):
+            content = _read(path)
+            if content.get("process") == process and _number(content.get("began")) >= (job.started or 0.0) - 1.0:
+                return path
+    return None
+
+
+def live_report(library: Library, path: Path) -> LiveReport | None:
+    """The report of a file; None where that is gone, or is not one."""
+    content = _read(path)
+    metrics, rows = content.get("metrics"), content.get("rows")
+    if content.get("format") != FORMAT or not _are_objects(metrics, MOST_METRICS) or not _are_objects(rows, MOST_ROWS):
+        return None
+    columns = [_cells(metric, rows) for metric in metrics]
+    return LiveReport(
+        tuple((str(m.get("title", "")), str(m.get("unit", "")), m.get("better") == "higher") for m in metrics),
+        tuple(_row(library, row, [column[k] for column in columns]) for k, row in enumerate(rows)),
+        _number(content.get("elapsed_s")),
+        _number(content.get("total_s")),
+    )
+
+
+def _partial_files(folder: Path) -> Iterator[Path]:
+    """Those of the comparisons in the folder's runs/, none behind a link."""
+    for entry in entries(folder / "runs"):
+        path = Path(entry.path) / PARTIAL
+        if entry.is_dir(follow_symlinks=False) and path.is_file() and not path.is_symlink():
+            yield path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, UserError):
+        content = read_json(path, LARGEST)
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _row(library: Library, row: Mapping[str, Any], cells: list[Cell]) -> Row:
+    state, run = row.get("state"), row.get("run")
+    known = state if state in COMPARED_STATES else "waiting"
+    listed = library.run_at(run) if isinstance(run, str) else None
+    return Row(str(row.get("label", "")), known, str(row.get("error") or ""), listed, tuple(cells))
+
+
+def _cells(metric: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> list[Cell]:
+    """A column; the best value is marked where there are several."""
+    name = metric.get("name")
+    scores = [row["scores"].get(name) if isinstance(row.get("scores"), dict) else None for row in rows]
+    cells = [_cell(score) if isinstance(score, dict) else Cell(None) for score in scores]
+    values = [cell.value for cell in cells if cell.value is not None]
+    best = (max if metric.get("better") == "higher" else min)(values) if len(values) > 1 else None
+    return [Cell(c.value, c.low, c.high, c.refused, c.value is not None and c.value == best) for c in cells]
+
+
+def _cell(score: Mapping[str, Any]) -> Cell:
+    interval = score.get("interval")
+    both = isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval))
+    low, high = interval if both else (None, None)
+    value = score.get("value")
+    return Cell(value if _is_number(value) else None, low, high, str(score.get("refused") or ""))
+
+
+def _are_objects(values: Any, most: int) -> bool:
+    return isinstance(values, list) and len(values) <= most and all(isinstance(value, dict) for value in values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(value: Any) -> float:
+    return float(value) if _is_number(value) else 0.0
