@@ -75,6 +75,32 @@ def test_ranks_agree_sum_and_tell() -> None:
         assert texts == ["runs/größe", ""]
 
 
+SUM = """
+import json, torch
+from torch import nn
+from trilemma.ranks import connected_ranks, current_team
+from trilemma.training.exchange import Exchange
+from trilemma.types import Player
+
+with connected_ranks():
+    team = current_team()
+    parameters = [nn.Parameter(torch.zeros(n)) for n in (3, 2, 4)]
+    parameters[team.rank].grad = torch.full_like(parameters[team.rank], team.rank + 1.0)
+    exchange = Exchange(team, [player := Player("a", parameters)])
+    exchange.sum(player, [(torch.tensor(1.0), {})])
+print(json.dumps([None if p.grad is None else p.grad.tolist() for p in parameters]))
+"""
+
+
+@pytest.mark.slow
+def test_a_gradient_of_one_rank_is_that_of_all() -> None:
+    """Rank r has that of parameter r alone: packed by what is there, the two would be added up as one."""
+    processes = start_all(2, "-c", SUM)
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert [json.loads(out) for out, _ in outputs] == [[[1.0] * 3, [2.0] * 2, None]] * 2
+
+
 @pytest.mark.slow
 def test_the_command_under_torchrun_is_the_command(tmp_path: Path) -> None:
     """The same weights; everything is printed and written once. Again it does nothing."""
