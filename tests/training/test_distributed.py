@@ -1,6 +1,5 @@
 """A training in several processes is the training in one: the same images, numbers, weights and log."""
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from distance import assert_near
 from presets import small
 from threads import Threads, in_threads
 from torch import Tensor, nn
@@ -88,20 +88,6 @@ def advance(
     for other, _ in results[1:]:
         assert all(torch.equal(value, other[key]) for key, value in results[0][0].items())
     return results[0]
-
-
-def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], relative: float) -> None:
-    """Of weights, averages, and each kind of numbers of an optimiser, as vectors. Single tensors may be farther apart:
-    the gradient of a bias before a normalisation is 0 but for rounding, which Adam makes large."""
-    assert one.keys() == other.keys()
-    distances, norms = defaultdict[str, float](float), defaultdict[str, float](float)
-    for key, value in one.items():
-        file, name = key.split("/", 1)
-        kind = f"{file}/{name.split('/')[-1]}" if file.startswith("optimizer") else file
-        distances[kind] += float((value.double() - other[key].double()).square().sum())
-        norms[kind] += float(value.double().square().sum())
-    for kind, norm in norms.items():
-        assert distances[kind] ** 0.5 <= relative * norm**0.5, kind
 
 
 def parts_of(seen: dict[int, list[tuple[int, list[int]]]], size: int) -> list[list[int]]:

@@ -45,7 +45,7 @@ WRITTEN += (
 HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
 LONGEST_LOCK = 1000  # bytes
 FINGERPRINT = ("", "fingerprint")
-LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "keep_weights", "device"}
+LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "keep_weights", "device", "shard"}
 LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
 
 

@@ -3,12 +3,12 @@
 A process has n of the B images of a batch. What it computes is n / B times means over its own images, so that the sums
 over all processes are the means over the batch, however it is divided.
 
-Every parameter of a player has its place in the buffer, whether or not it has a gradient in this process: which have one
-may differ between processes. How many processes have one is exchanged, too: a parameter without a gradient in any of
-them stays without, and an optimiser skips it.
+Every parameter of a player has its place in the buffer, whether or not it has a gradient in this process: which of them
+have one may differ between processes. How many processes have one is exchanged, too: a parameter without a gradient in
+any of them stays without, and an optimiser skips it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import chain
 
@@ -26,19 +26,22 @@ class Exchange:
     """Sums over the processes of a team, into memory that is taken once: to take part never fails for want of it.
 
     `left` are the players whose gradients are still to be summed in a step, in their order.
+
+    Args:
+        without: parameters whose gradients are summed elsewhere, as the shards of those that are divided.
     """
 
-    def __init__(self, team: Team, players: Sequence[Player]) -> None:
-        self.team = team
-        self.buffers = {player.name: _buffer(player) for player in players} if team.size > 1 else {}
+    def __init__(self, team: Team, players: Sequence[Player], without: Iterable[nn.Parameter] = ()) -> None:
+        self.team, left_out = team, set(map(id, without))
+        self.parameters = {player.name: [p for p in player.parameters if id(p) not in left_out] for player in players}
+        self.buffers = {player.name: self._buffer(player) for player in players} if team.size > 1 else {}
         self.left: list[Player] = []
 
     def sum(self, player: Player, losses: Sequence[tuple[Tensor, Logs]]) -> list[tuple[Tensor, Logs]]:
         """Put the sums over all processes in the place of a player's gradients; the sums of the losses and parts."""
         if self.team.size == 1:
             return list(losses)
-        parameters = list(player.parameters)
-        buffer = self.buffers[player.name]
+        parameters, buffer = self.parameters[player.name], self.buffers[player.name]
         *places, present, room = buffer.split([*_sizes(parameters), len(parameters), ROOM])
         slices = [place.view(parameter.shape) for place, parameter in zip(places, parameters, strict=True)]
         values = torch.cat([value.view(-1).to(buffer) for value in _values(losses)])
@@ -56,6 +59,13 @@ class Exchange:
         left, self.left = self.left if self.team.size > 1 else [], []
         for player in left:
             self.team.sum(self.buffers[player.name].fill_(torch.nan))
+
+    def _buffer(self, player: Player) -> Tensor:
+        """Memory for a player's gradients, one after the other, which of them there are, and ROOM numbers."""
+        parameters = self.parameters[player.name]
+        dtype = reduce(torch.promote_types, (parameter.dtype for parameter in player.parameters), torch.float32)
+        count = sum(_sizes(parameters)) + len(parameters) + ROOM
+        return torch.zeros(count, dtype=dtype, device=next(iter(player.parameters)).device)
 
 
 def _pack(parameters: Sequence[nn.Parameter], slices: Sequence[Tensor], present: Tensor) -> None:
@@ -91,13 +101,6 @@ def _pairs(parameters: Sequence[nn.Parameter], slices: Sequence[Tensor]) -> tupl
 def _copy(to: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     if to:
         torch._foreach_copy_(to, values)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def _buffer(player: Player) -> Tensor:
-    """Memory for a player's gradients, one after the other, which of them there are, and ROOM numbers."""
-    parameters = list(player.parameters)
-    dtype = reduce(torch.promote_types, (parameter.dtype for parameter in parameters), torch.float32)
-    return torch.zeros(sum(_sizes(parameters)) + len(parameters) + ROOM, dtype=dtype, device=parameters[0].device)
 
 
 def _sizes(tensors: Sequence[Tensor]) -> list[int]:
