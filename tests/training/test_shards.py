@@ -1,21 +1,22 @@
 """Weights that are divided over processes (shard=true): the same training, and the same files, as with whole ones."""
 
 import json
-import os
+import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from distance import assert_near
 from presets import small
-from processes import start_all
+from processes import start_all, torchrun
 from safetensors.torch import load_file
 from threads import Threads
 from torch import Tensor
 
 import trilemma
-from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.progress import Display
 from trilemma.ranks import current_team
@@ -26,7 +27,7 @@ from trilemma.training.loop import Trainer
 from trilemma.training.shards import check_shards
 from trilemma.types import Batch
 
-MODELS: dict[str, dict[str, object]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "vae": {},
     "gan-r3": {},  # whose penalty has a gradient of a gradient
     "gan-dcgan": {"settings": {"loss": "wasserstein", "weight_clip": 0.02}},  # with batch norm, and what follows a step
@@ -51,8 +52,8 @@ def advance(name: str, folder: Path, steps: int, *, shard: bool) -> None:
     """More steps in float64, in the processes that there are; what is saved is then the state."""
     folder.mkdir(exist_ok=True)
     keys = dict(MODELS[name])
-    model = create(name, shape=(1, 8, 8), seed=0, **{**small(name), **keys.pop("settings", {})}).double()  # type: ignore[dict-item]
-    config = TrainConfig(batch=7, steps=60, ema_halflife_images=100, shard=shard, **keys)  # type: ignore[arg-type]
+    model = create(name, shape=(1, 8, 8), seed=0, **{**small(name), **keys.pop("settings", {})}).double()
+    config = TrainConfig(batch=7, steps=60, ema_halflife_images=100, shard=shard, **keys)
     data, display = trilemma.load_data("digits"), Display("x", quiet=True)
     trainer = InDouble(model, data, config, folder, display, bf16=False, team=current_team())
     trainer.model.train()
@@ -73,7 +74,7 @@ def in_two(*words: str) -> None:
     """A script in two processes."""
     processes = start_all(2, "-c", *words)
     outputs = [process.communicate(timeout=500) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs[0][1][-3000:]
+    assert [process.returncode for process in processes] == [0, 0], [text[-2500:] for _, text in outputs]
 
 
 def advance_in_two(*trainings: tuple[str, Path, int, bool]) -> None:
@@ -114,3 +115,48 @@ def test_a_run_is_resumed_with_whole_and_with_divided_weights(tmp_path: Path) ->
     advance_in_two((name, folder, 2, True))
     advance(name, tmp_path / "one", 8, shard=False)
     assert_same_training(tmp_path / "one", folder)
+
+
+@pytest.mark.slow
+def test_the_run_folder_is_that_of_one_process(tmp_path: Path) -> None:
+    """With validations, pictures, averages, the best weights and earlier ones; one process without shard=true finds it
+    trained."""
+    words = ["train", "ae-conv", "digits", "steps=12", "batch=15", "sample_every=60", "save_every=60", "keep_weights=1"]
+    words += ["monitor=valid_rmse", "ema_halflife_images=100", "lr=1e-4", "device=cpu"]
+    command = [sys.executable, "-m", "trilemma", *words]
+    subprocess.run([*command, f"out={tmp_path / 'one'}"], check=True, capture_output=True)
+    done = torchrun(*words, "shard=true", f"out={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr[:2000]
+    files = [sorted(str(p.relative_to(run)) for p in run.rglob("*")) for run in (tmp_path / "one", tmp_path / "two")]
+    assert files[0] == files[1] and any(name.startswith("earlier/") for name in files[0])
+    for name in (name for name in files[0] if name.endswith(".safetensors")):
+        tensors, others = (load_file(run / name) for run in (tmp_path / "one", tmp_path / "two"))
+        assert {key: (t.shape, t.dtype) for key, t in tensors.items()} == {
+            key: (t.shape, t.dtype) for key, t in others.items()
+        }
+        if not Path(name).stem.startswith("optimizer"):
+            assert_near(*({f"{name}/{key}": t for key, t in group.items()} for group in (tensors, others)), 1e-5)
+    again = subprocess.run([*command, f"out={tmp_path / 'two'}"], capture_output=True, check=False)
+    assert again.returncode == 0 and b"is already trained" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("keys", "size", "reason"),
+    [
+        ({}, 1, "this is one; start them with torchrun"),
+        ({"optimizer": "muon"}, 2, "optimizer=muon makes whole matrices orthogonal"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused_with_the_reason(keys: dict[str, Any], size: int, reason: str) -> None:
+    model, team = create("vae", shape=(1, 8, 8)), ALONE if size == 1 else Threads(size)
+    for shard in (False, True):
+        config = TrainConfig(steps=1, shard=shard, **keys)
+        with pytest.raises(UserError, match=reason) if shard else nullcontext():
+            check_shards(model.phases, list(model.parameters()), config, team)
+
+
+def test_weights_of_several_types_are_not_divided() -> None:
+    model = create("vae", shape=(1, 8, 8))
+    parameters = [*model.parameters(), torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))]
+    with pytest.raises(UserError, match="of several types \\(float32, float64\\)"):
+        check_shards(model.phases, parameters, TrainConfig(steps=1, shard=True), Threads(2))

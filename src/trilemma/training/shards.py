@@ -146,13 +146,11 @@ class Shards:
 
     def _translated(self, state: Checkpoint, translate: Callable[[Tensor, torch.Size], Tensor]) -> Checkpoint:
         """A state with other tensors in the place of those that are divided."""
-        tensors: dict[str, Tensors] = {}
-        for group, entries in state.tensors.items():
-            shapes = {name: self._whole_shape(group, name, tensor) for name, tensor in entries.items()}
-            tensors[group] = {
-                name: tensor if (shape := shapes[name]) is None else translate(tensor, shape)
-                for name, tensor in entries.items()
-            }
+        tensors: dict[str, Tensors] = {group: {} for group in state.tensors}
+        for group, name in sorted((group, name) for group, entries in state.tensors.items() for name in entries):
+            tensor = state.tensors[group][name]  # in one order in all processes: a file gives them in any
+            shape = self._whole_shape(group, name, tensor)
+            tensors[group][name] = tensor if shape is None else translate(tensor, shape)
         return Checkpoint(state.values, tensors, state.late)
 
     def _whole_shape(self, group: str, name: str, tensor: Tensor) -> torch.Size | None:
