@@ -12,7 +12,7 @@ from processes import start_all
 from trilemma.data.decoding import limits
 
 SIDE = 64
-STREAM = int(os.environ.get("TRILEMMA_STREAM_MB", "600")) * 10**6  # bytes of decoded images; 4000 for the figure
+STREAM = int(os.environ.get("TRILEMMA_STREAM_MB", "1200")) * 10**6  # bytes of decoded images; 4000 for the figure
 MOST = 10**9  # bytes of anonymous memory of a process
 TRAIN = (
     WATCH
@@ -21,7 +21,7 @@ import json, torch, trilemma
 torch.set_num_threads(1)
 trilemma.Run  # what a process has before it trains counts, too
 watch()
-keys = {"steps": 20, "batch": 16, "width": 4, "sample_every": 10**9, "valid": 0.002, "device": "cpu"}
+keys = {"steps": 20, "batch": 16, "width": 4, "sample_every": 10**9, "valid": 0.0005, "device": "cpu"}
 run = trilemma.train("ae-conv", sys.argv[1], out=sys.argv[2], quiet=True, **keys)
 print(json.dumps([before(), peak()]))
 """
@@ -40,7 +40,8 @@ def write_images(path: Path, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_of_data_larger_than_memory_a_process_keeps_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The peak of anonymous memory of each process, and what it rose by: far less than the images."""
+    """The peak of anonymous memory of each process is below a gigabyte, which the images alone are above."""
+    assert STREAM > MOST
     write_images(tmp_path / "images.npy", STREAM // (3 * SIDE * SIDE))
     monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TRILEMMA_MEMORY", str(STREAM // 10))
@@ -49,7 +50,7 @@ def test_of_data_larger_than_memory_a_process_keeps_little(tmp_path: Path, monke
     assert [process.returncode for process in processes] == [0, 0], [text[-2500:] for _, text in outputs]
     for out, _ in outputs:
         before, peak = json.loads(out)
-        assert peak < MOST and peak - before < STREAM // 2, (before, peak)
+        assert before < peak < MOST, (before, peak)
 
 
 @pytest.mark.parametrize(("count", "share"), [(None, 1), ("1", 1), ("4", 4), ("four", 1)])

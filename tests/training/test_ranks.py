@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -120,6 +121,41 @@ def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(tmp_path: Pa
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert f"resuming at {saved:,} images" in outputs[0][1]
     assert Run(tmp_path / "run").summary["images"] == 64_000
+
+
+def children_of(process: subprocess.Popen) -> list[int]:
+    """The processes that one has started, oldest first."""
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_restarts_the_processes_and_the_training_resumes(rank: int, tmp_path: Path) -> None:
+    """With --max-restarts 2, after one was killed: to the bit the weights of two processes that nobody disturbs."""
+    words = ["train", "vae", "digits", "steps=1000", "batch=16", "save_every=1600", "sample_every=1000000"]
+    words += ["device=cpu"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher += ["--max-restarts", "2", "-m", "trilemma"]
+    broken = subprocess.Popen(
+        [*launcher, *words, f"out={tmp_path / 'broken'}"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TRILEMMA_TIMEOUT_S": "60"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(list((tmp_path / "broken" / "checkpoints").glob("[0-9]*"))) < 2:
+        assert broken.poll() is None
+        time.sleep(0.05)
+    os.kill(children_of(broken)[rank], signal.SIGKILL)
+    text = broken.communicate(timeout=300)[1]
+    assert broken.returncode == 0 and text.count("resuming at") == 1, text
+    unbroken = start_all(2, "-m", "trilemma", *words, f"out={tmp_path / 'unbroken'}")
+    outputs = [process.communicate(timeout=300) for process in unbroken]
+    assert [process.returncode for process in unbroken] == [0, 0], outputs
+    one, other = (load_file(tmp_path / run / "weights.safetensors") for run in ("broken", "unbroken"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert Run(tmp_path / "broken").summary["images"] == 16_000
 
 
 PRESETS = """
