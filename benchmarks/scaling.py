@@ -1,4 +1,4 @@
-"""What several processes cost and gain: python benchmarks/scaling.py [MODEL ...] [--steps N] [--rounds N]
+"""What several processes cost and gain: python benchmarks/scaling.py [MODEL ...] [--data NAME] [--steps N] [--rounds N]
 
 Trainings of the same command in processes of one thread each, in turns: alone; as one process under torchrun; as two
 under torchrun. Of each the seconds of a step, which the log has, without the validations, pictures and checkpoints.
@@ -23,11 +23,11 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 WAYS = {"plain": (), "torchrun 1": (*TORCHRUN, "1"), "torchrun 2": (*TORCHRUN, "2")}
 
 
-def seconds_per_step(model: str, way: str, steps: int) -> float:
+def seconds_per_step(model: str, data: str, way: str, steps: int) -> float:
     """Of a training, after its warm-up: from the rows of its log."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        words = ["-m", "trilemma", "train", model, DATA, f"steps={steps}", "device=cpu", f"out={out}"]
+        words = ["-m", "trilemma", "train", model, data, f"steps={steps}", "device=cpu", f"out={out}"]
         words += ["sample_every=1000000000", "save_every=1000000000", "quiet=true"]
         subprocess.run(
             [sys.executable, *WAYS[way], *words],
@@ -46,12 +46,15 @@ def main() -> None:
     """Print a line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
+    parser.add_argument("--data", default=DATA)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
     print(f"{'model':14}" + "".join(f"{way + ', ms':>16}" for way in WAYS) + f"{'overhead':>10}{'efficiency':>12}")
     for model in given.models or MODELS:
-        rounds = [{way: seconds_per_step(model, way, given.steps) for way in WAYS} for _ in range(given.rounds)]
+        rounds = [
+            {way: seconds_per_step(model, given.data, way, given.steps) for way in WAYS} for _ in range(given.rounds)
+        ]
         plain, one, two = (statistics.median(seconds[way] for seconds in rounds) for way in WAYS)
         times = "".join(f"{1e3 * seconds:16.2f}" for seconds in (plain, one, two))
         print(f"{model:14}{times}{one / plain - 1:10.1%}{plain / (2 * two):12.1%}", flush=True)
