@@ -49,12 +49,12 @@ class Players:
         self.model, self.config, self.bf16 = model, config, bf16
         self.device = next(model.parameters()).device
         self.phases = list(model.phases)  # read once: it may be a property that makes new ones
-        check_shards(self.phases, list(model.parameters()), config, team)
+        check_shards(list(model.parameters()), config, team)
         self.shards = Shards(model, self.phases, team) if config.shard else None
         if self.shards is not None:
             self.phases = self.shards.phases
         self.all = players_of(self.phases)
-        self.optimizers = {player.name: make_optimizer(player, config) for player in self.all}
+        self.optimizers = {player.name: make_optimizer(player, config, self.shards) for player in self.all}
         self.spans = {player.name: span_of(player, self.phases) for player in self.all}
         self.clips = {player.name: optimizer_config(player, config).clip for player in self.all}
         halflife = config.ema_halflife_images

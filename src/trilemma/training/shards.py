@@ -4,7 +4,8 @@ Rajbhandari et al. (2020), "ZeRO: memory optimizations toward training trillion 
 "PyTorch FSDP". Process r of P has the rows [r c, (r + 1) c) of every parameter, c = ceil(rows / P), and of its
 gradient, its average and what an optimiser holds of it: the shard. `fully_shard` of torch gathers whole weights before
 a loss is computed, and sums gradients into their shards after it. Optimisers and averages work on shards, which are
-plain tensors: all of these but muon change each number by itself.
+plain tensors: they change each number by itself. Only muon needs whole matrices: every process has those it moves
+gathered, one after the other, and takes its rows of the step.
 
 States of a training are of shards, too. What is saved is whole, as that of one process: `gathered` and `divided`
 translate.
@@ -21,7 +22,6 @@ from trilemma.errors import UserError
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, Tensors
 from trilemma.team import Team
-from trilemma.training.optim import optimizer_config
 from trilemma.types import Logs, Model, Phase, Player, players_of
 
 BEST = "best"  # weights that a state has whole
@@ -69,8 +69,8 @@ class Shards:
         moved = {number: self.own.get(name, parameters[name]) for number, name in names.items()}
         players = {p: replace(p, parameters=[moved[id(one)] for one in p.parameters]) for p in players_of(phases)}
         self.phases = [replace(phase, player=players[phase.player]) for phase in phases]
-        numbers = {id(shard): name for name, shard in self.own.items()}
-        self.names = {player.name: [numbers.get(id(p)) for p in player.parameters] for player in players.values()}
+        self._names = {id(shard): name for name, shard in self.own.items()}
+        self.names = {player.name: [self._names.get(id(p)) for p in player.parameters] for player in players.values()}
         self._places = [
             (module, key, name)
             for name, parameter in self.divided.items()
@@ -110,7 +110,7 @@ class Shards:
         finally:
             self._put(self.divided)
             for name, weight in weights.items():
-                self.own[name].data.copy_(self._rows(weight.detach()))
+                self.own[name].data.copy_(self.own_rows(weight.detach()))
 
     def join(self) -> None:
         """From now on the model has whole weights, as a model in one process; nothing is divided any more."""
@@ -132,7 +132,7 @@ class Shards:
 
     def divide(self, state: Checkpoint) -> Checkpoint:
         """The shards of this process, from a state with whole tensors."""
-        return self._translated(state, lambda tensor, shape: self._rows(tensor).clone())
+        return self._translated(state, lambda tensor, shape: self.own_rows(tensor).clone())
 
     def form(self, state: Checkpoint) -> Checkpoint:
         """The form of a state with whole tensors, from one with shards."""
@@ -166,11 +166,25 @@ class Shards:
     def _gathered(self, shard: Tensor, shape: torch.Size) -> Tensor:
         """A whole tensor in the process that writes, to the bit; what the others get is of no use."""
         whole = shard.new_zeros(shape)
-        self._rows(whole).copy_(shard)
+        self.own_rows(whole).copy_(shard)
         self.team.sum(whole.view(-1).view(torch.uint8))  # of all but one process these are zeros
         return whole if self.team.writes else shard
 
-    def _rows(self, whole: Tensor) -> Tensor:
+    def shape_of(self, weight: Tensor) -> torch.Size:
+        """The shape of a whole weight, of which this process has the shard `weight`, or all of it."""
+        name = self._names.get(id(weight))
+        return weight.shape if name is None else self.shapes[name]
+
+    def joined(self, weight: Tensor, rows: Tensor) -> Tensor:
+        """The whole of what the processes have rows of, as of that weight; all processes take part."""
+        if id(weight) not in self._names:
+            return rows
+        whole = rows.new_zeros(self.shape_of(weight))
+        self.own_rows(whole).copy_(rows)
+        self.team.sum(whole)
+        return whole
+
+    def own_rows(self, whole: Tensor) -> Tensor:
         """The rows of a whole tensor that this process has."""
         count = -(-len(whole) // self.team.size)
         return whole[count * self.team.rank : count * (self.team.rank + 1)]
@@ -189,7 +203,7 @@ class Shards:
             _remove_hooks(module)
 
 
-def check_shards(phases: Sequence[Phase], parameters: Sequence[nn.Parameter], config: TrainConfig, team: Team) -> None:
+def check_shards(parameters: Sequence[nn.Parameter], config: TrainConfig, team: Team) -> None:
     """Refuse to divide the weights of a model where that cannot work.
 
     Raises:
@@ -202,12 +216,6 @@ def check_shards(phases: Sequence[Phase], parameters: Sequence[nn.Parameter], co
             "shard=true divides the weights over several processes, and this is one; start them with "
             "torchrun --standalone --nproc-per-node 2 -m trilemma train ..., or leave shard=true out"
         )
-    for player in players_of(phases):
-        if optimizer_config(player, config).optimizer == "muon":
-            raise UserError(
-                "optimizer=muon makes whole matrices orthogonal, of which each process has a part with shard=true; "
-                "give optimizer=nadam or adamw, or leave shard=true out"
-            )
     if len(types := {str(p.dtype).removeprefix("torch.") for p in parameters}) > 1:
         raise UserError(
             f"the weights of this model are of several types ({', '.join(sorted(types))}), which shard=true does not "

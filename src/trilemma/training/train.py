@@ -186,7 +186,7 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
 def _divisible(plan: Plan, team: Team) -> Plan:
     """The plan, whose batches can be divided over processes, and its weights where they are to be."""
     check_divisible(plan.module, plan.training.batch, team)
-    check_shards(plan.module.phases, list(plan.module.parameters()), plan.training, team)
+    check_shards(list(plan.module.parameters()), plan.training, team)
     return plan
 
 
