@@ -63,6 +63,7 @@ fixtures: $(TOOLS)
 
 kill: $(TOOLS)
 	$(BIN)/python benchmarks/kill.py
+	$(BIN)/python benchmarks/kill.py --ranks 2
 
 lint: $(TOOLS)
 	$(BIN)/ruff format --check .
