@@ -12,7 +12,7 @@ LOCKED := --no-deps --require-hashes
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-package torch --excludes requirements/excluded.txt --custom-compile-command 'make lock' -c constraints.txt
 HOURS := kill coverage first_samples travel peers unet calls latent few upscaling captions inpainting gans planted imagine \
-  recommend studio  # benchmarks that take long or need more, to be run by themselves
+  recommend studio scaling  # benchmarks that take long or need more, to be run by themselves
 
 .PHONY: help install tools lock demo test slow fixtures kill lint bench words clean
 
@@ -63,6 +63,7 @@ fixtures: $(TOOLS)
 
 kill: $(TOOLS)
 	$(BIN)/python benchmarks/kill.py
+	$(BIN)/python benchmarks/kill.py --ranks 2
 
 lint: $(TOOLS)
 	$(BIN)/ruff format --check .

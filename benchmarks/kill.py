@@ -1,6 +1,7 @@
 """Is anything lost when a training is killed?
 
     python benchmarks/kill.py [--families a,b] [--models a,b] [--kills N] [--calls N]
+    python benchmarks/kill.py --ranks 2 [--families a,b] [--models a,b] [--kills N]
 
 For every model, on a CPU and in a temporary folder: one unbroken training, then trainings of the same command line
 that are ended by SIGKILL (the whole process group) and started again, always by the same command, until they finish.
@@ -11,6 +12,9 @@ that are ended by SIGKILL (the whole process group) and started again, always by
   saves: open for writing, write (after half of the bytes), fsync, rename, replace, unlink, rmdir, mkdir, chmod, and
   safetensors' own writing (before it, and with half of the file written). The next start is ended at one of its first
   calls, too.
+
+With --ranks, each training is one of several processes (gloo, without torchrun), of which one or all are killed at a
+random time; those that are left must end by themselves. The unbroken training is one of as many processes.
 
 After each kill: no checkpoint that was there is gone, and none is there that is not whole. After each finish: final
 weights, averaged weights, optimisers, log, summary and sample pictures equal those of the unbroken training, the
@@ -30,6 +34,7 @@ import platform
 import random
 import shutil
 import signal
+import socket
 import statistics
 import sys
 import tempfile
@@ -38,7 +43,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +55,8 @@ CHUNK = 25  # kills in a piece of work
 FRESH_EVERY = 5
 FIRST_CALLS = 30  # of a start, among which one is chosen
 PATIENCE_S = 300.0  # after which a start counts as hanging
+RANKS_FAMILIES, RANKS_KILLS = "autoencoder,gan,diffusion", 20  # of trainings in several processes, by default
+RANKS_TIMEOUT_S = 30  # after which a process that waits for another gives up
 
 SMALL = {  # by model, or else by family
     "gan": ["width=8", "latent=16"],
@@ -214,6 +221,13 @@ class Attempt:
     calls: int  # that changed a file, if it came to its end
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
 class Bench:
     """A folder with one run, the command that trains it, and the trace of its starts."""
 
@@ -250,18 +264,23 @@ class Bench:
             status = os.waitpid(pid, 0)[1]
         return self._attempt(status, offset, begin, begun)
 
-    def _become(self, kill_at: int | None, fresh: bool) -> None:
+    def _become(self, kill_at: int | None, fresh: bool, rank: int = 0) -> None:
         """The child: it never returns."""
         try:
             os.setsid()
+            trace = self.trace_of(rank)
             output = os.open(self.folder / "output", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             os.dup2(output, 1)
             os.dup2(output, 2)
             if fresh:
-                os.execv(sys.executable, [sys.executable, __file__, "--child", str(self.trace), *self.words])
-            os._exit(train_here(self.words, self.trace, kill_at))
+                os.execv(sys.executable, [sys.executable, __file__, "--child", str(trace), *self.words])
+            os._exit(train_here(self.words, trace, kill_at))
         finally:
             os._exit(99)
+
+    def trace_of(self, rank: int) -> Path:
+        """The trace of one of several processes."""
+        return self.trace if rank == 0 else self.trace.with_name(f"trace-{rank}")
 
     def _trace_bytes(self) -> int:
         return self.trace.stat().st_size if self.trace.exists() else 0
@@ -282,6 +301,77 @@ class Bench:
     def output(self) -> str:
         """The last words of the command."""
         return (self.folder / "output").read_text()[-600:]
+
+
+class RanksBench(Bench):
+    """A run that several processes train together, of which one or all are killed.
+
+    Args:
+        choose: which of them; a process alone and all together take turns.
+    """
+
+    def __init__(self, *words: Any, ranks: int, choose: random.Random) -> None:
+        super().__init__(*words)
+        self.ranks, self.choose = ranks, choose
+        self.alone = True  # whether the next kill is of one process
+        self.broken: list[str] = []
+
+    def start(self, *, after_s: float | None = None, kill_at: int | None = None, fresh: bool = False) -> Attempt:
+        """Start the processes; kill one or all of them some seconds after the begin of the first. `kill_at` is not
+        used: calls that change files are those of one process."""
+        offset, begin, port = self._trace_bytes(), time.time(), free_port()
+        running = {rank: self._fork(rank, port, fresh) for rank in range(self.ranks)}
+        statuses: dict[int, int] = {}
+        _gather(running, statuses, lambda: self._trace_bytes() > offset, PATIENCE_S)
+        begun = time.time()
+        _gather(running, statuses, lambda: bool(statuses), PATIENCE_S if after_s is None else after_s)
+        killed = not statuses and after_s is not None
+        if killed:
+            victims = [self.choose.randrange(self.ranks)] if self.alone else list(running)
+            self.alone = not self.alone
+            for rank in victims:
+                os.killpg(running[rank], signal.SIGKILL)
+        _gather(running, statuses, lambda: False, 4 * RANKS_TIMEOUT_S)
+        if running:
+            self.broken.append(f"{self.words[1]}: processes {list(running)} do not end")
+            for pid in running.values():
+                os.killpg(pid, signal.SIGKILL)
+            _gather(running, statuses, lambda: False, PATIENCE_S)
+        return self._joined(self._attempt(statuses[0], offset, begin, begun), statuses, killed)
+
+    def _fork(self, rank: int, port: int, fresh: bool) -> int:
+        pid = os.fork()
+        if pid == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.ranks)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            os.environ["TRILEMMA_TIMEOUT_S"] = str(RANKS_TIMEOUT_S)
+            self._become(None, fresh, rank)
+        return pid
+
+    def _joined(self, first: Attempt, statuses: dict[int, int], killed: bool) -> Attempt:
+        """What all processes did: the images of a step are those of each of them."""
+        codes = [abs(os.waitstatus_to_exitcode(status)) for status in statuses.values()]
+        parts = [dict(first.batches)]
+        for rank in range(1, self.ranks):
+            lines = [line.split() for line in self.trace_of(rank).read_text().splitlines()]
+            parts.append({int(words[1]): int(words[2]) for words in lines if len(words) == 3})
+        batches = [(at, zlib.crc32(str([part.get(at) for part in parts]).encode())) for at, _ in first.batches]
+        if killed:  # the last of the first process may have been begun by it alone
+            batches = [entry for entry in batches if all(entry[0] in part for part in parts)]
+        return replace(first, killed=killed, code=0 if killed else max(codes), batches=batches)
+
+
+def _gather(running: dict[int, int], statuses: dict[int, int], until: Callable[[], bool], seconds: float) -> None:
+    """Move the processes that end from those that run to those whose exit status is known, until all have ended, the
+    time is over or `until` holds."""
+    end = time.monotonic() + seconds
+    while running and time.monotonic() < end and not until():
+        for rank, pid in list(running.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                statuses[rank] = status
+                del running[rank]
+        time.sleep(0.002)
 
 
 def _wait(pid: int, until: Callable[[], bool], seconds: float) -> int | None:
@@ -395,10 +485,11 @@ class Unbroken:
         self.batch = attempt.batches[1][0] - attempt.batches[0][0]
 
 
-def random_kills(model: str, family: str, kills: int, seed: int, folder: Path) -> Tally:
+def random_kills(model: str, family: str, kills: int, seed: int, ranks: int, folder: Path) -> Tally:
     """Trainings killed at random times, until `kills` of them hit; each training is brought to its end."""
     tally, choose = Tally(family), random.Random(f"{seed}/{model}")
-    bench = Bench(model, family, LONG, folder)
+    words = (model, family, LONG, folder)
+    bench = Bench(*words) if ranks == 1 else RanksBench(*words, ranks=ranks, choose=choose)
     unbroken = Unbroken(bench)
     starts = 0
     while tally.kills < kills:
@@ -407,6 +498,7 @@ def random_kills(model: str, family: str, kills: int, seed: int, folder: Path) -
             after_s = choose.uniform(0, unbroken.seconds) if tally.kills < kills else None
             starts += 1
             tally.kills += life.start(after_s=after_s, fresh=starts % FRESH_EVERY == 0)
+    tally.broken += bench.broken if isinstance(bench, RanksBench) else []
     return tally
 
 
@@ -444,7 +536,9 @@ def do(piece: tuple[Any, ...]) -> Tally:
         return todo()
 
 
-def plan(families: list[str], only: list[str], kills: int, calls: int, seed: int) -> list[tuple[Any, ...]]:
+def plan(
+    families: list[str], only: list[str], kills: int, calls: int, seed: int, ranks: int = 1
+) -> list[tuple[Any, ...]]:
     """Pieces of work: every model of a family has its share of the random kills, its usual model the others; `only`
     the models named, where any are. Models with parts, whose trainings are several, are killed by
     tests/training/test_parts.py."""
@@ -462,9 +556,9 @@ def plan(families: list[str], only: list[str], kills: int, calls: int, seed: int
         for model in models[:kills]:
             share = math.ceil(kills / len(models))
             counts = [min(CHUNK, share - done) for done in range(0, share, CHUNK)]
-            pieces += [("random", model, family, count, seed + k) for k, count in enumerate(counts)]
+            pieces += [("random", model, family, count, seed + k, ranks) for k, count in enumerate(counts)]
         usual = next((model for model in models if model in ONE_PER_FAMILY), None)
-        if calls and usual:
+        if calls and usual and ranks == 1:
             pieces += [("calls", usual, family, part, LANES, calls, seed) for part in range(LANES)]
     return pieces
 
@@ -519,24 +613,30 @@ def main(argv: list[str]) -> int:
     from trilemma.registry import FAMILIES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--families", default=",".join(FAMILIES), help="comma between")
+    parser.add_argument("--families", help=f"comma between (default: all; with --ranks {RANKS_FAMILIES})")
     parser.add_argument("--models", default="", help="of these families, comma between (default: all)")
-    parser.add_argument("--kills", type=int, default=KILLS, help="random kills of each family")
+    parser.add_argument("--ranks", type=int, default=1, help="processes that train together")
+    help_ = f"random kills of each family (default: {KILLS}; with --ranks {RANKS_KILLS})"
+    parser.add_argument("--kills", type=int, help=help_)
     parser.add_argument("--calls", type=int, default=CALLS, help="most kills at a file call of each family")
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     asked = parser.parse_args(argv)
-    families, only = asked.families.split(","), asked.models.split(",") if asked.models else []
+    several = asked.ranks > 1
+    kills = asked.kills or (RANKS_KILLS if several else KILLS)
+    named = asked.families or (RANKS_FAMILIES if several else ",".join(FAMILIES))
+    families, only = named.split(","), asked.models.split(",") if asked.models else []
     begin, tallies = time.monotonic(), {family: Tally(family) for family in families}
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(LANES, context, initializer=warm_up) as lanes:
-        for tally in lanes.map(do, plan(families, only, asked.kills, asked.calls, asked.seed)):
+    n_lanes = max(1, LANES // asked.ranks)
+    with ProcessPoolExecutor(n_lanes, context, initializer=warm_up) as lanes:
+        for tally in lanes.map(do, plan(families, only, kills, asked.calls, asked.seed, asked.ranks)):
             tallies[tally.family] += tally
             done = f"{tally.kills} random kills, {tally.calls} at a file call, {tally.finished} trainings finished"
             print(f"{tally.family}: {done}, {tally.equal} of them equal", file=sys.stderr, flush=True)
     print(as_text([row(tally) for tally in tallies.values()], markdown=asked.markdown))
     minutes = (time.monotonic() - begin) / 60
-    print(f"\n{minutes:.1f} minutes, {LANES} trainings at a time, {platform.machine()}, {platform.system()}")
+    print(f"\n{minutes:.1f} minutes, {n_lanes} trainings at a time, {platform.machine()}, {platform.system()}")
     broken = [text for tally in tallies.values() for text in broken_promises(tally)]
     for text in broken:
         print(f"BROKEN PROMISE: {text}", file=sys.stderr)

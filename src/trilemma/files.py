@@ -195,9 +195,12 @@ def remove(path: str | Path) -> None:
         os.unlink(path)
 
 
-def lock(file: IO[Any], *, wait: bool = False) -> None:
+def lock(file: IO[Any], *, wait: bool = False, shared: bool = False) -> None:
     """Lock a file for this process until it is closed, or the process ends.
 
+    Args:
+        wait: until no other process has it locked; shared: keep out those alone that lock it for themselves, where the
+            system knows the difference.
     Raises:
         OSError: another process has it locked, or the disk knows no locks.
     """
@@ -208,7 +211,19 @@ def lock(file: IO[Any], *, wait: bool = False) -> None:
     else:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file, by a look that takes no lock from another that looks."""
+    try:
+        with path.open("r+b") as file:
+            lock(file, shared=True)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def refuse_links(*paths: Path) -> None:

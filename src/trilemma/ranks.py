@@ -85,13 +85,22 @@ def _is_connected() -> bool:
 
 
 def _connect() -> None:
-    """Join the process group that the environment names, until this process ends."""
+    """Join the process group that the environment names, until this process ends.
+
+    torchrun keeps one store for all groups that it starts one after the other: each needs names of its own there, or it
+    finds the addresses of processes that have ended.
+    """
+    from torch.distributed.rendezvous import rendezvous
+
     backend, timeout = "gloo", timedelta(seconds=float(os.environ.get("TRILEMMA_TIMEOUT_S", TIMEOUT_S)))
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
-        dist.init_process_group(backend, timeout=timeout)
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        group = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-of-{size}"
+        store = dist.PrefixStore(group, store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes of this training cannot be connected: {error}") from None
     atexit.register(dist.destroy_process_group)

@@ -23,6 +23,14 @@ def test_a_few_kills_lose_nothing() -> None:
     assert cells == {"manual repairs": "0", "runs lost": "0"}
 
 
+@pytest.mark.slow
+def test_a_few_kills_of_one_of_two_processes_and_of_both_lose_nothing() -> None:
+    done = harness("--ranks", "2", "--families", "vae", "--models", "vae", "--kills", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    cells = {line[:14].strip(): line.split()[-1] for line in done.stdout.splitlines() if line}
+    assert cells["random kills"] == "2" and cells["manual repairs"] == cells["runs lost"] == "0"
+
+
 LOSSY = """
 import sys, tempfile
 from pathlib import Path

@@ -1,6 +1,5 @@
 """A training in several processes is the training in one: the same images, numbers, weights and log."""
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 import torch
+from distance import assert_near
 from presets import small
 from threads import Threads, in_threads
-from torch import Tensor
+from torch import Tensor, nn
 
 import trilemma
 from trilemma import rng
@@ -22,9 +22,10 @@ from trilemma.progress import Display
 from trilemma.registry import create
 from trilemma.run.config import TrainConfig
 from trilemma.team import ALONE, Team, in_turn, part_of, together
+from trilemma.training.exchange import Exchange
 from trilemma.training.loop import Trainer
 from trilemma.training.players import check_divisible
-from trilemma.types import Batch
+from trilemma.types import Batch, Player
 
 BATCH = 7  # which neither two nor three processes divide evenly
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -87,20 +88,6 @@ def advance(
     for other, _ in results[1:]:
         assert all(torch.equal(value, other[key]) for key, value in results[0][0].items())
     return results[0]
-
-
-def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], relative: float) -> None:
-    """Of weights, averages, and each kind of numbers of an optimiser, as vectors. Single tensors may be farther apart:
-    the gradient of a bias before a normalisation is 0 but for rounding, which Adam makes large."""
-    assert one.keys() == other.keys()
-    distances, norms = defaultdict[str, float](float), defaultdict[str, float](float)
-    for key, value in one.items():
-        file, name = key.split("/", 1)
-        kind = f"{file}/{name.split('/')[-1]}" if file.startswith("optimizer") else file
-        distances[kind] += float((value.double() - other[key].double()).square().sum())
-        norms[kind] += float(value.double().square().sum())
-    for kind, norm in norms.items():
-        assert distances[kind] ** 0.5 <= relative * norm**0.5, kind
 
 
 def parts_of(seen: dict[int, list[tuple[int, list[int]]]], size: int) -> list[list[int]]:
@@ -199,6 +186,25 @@ def test_gradients_and_little_else_are_exchanged(name: str, data: Data, tmp_path
     assert len(counts["sum"]) == len(gradients)
     assert all(own <= sent <= 1.05 * own for own, sent in zip(gradients, counts["sum"], strict=True))
     assert [size // 8 <= 64 for size in counts["agree"]] == [True]
+
+
+def test_gradients_that_only_some_processes_have_are_summed_in_their_places() -> None:
+    """Process r has the gradients r + 1 of the first parameter, 10 of the one with its own number, none of the last."""
+
+    def run(team: Threads) -> tuple[list[Tensor | None], Tensor]:
+        parameters = [nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (4,), (4,), (5,))]
+        parameters[0].grad = torch.full((2, 3), team.rank + 1.0)
+        parameters[1 + team.rank].grad = torch.full((4,), 10.0)
+        exchange = Exchange(team, [player := Player("a", parameters)])
+        ((loss, parts),) = exchange.sum(player, [(torch.tensor(0.5), {"mse": torch.tensor([3.0, 1.0])})])
+        return [parameter.grad for parameter in parameters], torch.cat([loss.view(1), parts["mse"]])
+
+    for (*gradients, absent), values in in_threads(2, run):
+        expected = [torch.full((2, 3), 3.0), torch.full((4,), 10.0), torch.full((4,), 10.0)]
+        assert absent is None
+        for gradient, value in zip(gradients, expected, strict=True):
+            assert gradient is not None and torch.equal(gradient, value)
+        assert values.tolist() == [1.0, 6.0, 2.0]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 import multiprocessing
 import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trilemma.errors import UserError
-from trilemma.run.folder import differences, open_run_folder
+from trilemma.run.folder import LOCK_S, differences, open_run_folder
 
 
 def config(**training: Any) -> dict[str, Any]:
@@ -116,6 +120,40 @@ def test_a_second_writer_is_refused_by_name_or_gets_its_own_folder() -> None:
     held.close()
     other.close()
     open_run_folder("a", config(), "runs/a").close()
+
+
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a+")
+fcntl.flock(file, fcntl.LOCK_SH if sys.argv[2] == "shared" else fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(float(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+@pytest.mark.parametrize("kind", ["shared", "exclusive"])
+def test_a_lock_that_becomes_free_in_a_moment_is_waited_for(kind: str, tmp_path: Path) -> None:
+    """One that looks has it shared; of one that was killed, the process that the lock names has ended."""
+    open_run_folder("a", config(), tmp_path / "a").close()
+    path = tmp_path / "a" / "lock"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    path.write_text(f"process {dead.pid if kind == 'exclusive' else os.getpid()} on {socket.gethostname()}")
+    words = [sys.executable, "-c", HOLD, str(path), kind]
+    with subprocess.Popen([*words, "0.5"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"\n"
+        open_run_folder("a", config(), tmp_path / "a").close()
+    path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    with subprocess.Popen([*words, "60"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"\n"
+        began = time.monotonic()
+        with pytest.raises(UserError, match="is being trained by process"):
+            open_run_folder("a", config(), tmp_path / "a")
+        waited = time.monotonic() - began
+        holder.kill()
+    assert waited < LOCK_S if kind == "exclusive" else waited >= LOCK_S  # that one trains; the other might let it go
 
 
 def start(all_there: Any, paths: Any, counted: Any) -> None:

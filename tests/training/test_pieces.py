@@ -87,7 +87,7 @@ def loss_and_gradient(name: str, settings: dict[str, Any], number: int, pieces: 
     seeded = replace(phase, loss=lambda part, generator: phase.loss(part, generator.manual_seed(7)))
     players = Players.__new__(Players)
     players.device, players.pieces, players.bf16, players.noise = torch.device("cpu"), pieces, False, torch.Generator()
-    players.exchange, players.first = Exchange(ALONE, []), 0
+    players.exchange, players.first, players.shards = Exchange(ALONE, []), 0, None
     copies = PIECES // pieces
     alike = {"evenly_spread": lambda n, rng: evenly_spread(n // copies, rng).repeat(copies)}
     spread, spread_of_few = (patch.multiple(module, **alike) for module in (model, few))

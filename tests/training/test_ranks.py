@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import start_all, torchrun
 from safetensors.torch import load_file
 
 import trilemma
@@ -33,36 +33,6 @@ print(json.dumps([team.rank, team.size, team.writes, list(agreed), total.tolist(
 """
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def start(rank: int, size: int, port: int, *words: str) -> subprocess.Popen:
-    """A process as torchrun starts it."""
-    env = os.environ | {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-    env |= {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TRILEMMA_TIMEOUT_S": "60",
-    }
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, *words], env=env, text=True, **pipes)  # type: ignore[call-overload]
-
-
-def start_all(size: int, *words: str) -> list[subprocess.Popen]:
-    port = free_port()
-    return [start(rank, size, port, *words) for rank in range(size)]
-
-
-def torchrun(*words: str) -> subprocess.CompletedProcess:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trilemma"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *launcher, *words], env=env, capture_output=True, text=True, check=False)
-
-
 def test_ranks_agree_sum_and_tell() -> None:
     processes = start_all(2, "-c", TALK)
     outputs = [process.communicate(timeout=60) for process in processes]
@@ -73,6 +43,32 @@ def test_ranks_agree_sum_and_tell() -> None:
         assert math.isnan(agreed[2]) and [*agreed[:2], *agreed[3:]] == [1.0, 0.0, 2.0, -math.inf, math.inf]
         assert total == [3.0, 0.2]
         assert texts == ["runs/größe", ""]
+
+
+SUM = """
+import json, torch
+from torch import nn
+from trilemma.ranks import connected_ranks, current_team
+from trilemma.training.exchange import Exchange
+from trilemma.types import Player
+
+with connected_ranks():
+    team = current_team()
+    parameters = [nn.Parameter(torch.zeros(n)) for n in (3, 2, 4)]
+    parameters[team.rank].grad = torch.full_like(parameters[team.rank], team.rank + 1.0)
+    exchange = Exchange(team, [player := Player("a", parameters)])
+    exchange.sum(player, [(torch.tensor(1.0), {})])
+print(json.dumps([None if p.grad is None else p.grad.tolist() for p in parameters]))
+"""
+
+
+@pytest.mark.slow
+def test_a_gradient_of_one_rank_is_that_of_all() -> None:
+    """Rank r has that of parameter r alone: packed by what is there, the two would be added up as one."""
+    processes = start_all(2, "-c", SUM)
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert [json.loads(out) for out, _ in outputs] == [[[1.0] * 3, [2.0] * 2, None]] * 2
 
 
 @pytest.mark.slow
@@ -125,6 +121,41 @@ def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(tmp_path: Pa
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert f"resuming at {saved:,} images" in outputs[0][1]
     assert Run(tmp_path / "run").summary["images"] == 64_000
+
+
+def children_of(process: subprocess.Popen) -> list[int]:
+    """The processes that one has started, oldest first."""
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_restarts_the_processes_and_the_training_resumes(rank: int, tmp_path: Path) -> None:
+    """With --max-restarts 2, after one was killed: to the bit the weights of two processes that nobody disturbs."""
+    words = ["train", "vae", "digits", "steps=1000", "batch=16", "save_every=1600", "sample_every=1000000"]
+    words += ["device=cpu"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher += ["--max-restarts", "2", "-m", "trilemma"]
+    broken = subprocess.Popen(
+        [*launcher, *words, f"out={tmp_path / 'broken'}"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TRILEMMA_TIMEOUT_S": "60"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(list((tmp_path / "broken" / "checkpoints").glob("[0-9]*"))) < 2:
+        assert broken.poll() is None
+        time.sleep(0.05)
+    os.kill(children_of(broken)[rank], signal.SIGKILL)
+    text = broken.communicate(timeout=300)[1]
+    assert broken.returncode == 0 and text.count("resuming at") == 1, text
+    unbroken = start_all(2, "-m", "trilemma", *words, f"out={tmp_path / 'unbroken'}")
+    outputs = [process.communicate(timeout=300) for process in unbroken]
+    assert [process.returncode for process in unbroken] == [0, 0], outputs
+    one, other = (load_file(tmp_path / run / "weights.safetensors") for run in ("broken", "unbroken"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert Run(tmp_path / "broken").summary["images"] == 16_000
 
 
 PRESETS = """

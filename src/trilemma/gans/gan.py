@@ -271,7 +271,7 @@ class GAN(CodesModel):
     def _after_step(self) -> Callable[[], None] | None:
         """What follows each of the critic's steps."""
         bound = self.config.weight_clip
-        return None if bound is None else partial(_clip, list(self.critic.parameters()), bound)
+        return None if bound is None else partial(_clip, self.critic, bound)
 
 
 class _Judged(NamedTuple):
@@ -282,9 +282,9 @@ class _Judged(NamedTuple):
 
 
 @torch.no_grad()
-def _clip(parameters: list[nn.Parameter], bound: float) -> None:
+def _clip(critic: nn.Module, bound: float) -> None:
     """Cut each weight to [-bound, bound]."""
-    for parameter in parameters:
+    for parameter in critic.parameters():
         parameter.clamp_(-bound, bound)
 
 

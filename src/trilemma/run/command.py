@@ -68,6 +68,7 @@ ELSEWHERE = {
     "save_every",
     "sample_every",
     "keep_weights",
+    "shard",
 }  # typed first, or never
 TYPED = [name for name in TrainConfig.model_fields if name not in ELSEWHERE]
 DATA_DEFAULTS = {"split_seed": 0, "split_rule": "enough", "frames": "first"}  # of `load_data`, which are not typed

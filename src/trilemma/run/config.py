@@ -55,6 +55,7 @@ class TrainConfig(Config):
     )
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="numbers to compute with")
     channels_last: bool = Field(False, description="memory layout; gains for convolution + batch norm networks")
+    shard: bool = Field(False, description="divide the weights over the processes of torchrun (FSDP)")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     save_every: PositiveInt | None = Field(
         None, description="save a checkpoint every N images (default: about once a minute)"

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count, takewhile
@@ -16,6 +17,7 @@ from trilemma.files import (
     NO_LINK,
     disk_errors,
     is_leftover,
+    is_locked,
     json_text,
     lock,
     read_json,
@@ -44,8 +46,9 @@ WRITTEN += (
 )  # by a training: in a run folder, these names are ours
 HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
 LONGEST_LOCK = 1000  # bytes
+LOCK_S = 2.0  # seconds in which a lock that is held may become free
 FINGERPRINT = ("", "fingerprint")
-LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "keep_weights", "device"}
+LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "keep_weights", "device", "shard"}
 LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
 
 
@@ -216,14 +219,17 @@ def _claim(path: Path, config: dict[str, Any]) -> RunFolder:
 def hold(path: Path) -> IO[str]:
     """An exclusive lock that the system drops when the process ends, however it ends.
 
+    It is asked for again, LOCK_S long, where it may become free: a process that was killed may take a moment to end,
+    and one that only looks whether a training runs (the studio) has a shared lock for as long as that takes.
+
     Raises:
-        Busy: another process has it.
+        Busy: another process has it, and keeps it.
         UserError: there is something else of that name.
     """
     refuse_foreign(path, _is_lock)
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINK, 0o666), "a+", encoding="utf-8")
     try:
-        lock(file)
+        _lock_soon(file, path)
     except OSError:
         file.seek(0)
         holder = file.read().strip() or "another process"
@@ -235,6 +241,35 @@ def hold(path: Path) -> IO[str]:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+def _lock_soon(file: IO[str], path: Path) -> None:
+    """Lock a file, now or within LOCK_S if it may become free; raises OSError as `lock`."""
+    end = time.monotonic() + LOCK_S
+    while True:
+        try:
+            return lock(file)
+        except OSError:
+            if time.monotonic() >= end or not _may_become_free(file, path):
+                raise
+        time.sleep(LOCK_S / 40)
+
+
+def _may_become_free(file: IO[str], path: Path) -> bool:
+    """Whether nobody trains with a lock: it is only looked at, or the process that wrote into it has ended."""
+    if not is_locked(path):
+        return True
+    file.seek(0)
+    holder = re.fullmatch(r"process ([0-9]+) on (.*)", file.read())
+    if holder is None or holder[2] != socket.gethostname() or os.name == "nt":  # where `kill` is no question
+        return False
+    try:
+        os.kill(int(holder[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 NO_PART = ("check",)  # settings of a model that change nothing of what is trained

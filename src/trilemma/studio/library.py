@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError
-from trilemma.files import lock, read_json
+from trilemma.files import is_locked, read_json
 from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.log import read_log
 from trilemma.studio.place import Missing
@@ -60,7 +60,7 @@ class StudioRun:
     @property
     def is_training(self) -> bool:
         """Whether a process trains it now: the lock of its folder says so."""
-        return not self.has_weights and _is_locked(self.path / "lock")
+        return not self.has_weights and is_locked(self.path / "lock")
 
     @property
     def score(self) -> tuple[str, float] | None:
@@ -227,15 +227,3 @@ def _json(path: Path) -> dict[str, Any]:
 def _json_at(path: Path, modified: int, size: int) -> dict[str, Any]:
     value = read_json(path)
     return value if isinstance(value, dict) else {}
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a run folder."""
-    try:
-        with path.open("r+b") as file:
-            lock(file)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False

@@ -101,7 +101,7 @@ def overfit_ratio(in_use: ModelInUse) -> float | None:
     if not isinstance(in_use.model, HasCritic) or min(map(len, splits)) < FEWEST:
         return None
     count = max(1, min(JUDGED, *map(len, splits)) // in_use.config.batch)
-    with in_use.buffers_kept():
+    with in_use.buffers_kept(), in_use.whole():
         (train, generated), (held_out, more) = (_logits(in_use, split, count) for split in splits)
     generated = torch.cat([generated, more])
     if auroc(normal=generated, abnormal=train) < TELLS:

@@ -23,10 +23,12 @@ def keep_weights(in_use: ModelInUse, path: Path, name: str, warn: Callable[[str]
 
     A file that cannot be written costs a warning, never the training.
     """
-    if not in_use.team.writes:
+    if not in_use.team.writes and in_use.shards is None:
         return
     with in_use.untouched():
         in_use.finish(FINISH_IMAGES)
+        if not in_use.team.writes:
+            return
         try:
             (path / EARLIER).mkdir(exist_ok=True)
             write_tensors(path / EARLIER / f"{name}.safetensors", dict(in_use.model.state_dict()))

@@ -5,8 +5,9 @@ change it. Early on the half-life is at most 5% of the images seen (Karras et al
 training dynamics of diffusion models", section 3), so the first, random weights are soon forgotten.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,21 @@ RAMP = 0.05
 
 class EMA:
     """Averaged copy of a module's parameters; its buffers (batch-norm statistics), parameters that are not trained, and
-    those of `without`, are taken as they are."""
+    those of `without`, are taken as they are.
 
-    def __init__(self, model: nn.Module, halflife_images: int, without: Iterable[nn.Parameter] = ()) -> None:
+    Args:
+        shards: what this process has of parameters that are divided over several, by their names.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        halflife_images: int,
+        without: Iterable[nn.Parameter] = (),
+        shards: Mapping[str, nn.Parameter] = MappingProxyType({}),
+    ) -> None:
         self.halflife_images, left_out = halflife_images, set(map(id, without))
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        trained = {name: shards.get(name, p) for name, p in model.named_parameters() if p.requires_grad}
         self.parameters = {name: p for name, p in trained.items() if id(p) not in left_out}
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
 

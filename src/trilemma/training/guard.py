@@ -52,7 +52,9 @@ class Guard:
     ) -> None:
         self.calendar, self.players, self.log, self.history = calendar, players, log, history
         self.incidents, self.team, self.warn = incidents, team, warn
-        self.monitor = StepMonitor(players.model, detector if count_players(players.phases) == 1 else None)
+        shards = {} if players.shards is None else players.shards.own
+        one = detector if count_players(players.phases) == 1 else None
+        self.monitor = StepMonitor(players.model, one, shards=shards)
         self.in_doubt = False  # whether a loss stands out, in any process
         self.never_finite = not_finite(history.good)  # such as a buffer that marks with an infinity
 
@@ -95,6 +97,11 @@ class Guard:
                 raise
             if self.team.size > 1 and (whole := needing_whole_batch(self.players.model)):
                 raise _too_large(self.players.config.batch, error, whole[0]) from None  # the others wait in its loss
+            if self.players.shards is not None:
+                raise UserError(
+                    f"out of memory ({error}); with shard=true the other processes wait in the same loss, so choose a "
+                    "smaller batch= or size= yourself"
+                ) from None
             fault = NoMemory(self.calendar.step, str(error))
         if fault is not None:
             self.players.exchange.abandon()

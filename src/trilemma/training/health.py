@@ -6,9 +6,10 @@ are read at once; on a GPU they are copied aside and read one step of a player l
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ class StepMonitor:
     Args:
         detector: of losses that jump; None for players against each other, whose losses jump in health, too.
         copy: begins to copy values from a GPU, and gives what waits for them.
+        shards: what this process has of parameters that are divided over several, by their names.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class StepMonitor:
         model: nn.Module,
         detector: LossSpikeDetector | None = None,
         copy: Callable[[Tensor], Callable[[], Any]] = copy_to_cpu,
+        shards: Mapping[str, nn.Parameter] = MappingProxyType({}),
     ) -> None:
-        self.model, self.detector, self.copy = model, detector, copy
+        self.model, self.detector, self.copy, self.shards = model, detector, copy, shards
         self.pending: list[tuple[Callable[[], Any], Check]] = []  # values on their way from a GPU, and their checks
 
     @property
@@ -104,7 +107,7 @@ class StepMonitor:
 
     def _check_values(self, player_step: PlayerStep, numbers: list[float]) -> list[LossJump]:
         if not all(map(math.isfinite, numbers)):
-            where, images = first_not_finite(self.model, player_step), image_numbers(player_step.batch)
+            where, images = first_not_finite(self.model, player_step, self.shards), image_numbers(player_step.batch)
             raise NotFinite(player_step.step, f"{where}; images of the batch: {images}")
         if self.detector is None:
             return []
@@ -118,16 +121,19 @@ def _check_average(step: int, finite: bool) -> list[LossJump]:
     return []
 
 
-def first_not_finite(model: nn.Module, player_step: PlayerStep) -> str:
+def first_not_finite(
+    model: nn.Module, player_step: PlayerStep, shards: Mapping[str, nn.Parameter] = MappingProxyType({})
+) -> str:
     """The first tensor that is not finite, in the order in which one would spoil the next: gradients go backwards."""
     phases = player_step.phases
+    parameters = [(name, shards.get(name, p)) for name, p in model.named_parameters()]
     tensors: list[tuple[str, Tensor | None]] = [("the batch's images", player_step.batch.image)]
-    tensors += [(f"the weight {name}", p) for name, p in model.named_parameters()]
+    tensors += [(f"the weight {name}", p) for name, p in parameters]
     tensors += [(f"the buffer {name}", b) for name, b in model.named_buffers()]
     for phase, parts, loss in zip(phases, player_step.parts, player_step.values, strict=False):
         tensors += [(f"the loss part {phase.name}/{name}", part) for name, part in parts.items()]
         tensors += [("the loss" if len(phases) == 1 else f"the loss of {phase.name}", loss)]
-    tensors += [(f"the gradient of {name}", p.grad) for name, p in reversed(list(model.named_parameters()))]
+    tensors += [(f"the gradient of {name}", p.grad) for name, p in reversed(parameters)]
     for name, tensor in tensors:
         if tensor is not None and not torch.isfinite(tensor).all():
             return f"{name} is not finite"

@@ -51,7 +51,7 @@ class History:
             with suppress(Broken, PermissionError):
                 state = read_checkpoint(path, self.parts.form())
                 if state.values["step"] <= step:
-                    return state
+                    return self.parts.from_saved(state)
         return newest or held[-1]
 
     def restore(self, state: Checkpoint, learned: Mapping[str, Any]) -> None:

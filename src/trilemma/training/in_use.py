@@ -2,27 +2,39 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
 from trilemma.data import Data
 from trilemma.data.loader import FINISH_IMAGES, VALID_BATCH, training_images
-from trilemma.memory import copies
+from trilemma.memory import copies, in_main_memory
 from trilemma.run.config import TrainConfig
 from trilemma.team import ALONE, Team, smallest
 from trilemma.training.ema import EMA
+from trilemma.training.shards import Shards
 from trilemma.types import Batch, Finishes, Model
 
 
 class ModelInUse:
-    """A model in training, and the images that its evaluations see."""
+    """A model in training, and the images that its evaluations see.
+
+    Args:
+        shards: of its weights, where they are divided over the processes, which then do all of this together.
+    """
 
     def __init__(
-        self, model: Model, data: Data, config: TrainConfig, ema: EMA | None = None, team: Team = ALONE
+        self,
+        model: Model,
+        data: Data,
+        config: TrainConfig,
+        ema: EMA | None = None,
+        team: Team = ALONE,
+        shards: Shards | None = None,
     ) -> None:
         self.model, self.data, self.config, self.ema, self.team = model, data, config, ema, team
+        self.shards = shards
         self.device = next(model.parameters()).device
 
     @contextmanager
@@ -31,10 +43,19 @@ class ModelInUse:
         training = self.model.training
         self.model.eval()
         try:
-            with self.ema.applied() if self.ema is not None else nullcontext():
+            with self.ema.applied() if self.ema is not None else nullcontext(), self.whole():
                 yield
         finally:
             self.model.train(training)
+
+    def whole(self) -> AbstractContextManager[object]:
+        """Inside, the model has whole weights."""
+        return nullcontext() if self.shards is None else self.shards.whole()
+
+    def weights_kept(self) -> dict[str, Tensor]:
+        """A copy of the weights and buffers that the model has; in main memory where a device need not have room."""
+        state = self.model.state_dict()
+        return copies(state) if self.shards is None else in_main_memory(state)
 
     @contextmanager
     def buffers_kept(self) -> Iterator[None]:
@@ -77,9 +98,11 @@ class ModelInUse:
 
     def take_final_weights(self, best: Mapping[str, Tensor]) -> None:
         """The model ends with its best weights, or the averaged, or the last ones."""
+        if self.ema is not None and not best:
+            self.ema.swap()
+        if self.shards is not None:
+            self.shards.join()
         if best:
             self.model.load_state_dict(best)
-        elif self.ema is not None:
-            self.ema.swap()
         self.model.eval()
-        self.ema = None
+        self.ema = self.shards = None

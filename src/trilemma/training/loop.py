@@ -74,7 +74,7 @@ class Trainer:
         team: Team = ALONE,
     ) -> None:
         self.model, self.data, self.config, self.display, self.team = model, data, config, display, team
-        if config.channels_last:
+        if config.channels_last and not config.shard:  # shards are rows, one after the other
             to_channels_last(model)
         self.players = Players(model, config, bf16=bf16, team=team)
         self.loader = Loader(
@@ -82,12 +82,12 @@ class Trainer:
         )
         self.calendar = Calendar(config, len(data.train), self.players.repeats * config.batch)
         self.averages, self.log = Averages(), LogFile(path / "log.jsonl", display.say, writes=team.writes)
-        in_use = ModelInUse(model, data, config, self.players.ema, team)
+        in_use = ModelInUse(model, data, config, self.players.ema, team, self.players.shards)
         self.evaluation = Evaluation(in_use, self.calendar, path, command, self.warn)
         self.validation, self.diagnosis = self.evaluation.validation, self.evaluation.diagnosis
         self.incidents, detector = Incidents(), LossSpikeDetector(phase.name for phase in self.players.phases)
         stateful = [self.calendar, self.players, self.validation, self.diagnosis, self.averages, self.log]
-        self.parts = Parts([*stateful, self.incidents, detector], self.players.first_state)
+        self.parts = Parts([*stateful, self.incidents, detector], self.players.first_state, self.players.shards)
         self.history = History(self.parts, path / "checkpoints")
         self.guard = Guard(
             self.calendar, self.players, self.log, self.history, self.incidents, detector, team, self.warn
@@ -139,7 +139,7 @@ class Trainer:
             def images(first: int, count: int) -> Tensor:
                 return to_float(split.images[first : first + count].to(device))
 
-            with self.calendar.timed():
+            with self.calendar.timed(), self.players.whole():
                 self.model.precompute(images, len(split), self.team)
 
     def advance(self) -> Outcome:

@@ -17,7 +17,7 @@ adversarial.py.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ BETTER = 0.8  # of the distance between samples and data that there was
 QUIET = 10  # checks without a warning, after which it is new again
 SAME = 0.05  # of the data's variance: samples that vary less are one image
 LEVEL = 1 / 255  # data that vary less than this are one image themselves
+PIECE = 50  # images in float64 at a time
 
 
 def small(images: Tensor) -> Tensor:
@@ -117,10 +118,16 @@ def _has_beta(config: ModelConfig | None) -> bool:
 
 def mean_image_rmse(train: Iterable[Tensor], held_out: Iterable[Tensor]) -> float:
     """RMSE of the mean of the training images on held-out ones, each given in batches (B, C, H, W)."""
-    sums = [(batch.double().sum(0), len(batch)) for batch in map(Tensor.cpu, train)]
-    mean = sum(total for total, _ in sums) / sum(n for _, n in sums)
-    errors = [(batch.double() - mean).square().flatten(1).mean(1) for batch in map(Tensor.cpu, held_out)]
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for piece in _pieces(train):
+        total, count = total + piece.sum(0), count + len(piece)
+    errors = [(piece - total / count).square().flatten(1).mean(1) for piece in _pieces(held_out)]
     return float(torch.cat(errors).mean().sqrt())
+
+
+def _pieces(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Images on the CPU in float64, PIECE at a time: whole batches of large ones would take hundreds of megabytes."""
+    return (piece.double() for batch in batches for piece in batch.cpu().split(PIECE))
 
 
 def no_better_than_mean(rmse: float, baseline: float, config: ModelConfig | None = None) -> str | None:

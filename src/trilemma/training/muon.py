@@ -17,7 +17,7 @@ product Q of the Ps, for all matrices of one height together, and X is multiplie
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,29 @@ SMALLEST = 8  # rows, and columns, of a matrix
 RMS = 0.2  # of a step, over the rate
 
 
+class Rows(Protocol):
+    """Weights that are divided over processes by their rows."""
+
+    def shape_of(self, weight: Tensor) -> torch.Size:
+        """The shape of the whole weight."""
+        ...
+
+    def joined(self, weight: Tensor, rows: Tensor) -> Tensor:
+        """The whole of what each process has the rows of, for one of its weights; all processes take part."""
+        ...
+
+    def own_rows(self, whole: Tensor) -> Tensor:
+        """The rows that this process has."""
+        ...
+
+
 class Muon(torch.optim.Optimizer):
     """Muon for matrices, and AdamW for the other weights. Weight decay is apart from the gradient, as AdamW's.
 
     All weights that are no matrices are taken to have their gradients in the same steps.
+
+    Args:
+        rows: of the weights, where they are divided: whole matrices are then made orthogonal in every process.
     """
 
     # Without torch's mark for its compiler, whose import would take a second or two of the start of every training.
@@ -46,7 +65,9 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         eps: float = 1e-8,
+        rows: Rows | None = None,
     ) -> None:
+        self.rows = rows
         # "fused": by which a state that is taken back has its steps where the weights are
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps, "fused": True})
 
@@ -55,8 +76,11 @@ class Muon(torch.optim.Optimizer):
         """Move the weights by their gradients."""
         for group in self.param_groups:
             moved: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-            self._move_matrices(group, [weight for weight in moved if is_matrix(weight)])
-            self._move_others(group, [weight for weight in moved if not is_matrix(weight)])
+            self._move_matrices(group, [weight for weight in moved if is_matrix(self._shape(weight))])
+            self._move_others(group, [weight for weight in moved if not is_matrix(self._shape(weight))])
+
+    def _shape(self, weight: Tensor) -> torch.Size:
+        return weight.shape if self.rows is None else self.rows.shape_of(weight)
 
     def _move_matrices(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         if not weights:
@@ -67,8 +91,11 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(means, gradients, 1 - b1)  # pyright: ignore[reportPrivateImportUsage]
         ahead = torch._foreach_lerp(gradients, means, b1)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
+        if self.rows is not None:
+            ahead = [self.rows.joined(weight, u) for weight, u in zip(weights, ahead, strict=True)]
         for weight, step in zip(weights, orthogonal([u.flatten(1) for u in ahead]), strict=True):
-            weight.sub_(step.view(weight.shape), alpha=RMS * math.sqrt(max(step.shape)) * lr)
+            own = step if self.rows is None else self.rows.own_rows(step)
+            weight.sub_(own.view(weight.shape), alpha=RMS * math.sqrt(max(step.shape)) * lr)
 
     def _move_others(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         if not weights:
@@ -104,9 +131,9 @@ class Muon(torch.optim.Optimizer):
         return state[key]
 
 
-def is_matrix(weight: Tensor) -> bool:
+def is_matrix(shape: Sequence[int]) -> bool:
     """Whether a weight has two axes or more, and as many rows and columns as a matrix must."""
-    return weight.ndim >= 2 and min(len(weight), weight[0].numel()) >= SMALLEST
+    return len(shape) >= 2 and min(shape[0], math.prod(shape[1:])) >= SMALLEST
 
 
 def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 from trilemma.errors import UserError, unknown
 from trilemma.run.config import TrainConfig
-from trilemma.training.muon import Muon
+from trilemma.training.muon import Muon, Rows
 from trilemma.training.nadam import NAdam
 from trilemma.types import Phase, PhaseError, Player, check_together, players_of
 
@@ -17,9 +17,11 @@ PLAYERS_OWN = ("lr", "optimizer", "betas", "weight_decay", "clip")  # keys that 
 PATIENCE = 2  # validations without improvement before the learning rate is halved
 
 
-def make_optimizer(player: Player, run: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(player: Player, run: TrainConfig, rows: Rows | None = None) -> torch.optim.Optimizer:
     """The optimiser of one player, in the quickest implementation torch has for it.
 
+    Args:
+        rows: of its weights, where they are divided over processes.
     Raises:
         UserError: if the run has no learning rate for it, or a key of its own is unknown or does not fit.
     """
@@ -31,7 +33,7 @@ def make_optimizer(player: Player, run: TrainConfig) -> torch.optim.Optimizer:
     if config.optimizer == "nadam":
         return torch.optim.NAdam(parameters, lr, config.betas, weight_decay=decay, foreach=True)
     if config.optimizer == "muon":
-        return Muon(parameters, lr, config.betas, decay)
+        return Muon(parameters, lr, config.betas, decay, rows=rows)
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr, weight_decay=decay, foreach=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam

@@ -21,6 +21,7 @@ from trilemma.team import ALONE, Team, part_of
 from trilemma.training.ema import EMA
 from trilemma.training.exchange import Exchange
 from trilemma.training.optim import Plateau, learning_rate, lr_factor, make_optimizer, optimizer_config
+from trilemma.training.shards import Shards, check_shards
 from trilemma.training.state import first_entries, flatten_optimizer, restore_optimizer
 from trilemma.types import Batch, Logs, Model, Phase, Player, flags, not_averaged, players_of, repeats_of, span_of
 from trilemma.whole_batch import divided, share_batch_norms
@@ -48,13 +49,18 @@ class Players:
         self.model, self.config, self.bf16 = model, config, bf16
         self.device = next(model.parameters()).device
         self.phases = list(model.phases)  # read once: it may be a property that makes new ones
+        check_shards(list(model.parameters()), config, team)
+        self.shards = Shards(model, self.phases, team) if config.shard else None
+        if self.shards is not None:
+            self.phases = self.shards.phases
         self.all = players_of(self.phases)
-        self.optimizers = {player.name: make_optimizer(player, config) for player in self.all}
+        self.optimizers = {player.name: make_optimizer(player, config, self.shards) for player in self.all}
         self.spans = {player.name: span_of(player, self.phases) for player in self.all}
         self.clips = {player.name: optimizer_config(player, config).clip for player in self.all}
         halflife = config.ema_halflife_images
-        self.ema = EMA(model, halflife, without=not_averaged(self.phases)) if halflife else None
-        self.exchange, self.first = Exchange(team, self.all), part_of(team, config.batch)[0]
+        own = {} if self.shards is None else self.shards.own
+        self.ema = EMA(model, halflife, not_averaged(self.phases), own) if halflife else None
+        self.exchange, self.first = Exchange(team, self.all, own.values()), part_of(team, config.batch)[0]
         kind = torch.Generator if team.size == 1 else rng.RowsGenerator
         self.noise = kind(self.device)  # of a step, seeded anew in each
         rng.own_dropout(model, self.noise)
@@ -81,7 +87,7 @@ class Players:
             return {}
         start = phase.start
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.whole():
             values = halving(lambda size: start(images(size), self.config.seed), START_BATCH, warn)
         self.model.train()
         self.started.append(phase.name)
@@ -103,8 +109,13 @@ class Players:
         """Leave the gradient of the sum of losses in a player's parameters; the losses, and the gradient's norm."""
         for parameter in player.parameters:
             parameter.grad = None
+        if self.shards is not None:
+            self.shards.clear(player)
         sums = self.exchange.sum(player, [self.gradient(phase, batch) for phase in phases])
         losses = [PhaseLoss(phase, loss, _means(parts)) for phase, (loss, parts) in zip(phases, sums, strict=True)]
+        if self.shards is not None:
+            self.shards.take_gradients(player)
+            return losses, self.shards.norm(player)
         norm = nn.utils.get_total_norm([p.grad for p in player.parameters if p.grad is not None], foreach=True)
         return losses, norm
 
@@ -117,12 +128,22 @@ class Players:
         for piece in split(batch, self.pieces):
             n = len(piece.image)
             with self._autocast(), self._rows(first, n, total):
-                loss, parts = phase.loss(piece, self.noise)
+                loss, parts = self._loss(phase, piece)
             share, first = n / total, first + n
             (loss if phase.every * share == 1 else phase.every * share * loss).backward()
             _add(losses, {"": loss.detach()}, share)
             _add(sums, parts, share)
         return losses[""], sums
+
+    def _loss(self, phase: Phase, batch: Batch) -> tuple[Tensor, Logs]:
+        """The loss of a phase, with whole weights."""
+        if self.shards is None:
+            return phase.loss(batch, self.noise)
+        return self.shards.losses(lambda: phase.loss(batch, self.noise))
+
+    def whole(self) -> AbstractContextManager[object]:
+        """Inside, the model has whole weights, also where they are divided over processes, which enter together."""
+        return nullcontext() if self.shards is None else self.shards.whole()
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -143,12 +164,13 @@ class Players:
             nn.utils.clip_grads_with_norm_(player.parameters, clip, norm, foreach=True)
         self.optimizers[player.name].step()
         if player.after_step is not None:
-            with torch.no_grad():
+            with torch.no_grad(), self.whole():
                 player.after_step()
 
     def state(self) -> Checkpoint:
         """Weights, averages and optimisers, as copies in main memory: a state to return to takes no room on a GPU."""
-        tensors = {"model": dict(self.model.state_dict())}
+        model = dict(self.model.state_dict()) if self.shards is None else self.shards.model_state()
+        tensors = {"model": model}
         if self.ema is not None:
             tensors["ema"] = self.ema.state()
         for name, optimizer in self.optimizers.items():
@@ -158,7 +180,10 @@ class Players:
 
     def load(self, state: Checkpoint) -> None:
         """Take them back."""
-        self.model.load_state_dict(state.tensors["model"])
+        if self.shards is None:
+            self.model.load_state_dict(state.tensors["model"])
+        else:
+            self.shards.load_model(state.tensors["model"])
         if self.ema is not None:
             self.ema.load(state.tensors["ema"])
         for name, optimizer in self.optimizers.items():
@@ -167,7 +192,8 @@ class Players:
 
     def first_state(self) -> Checkpoint:
         """The form of what the optimisers hold after their first steps, without numbers, and when those are taken."""
-        entries = {f"optimizer-{player.name}": first_entries(player, self.config) for player in self.all}
+        players = self.all if self.shards is None else [self.shards.whole_player(player) for player in self.all]
+        entries = {f"optimizer-{player.name}": first_entries(player, self.config) for player in players}
         values = {"step": 1, "images": self.repeats * self.config.batch}
         late = [f"optimizer-{name}" for name, (begin, _) in self.spans.items() if begin > 0]
         return Checkpoint(values, entries, late)

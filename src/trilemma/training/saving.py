@@ -48,8 +48,9 @@ class Saver:
                 return
             state = self.history.good
         self.history.keep(state, in_doubt=self.guard.in_doubt)
+        whole = self.history.parts.to_save(state)
         if self.guard.team.writes:
-            save_checkpoint(self.history.folder, state.values["images"], state, self.warn)
+            save_checkpoint(self.history.folder, state.values["images"], whole, self.warn)
         self.saved, self.calendar.saved_at = state.values["images"], time.monotonic()
 
     def resume(self, say: Callable[[str], None]) -> None:
@@ -67,7 +68,7 @@ class Saver:
             )
         if state is None:
             return
-        with_room(partial(parts.load, state))
+        with_room(lambda: parts.load(parts.from_saved(state)))
         say(f"resuming at {self.calendar.images:,} images")
         self.saved = self.calendar.images
         self.history.resume()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, Tensors
 from trilemma.training.optim import make_optimizer
+from trilemma.training.shards import Shards
 from trilemma.types import Player
 
 
@@ -33,11 +34,12 @@ class Parts:
     """All that the next steps of a training depend on.
 
     Args:
-        first: gives the form of what the first step adds to the state.
+        first: gives the form of what the first step adds to the state; shards: of the weights, where they are divided
+            over processes: states are of what this process has then, and what is saved is whole.
     """
 
-    def __init__(self, parts: Sequence[Part], first: Callable[[], Checkpoint]) -> None:
-        self.parts, self.first = list(parts), first
+    def __init__(self, parts: Sequence[Part], first: Callable[[], Checkpoint], shards: Shards | None = None) -> None:
+        self.parts, self.first, self.shards = list(parts), first, shards
 
     def state(self) -> Checkpoint:
         """The state of all parts, as copies."""
@@ -53,7 +55,17 @@ class Parts:
     def form(self) -> Checkpoint:
         """The form of every saved state: this one, as if one step had been taken."""
         state, first = self.state(), self.first()
+        if self.shards is not None:
+            state = self.shards.form(state)
         return Checkpoint(state.values | first.values, state.tensors | first.tensors, first.late)
+
+    def to_save(self, state: Checkpoint) -> Checkpoint:
+        """A state as it is saved, in the process that writes; all processes take part."""
+        return state if self.shards is None else self.shards.gathered(state)
+
+    def from_saved(self, state: Checkpoint) -> Checkpoint:
+        """The state of this process, from a saved one."""
+        return state if self.shards is None else self.shards.divide(state)
 
 
 def first_entries(player: Player, config: TrainConfig) -> Tensors:

@@ -37,6 +37,7 @@ from trilemma.training.players import check_divisible
 from trilemma.training.prepare import Plan, plan_of, read_images
 from trilemma.training.request import keywords, request_of
 from trilemma.training.results import draw_batch, has_results, optional, update_source, write_diverged, write_results
+from trilemma.training.shards import check_shards
 from trilemma.training.signals import Stopped
 from trilemma.types import UsesCodeMap
 from trilemma.values import checked_call
@@ -184,8 +185,9 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
 
 
 def _divisible(plan: Plan, team: Team) -> Plan:
-    """The plan, whose batches can be divided over processes."""
+    """The plan, whose batches can be divided over processes, and its weights where they are to be."""
     check_divisible(plan.module, plan.training.batch, team)
+    check_shards(list(plan.module.parameters()), plan.training, team)
     return plan
 
 
@@ -301,6 +303,7 @@ def _resume_command(path: Path, plan: Plan) -> str:
     if "module" in record["model_config"] or record["data"].startswith(f"{GIVEN}:"):  # which cannot be typed
         return f"the same call of trilemma.train, with out={str(path)!r}"
     keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
+    keys["shard"] = training.shard or None
     keys["device"] = training.device if training.device != "auto" else None
     words = [f"{name}={value}" for name, value in keys.items() if value is not None]
     return f"{record['command']} {quoted([*words, f'out={path}'])}"

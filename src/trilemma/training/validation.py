@@ -17,7 +17,7 @@ from trilemma import rng
 from trilemma.data import Data, Split, batches
 from trilemma.data.loader import FINISH_IMAGES, VALID_BATCH
 from trilemma.errors import UserError, unknown
-from trilemma.memory import copies, halving
+from trilemma.memory import halving
 from trilemma.metrics.likelihood import has_posterior
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
@@ -115,7 +115,7 @@ class Validation:
             return
         if not self.best or not math.isfinite(self.best[self.monitor]) or value < self.best[self.monitor]:
             self.best = {**self.values, self.monitor: value, "images": images}
-            self.best_weights = copies(self.model.state_dict())
+            self.best_weights = self.in_use.weights_kept()
 
 
 def check_monitor(model: Model, data: Data, config: TrainConfig) -> None:

@@ -11,13 +11,14 @@ FEWEST = 2**17  # images that a source may have in any case
 
 
 def memory_limit() -> int:
-    """Bytes of decoded images that are kept in memory: $TRILEMMA_MEMORY, else half of what is free."""
+    """Bytes of decoded images that this process keeps in memory: $TRILEMMA_MEMORY, else half of what is free, divided
+    by the processes that torchrun has started on the machine, each of which has them all."""
     own = os.environ.get("TRILEMMA_MEMORY")
     if own is not None:
         if not own.isdecimal():
             raise UserError(f"TRILEMMA_MEMORY={own}: give a number of bytes, for instance 1000000000")
         return int(own)
-    return min(_available(), _group_limit()) // 2
+    return min(_available(), _group_limit()) // (2 * _processes_here())
 
 
 def most_items() -> int:
@@ -32,6 +33,12 @@ def check_count(count: int, most: int | None = None) -> None:
             f"the source has more than {most:,} images or files, the most that memory allows; give a part of it, "
             "or set TRILEMMA_MEMORY to more bytes"
         )
+
+
+def _processes_here() -> int:
+    """The processes of a training on this machine."""
+    count = os.environ.get("LOCAL_WORLD_SIZE", "1")  # of torchrun
+    return max(1, int(count)) if count.isdecimal() else 1
 
 
 def _available() -> int:

@@ -1,0 +1,247 @@
+"""A model whose weights are divided over processes, with all that is kept of each weight: `shard=true`.
+
+Rajbhandari et al. (2020), "ZeRO: memory optimizations toward training trillion parameter models"; Zhao et al. (2023),
+"PyTorch FSDP". Process r of P has the rows [r c, (r + 1) c) of every parameter, c = ceil(rows / P), and of its
+gradient, its average and what an optimiser holds of it: the shard. `fully_shard` of torch gathers whole weights before
+a loss is computed, and sums gradients into their shards after it. Optimisers and averages work on shards, which are
+plain tensors: they change each number by itself. Only muon needs whole matrices: every process has those it moves
+gathered, one after the other, and takes its rows of the step.
+
+States of a training are of shards, too. What is saved is whole, as that of one process: `gathered` and `divided`
+translate.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.errors import UserError
+from trilemma.run.config import TrainConfig
+from trilemma.run.state import Checkpoint, Tensors
+from trilemma.team import Team
+from trilemma.types import Logs, Model, Phase, Player, players_of
+
+BEST = "best"  # weights that a state has whole
+
+
+class _Losses(nn.Module):
+    """The module around a model whose forward pass computes a loss: with whole weights, by the hooks of FSDP."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, loss: Callable[[], tuple[Tensor, Logs]]) -> tuple[Tensor, Logs]:
+        return loss()
+
+
+class Shards:
+    """The weights of a model, divided over the processes of a team.
+
+    Args:
+        phases: of the model; `phases` are then the same with players that move shards.
+
+    `own` is the shard of each parameter by its name, `shapes` are the shapes of the whole ones.
+    """
+
+    def __init__(self, model: Model, phases: Sequence[Phase], team: Team) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.tensor import DTensor
+
+        self.model, self.team = model, team
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        single = {parameter for parameter in model.parameters() if not parameter.ndim}  # numbers, which have no rows
+        mesh = init_device_mesh(next(model.parameters()).device.type, (team.size,))
+        self.losses = fully_shard(_Losses(model), mesh=mesh, ignored_params=single)
+        self.losses.set_force_sum_reduction_for_comms(True)
+        self.losses.set_gradient_divide_factor(1.0)  # the sum: each process computes its share of the mean
+        parameters = dict(model.named_parameters())
+        self.divided = {name: p for name, p in parameters.items() if isinstance(p, DTensor)}
+        by_names = model.named_parameters(remove_duplicate=False)  # a weight that is shared has several
+        self.shapes = {name: p.shape for name, p in by_names if isinstance(p, DTensor)}
+        self.own = {
+            name: nn.Parameter(p.detach().to_local(), requires_grad=p.requires_grad) for name, p in self.divided.items()
+        }
+        moved = {number: self.own.get(name, parameters[name]) for number, name in names.items()}
+        players = {p: replace(p, parameters=[moved[id(one)] for one in p.parameters]) for p in players_of(phases)}
+        self.phases = [replace(phase, player=players[phase.player]) for phase in phases]
+        self._names = {id(shard): name for name, shard in self.own.items()}
+        self.names = {player.name: [self._names.get(id(p)) for p in player.parameters] for player in players.values()}
+        self._places = [
+            (module, key, name)
+            for name, parameter in self.divided.items()
+            for module in model.modules()
+            for key, value in module._parameters.items()
+            if value is parameter
+        ]
+
+    def clear(self, player: Player) -> None:
+        """Forget the gradients of a player."""
+        for name in filter(None, self.names[player.name]):
+            self.divided[name].grad = None
+
+    def take_gradients(self, player: Player) -> None:
+        """Let the shards of a player have their gradients, which lie in the same memory."""
+        for name in filter(None, self.names[player.name]):
+            gradient = self.divided[name].grad
+            self.own[name].grad = None if gradient is None else gradient.to_local()  # pyright: ignore
+
+    def norm(self, player: Player) -> Tensor:
+        """The norm of a player's whole gradient; a scalar, the same in all processes."""
+        shards = [self.own[name] for name in filter(None, self.names[player.name])]
+        known = set(map(id, shards))
+        single = [parameter for parameter in player.parameters if id(parameter) not in known]
+        total = _square(shards)
+        self.team.sum(total)
+        gradient = next(p.grad for p in player.parameters if p.grad is not None)
+        return (total + _square(single).to(total)).sqrt().to(gradient.dtype)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, the model has whole weights; what is written to them is kept. All processes enter together."""
+        weights = self._gather_weights()
+        self._put(weights)
+        try:
+            yield
+        finally:
+            self._put(self.divided)
+            for name, weight in weights.items():
+                self.own[name].data.copy_(self.own_rows(weight.detach()))
+
+    def join(self) -> None:
+        """From now on the model has whole weights, as a model in one process; nothing is divided any more."""
+        self._put(self._gather_weights())
+
+    def model_state(self) -> Tensors:
+        """The tensors of the model by name, the shard of each weight; not copied."""
+        return {name: _local(tensor) for name, tensor in self.model.state_dict().items()}
+
+    @torch.no_grad()
+    def load_model(self, state: Mapping[str, Tensor]) -> None:
+        """Take a state of `model_state` back."""
+        for name, tensor in self.model_state().items():
+            tensor.copy_(state[name])
+
+    def gathered(self, state: Checkpoint) -> Checkpoint:
+        """A state with whole tensors, in the process that writes; all processes take part."""
+        return self._translated(state, self._gathered)
+
+    def divide(self, state: Checkpoint) -> Checkpoint:
+        """The shards of this process, from a state with whole tensors."""
+        return self._translated(state, lambda tensor, shape: self.own_rows(tensor).clone())
+
+    def form(self, state: Checkpoint) -> Checkpoint:
+        """The form of a state with whole tensors, from one with shards."""
+        return self._translated(state, lambda tensor, shape: tensor.new_empty(shape, device="meta"))
+
+    def whole_player(self, player: Player) -> Player:
+        """A player with parameters of whole shapes, without memory."""
+        names = zip(player.parameters, self.names[player.name], strict=True)
+        shapes = [(p, p.shape if name is None else self.shapes[name]) for p, name in names]
+        return replace(player, parameters=[nn.Parameter(p.new_empty(shape, device="meta")) for p, shape in shapes])
+
+    def _translated(self, state: Checkpoint, translate: Callable[[Tensor, torch.Size], Tensor]) -> Checkpoint:
+        """A state with other tensors in the place of those that are divided."""
+        tensors: dict[str, Tensors] = {group: {} for group in state.tensors}
+        for group, name in sorted((group, name) for group, entries in state.tensors.items() for name in entries):
+            tensor = state.tensors[group][name]  # in one order in all processes: a file gives them in any
+            shape = self._whole_shape(group, name, tensor)
+            tensors[group][name] = tensor if shape is None else translate(tensor, shape)
+        return Checkpoint(state.values, tensors, state.late)
+
+    def _whole_shape(self, group: str, name: str, tensor: Tensor) -> torch.Size | None:
+        """The whole shape of what is divided in a state; None of anything else: an optimiser counts its steps, too."""
+        if group == BEST:
+            return None
+        parameter: str | None = name
+        if group.startswith("optimizer-"):
+            parameter = self.names[group.removeprefix("optimizer-")][int(name.split("/")[0])]
+        shape = None if parameter is None else self.shapes.get(parameter)
+        return shape if shape is not None and tensor.ndim == len(shape) else None
+
+    def _gathered(self, shard: Tensor, shape: torch.Size) -> Tensor:
+        """A whole tensor in the process that writes, to the bit; what the others get is of no use."""
+        whole = shard.new_zeros(shape)
+        self.own_rows(whole).copy_(shard)
+        self.team.sum(whole.view(-1).view(torch.uint8))  # of all but one process these are zeros
+        return whole if self.team.writes else shard
+
+    def shape_of(self, weight: Tensor) -> torch.Size:
+        """The shape of a whole weight, of which this process has the shard `weight`, or all of it."""
+        name = self._names.get(id(weight))
+        return weight.shape if name is None else self.shapes[name]
+
+    def joined(self, weight: Tensor, rows: Tensor) -> Tensor:
+        """The whole of what the processes have rows of, as of that weight; all processes take part."""
+        if id(weight) not in self._names:
+            return rows
+        whole = rows.new_zeros(self.shape_of(weight))
+        self.own_rows(whole).copy_(rows)
+        self.team.sum(whole)
+        return whole
+
+    def own_rows(self, whole: Tensor) -> Tensor:
+        """The rows of a whole tensor that this process has."""
+        count = -(-len(whole) // self.team.size)
+        return whole[count * self.team.rank : count * (self.team.rank + 1)]
+
+    def _gather_weights(self) -> dict[str, nn.Parameter]:
+        """Whole weights by name, on their device."""
+        return {
+            name: nn.Parameter(p.detach().full_tensor(), requires_grad=p.requires_grad)  # pyright: ignore
+            for name, p in self.divided.items()
+        }
+
+    def _put(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Put these parameters into the modules that have them."""
+        for module, key, name in self._places:
+            module._parameters[key] = parameters[name]
+            _remove_hooks(module)
+
+
+def check_shards(parameters: Sequence[nn.Parameter], config: TrainConfig, team: Team) -> None:
+    """Refuse to divide the weights of a model where that cannot work.
+
+    Raises:
+        UserError: with the reason.
+    """
+    if not config.shard:
+        return
+    if team.size == 1:
+        raise UserError(
+            "shard=true divides the weights over several processes, and this is one; start them with "
+            "torchrun --standalone --nproc-per-node 2 -m trilemma train ..., or leave shard=true out"
+        )
+    if len(types := {str(p.dtype).removeprefix("torch.") for p in parameters}) > 1:
+        raise UserError(
+            f"the weights of this model are of several types ({', '.join(sorted(types))}), which shard=true does not "
+            "divide; leave it out"
+        )
+
+
+def _remove_hooks(module: nn.Module) -> None:
+    """Remove the hooks by which FSDP takes part in a module's `state_dict` and `load_state_dict`: they expect shards,
+    and our states do without them."""
+    for hooks in (module._state_dict_pre_hooks, module._load_state_dict_post_hooks):
+        for key in [key for key, hook in hooks.items() if hook.__module__.startswith("torch.distributed.fsdp")]:
+            del hooks[key]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The shard of a tensor that is divided; any other as it is."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _square(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The sum of the squares of the gradients that there are; a scalar, float64, on the device of the parameters."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros((), dtype=torch.float64, device=parameters[0].device if parameters else None)
+    norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
+    return torch.stack(norms).double().square().sum()
