@@ -35,6 +35,7 @@ from trilemma.diffusion.spectrum import Spectrum
 from trilemma.diffusion.steps import Denoise, Noise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
+from trilemma.nets.network_input import NetworkInput
 from trilemma.types import (
     NO_GUIDES,
     UNCONDITIONAL,
@@ -266,12 +267,20 @@ class DiffusionModel(EstimatingModel):
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
         condition, spelled = self.training_condition(batch, rng, label_dropout), self.spell(len(x0), rng, spelling_p)
         inputs = self.embed(condition, len(x0), geometry, spelled)
-        output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
         if self.spectrum is not None:
-            target, c_out = self.spectrum.target(x0, eps, a, s)
-            w = get_weighting(config.weighting)(of_images(log_snr.to(x0)), c_out, self.spectrum.std) * c_out**2
-            return (w * (self.spectrum.to_frequencies(output) - target).square()).flatten(1).mean(1), u
+            return self._errors_by_frequency(self.spectrum, x0, eps, rows, inputs), u
+        output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
         return (w * (output - of_x0 * x0 - of_eps * eps).square()).flatten(1).mean(1), u
+
+    def _errors_by_frequency(
+        self, spectrum: Spectrum, x0: Tensor, eps: Tensor, rows: Tensor, inputs: NetworkInput
+    ) -> Tensor:
+        """The weighted loss of each image (B,), with a target and a weight for each frequency; rows: as `_errors`."""
+        a, s, c_in = map(of_images, rows[:3])
+        output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
+        target, c_out = spectrum.target(x0, eps, a, s)
+        w = get_weighting(self.config.weighting)(-2 * of_images(rows[-1]), c_out, spectrum.std) * c_out**2
+        return (w * (spectrum.to_frequencies(output) - target).square()).flatten(1).mean(1)
 
     @torch.no_grad()
     def upscale(
