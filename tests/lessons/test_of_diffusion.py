@@ -12,7 +12,17 @@ from trilemma.diffusion.samplers import SAMPLERS, calls_of
 from trilemma.diffusion.schedule import SCHEDULES, get_schedule, log_snr
 from trilemma.diffusion.solvers import unipc
 from trilemma.errors import UserError
-from trilemma.lessons import augmented, calls, guidance, noising, predictions, schedules, score_field, solver_order
+from trilemma.lessons import (
+    augmented,
+    calls,
+    guidance,
+    noising,
+    predictions,
+    schedules,
+    score_field,
+    solver_order,
+    spectrum,
+)
 from trilemma.lessons.mixture import Mixture, levels
 from trilemma.metrics.classification import class_agreement, classifier_of
 from trilemma.metrics.evaluate import setup_of
@@ -117,6 +127,16 @@ def test_a_slope_is_that_of_the_last_points_above_rounding():
     assert solver_order.Convergence([10, 20], [1e-3, 1e-14]).order is None
     with pytest.raises(UserError, match="counts=40: a slope needs two different"):
         solver_order.solver_order(counts=(40,))
+
+
+def test_noise_of_a_spectrum_has_it():
+    """The root mean square of each frequency of 4,000 images scatters by 1 / sqrt(2 x 4,000) = 1.1% of itself."""
+    eps = torch.randn(4000, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    measured = spectrum.spectrum_of(trilemma.load_data("digits").train.images)
+    fakes = spectrum.coloured_noise(measured, eps)
+    again = measured.to_frequencies(fakes).square().mean(0).sqrt()
+    assert float((again / measured.std - 1).abs().max()) < 0.06
+    assert float(measured.std.max() / measured.std.min()) > 50  # digits are far from white
 
 
 @pytest.mark.parametrize(("sampler", "asked", "steps"), [("heun", 10, 5), ("heun", 5, 3), ("ddim", 7, 7)])

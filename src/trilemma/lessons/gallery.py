@@ -34,6 +34,7 @@ from trilemma.lessons.score_field import score_field
 from trilemma.lessons.slope_bounds import slope_bounds
 from trilemma.lessons.solver_order import solver_order
 from trilemma.lessons.sparse import sparse_units
+from trilemma.lessons.spectrum import spectrum
 from trilemma.lessons.styles import styles
 from trilemma.modes import own_modes
 from trilemma.pictures.png import read_metadata, receipt_for, save_png
@@ -109,6 +110,7 @@ LESSONS = {
     "schedules": Lesson("beta, alpha_bar and log-SNR of the noise schedules, with a shift", "nothing", schedules),
     "noising": Lesson("an image at several noise levels, and back from the true and a wrong noise", "nothing", noising),
     "predictions": Lesson("what each prediction keeps of x_t, and how its error counts", "nothing", predictions),
+    "spectrum": Lesson("what edm and wiener draw before a network has learned anything", "nothing", spectrum),
     "augmented": Lesson("a training image moved, and what a network is told of it", "nothing", augmented),
     "score-field": Lesson("the score of a mixture and the path of each sampler through it", "nothing", score_field),
     "solver-order": Lesson("error of each solver over network calls, with the measured order", "nothing", solver_order),

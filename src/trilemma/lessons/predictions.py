@@ -32,13 +32,14 @@ def coefficients(prediction: str, schedule: str, levels: torch.Tensor, std: floa
 
 def predictions(
     *,
-    names: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(PREDICTIONS),
+    names: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(name for name in PREDICTIONS if name != "wiener"),
     schedule: str = "cosine",
     data_std: PositiveFloat = 0.5,
 ) -> "Image.Image":
     """c_skip and the size of c_out over the noise level, for each prediction.
 
     Args:
+        names: of predictions; default: all but wiener, which is edm with a number for each frequency.
         data_std: standard deviation of the data in [-1, 1], which edm is told.
     """
     levels = torch.linspace(-RANGE, RANGE, POINTS, dtype=torch.float64)

@@ -1,11 +1,11 @@
 """What a comparison that runs, or was stopped, knows so far: its partial.json, checked, for the page of its job."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from trilemma.errors import UserError
 from trilemma.files import parse_json, read_json
@@ -108,7 +108,7 @@ def _row(library: Library, row: Mapping[str, Any], cells: list[Cell]) -> Row:
     return Row(str(row.get("label", "")), known, str(row.get("error") or ""), listed, tuple(cells))
 
 
-def _cells(metric: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> list[Cell]:
+def _cells(metric: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Cell]:
     """A column; the best value is marked where there are several."""
     name = metric.get("name")
     scores = [row["scores"].get(name) if isinstance(row.get("scores"), dict) else None for row in rows]
@@ -121,12 +121,12 @@ def _cells(metric: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> list[Cel
 def _cell(score: Mapping[str, Any]) -> Cell:
     interval = score.get("interval")
     both = isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval))
-    low, high = interval if both else (None, None)
+    low, high = interval if isinstance(interval, list) and both else (None, None)
     value = score.get("value")
     return Cell(value if _is_number(value) else None, low, high, str(score.get("refused") or ""))
 
 
-def _are_objects(values: Any, most: int) -> bool:
+def _are_objects(values: Any, most: int) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(values, list) and len(values) <= most and all(isinstance(value, dict) for value in values)
 
 

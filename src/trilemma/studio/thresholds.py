@@ -101,11 +101,11 @@ def _threshold(row: Mapping[str, Any]) -> Threshold:
     Raises:
         ValueError, LookupError, TypeError: it is not one.
     """
-    value, *rates = (_number(row[name]) for name in ("threshold", "false_alarm_rate", "low", "high"))
+    value, rate, low, high = (_number(row[name]) for name in ("threshold", "false_alarm_rate", "low", "high"))
     if value is None:
         raise ValueError("no threshold")
     above = {name.removeprefix(FLAGGED): int(text) for name, text in row.items() if name.startswith(FLAGGED)}
-    return Threshold(value, *rates, row["false_alarms"], above)
+    return Threshold(value, rate, low, high, row["false_alarms"], above)
 
 
 def _number(text: str) -> float | None:

@@ -98,7 +98,7 @@ def _pairs(parameters: Sequence[nn.Parameter], slices: Sequence[Tensor]) -> tupl
     return [place for place, _ in pairs], [gradient for _, gradient in pairs]
 
 
-def _copy(to: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+def _copy(to: list[Tensor], values: list[Tensor]) -> None:
     if to:
         torch._foreach_copy_(to, values)  # pyright: ignore[reportPrivateImportUsage]
 

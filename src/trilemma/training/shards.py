@@ -14,6 +14,7 @@ translate.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,8 @@ class Shards:
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         single = {parameter for parameter in model.parameters() if not parameter.ndim}  # numbers, which have no rows
         mesh = init_device_mesh(next(model.parameters()).device.type, (team.size,))
-        self.losses = fully_shard(_Losses(model), mesh=mesh, ignored_params=single)
+        divided: Any = fully_shard(_Losses(model), mesh=mesh, ignored_params=single)
+        self.losses = divided
         self.losses.set_force_sum_reduction_for_comms(True)
         self.losses.set_gradient_divide_factor(1.0)  # the sum: each process computes its share of the mean
         parameters = dict(model.named_parameters())
@@ -64,7 +66,7 @@ class Shards:
         by_names = model.named_parameters(remove_duplicate=False)  # a weight that is shared has several
         self.shapes = {name: p.shape for name, p in by_names if isinstance(p, DTensor)}
         self.own = {
-            name: nn.Parameter(p.detach().to_local(), requires_grad=p.requires_grad) for name, p in self.divided.items()
+            name: nn.Parameter(p.to_local().detach(), requires_grad=p.requires_grad) for name, p in self.divided.items()
         }
         moved = {number: self.own.get(name, parameters[name]) for number, name in names.items()}
         players = {p: replace(p, parameters=[moved[id(one)] for one in p.parameters]) for p in players_of(phases)}
@@ -235,7 +237,7 @@ def _local(tensor: Tensor) -> Tensor:
     """The shard of a tensor that is divided; any other as it is."""
     from torch.distributed.tensor import DTensor
 
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor
 
 
 def _square(parameters: Sequence[nn.Parameter]) -> Tensor:
