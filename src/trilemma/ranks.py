@@ -7,9 +7,11 @@ Gradients of a GPU go through NCCL.
 import atexit
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,8 @@ from trilemma.errors import Disconnected, UserError
 from trilemma.team import ALONE, Team, wait
 
 TIMEOUT_S = 1800  # seconds to wait for another process, unless TRILEMMA_TIMEOUT_S says how many
+POLL_S = 0.05  # seconds between two looks at the store
+NO_OFFER = "none"
 
 
 class Ranks:
@@ -72,12 +76,16 @@ def connected_ranks() -> Iterator[None]:
     try:
         yield
         wait(team)
-    except Exception as error:
+    except Exception as raised:
+        is_lost = team.size > 1 and _is_lost_connection(raised)  # of a collective that is not one of `Ranks`
+        error = _disconnected(raised) if is_lost else raised
         if isinstance(error, Disconnected):  # with one missing, the others can only leave
             atexit.unregister(dist.destroy_process_group)
         if team.rank > 0:
             error.add_note(f"process {team.rank} of {team.size}")
-        raise
+        if error is raised:
+            raise
+        raise error from None
 
 
 def _is_connected() -> bool:
@@ -98,12 +106,50 @@ def _connect() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
-        group = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-of-{size}"
-        store = dist.PrefixStore(group, store)
+        store.set_timeout(timeout)
+        store = dist.PrefixStore(_name_of_group(store, rank, size, timeout), store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes of this training cannot be connected: {error}") from None
     atexit.register(dist.destroy_process_group)
+
+
+def _name_of_group(store: dist.Store, rank: int, size: int, timeout: timedelta) -> str:
+    """A name that all processes of this group have, and no earlier group had.
+
+    Process 0 offers it and all others answer. An offer that all have answered is taken back before it counts, so that
+    no later group takes it. How often torchrun has restarted a group is no name: machines count differently.
+    """
+    if rank == 0:
+        name = uuid4().hex
+        store.set("offer", name)
+        store.wait([f"{name}/{other}" for other in range(1, size)])
+        store.set("offer", NO_OFFER)
+        store.set(f"{name}/agreed", "1")
+        return name
+    name, end = "", time.monotonic() + timeout.total_seconds()
+    while not (name and store.check([f"{name}/agreed"])):
+        if time.monotonic() > end:
+            raise RuntimeError("process 0 does not answer")
+        if (offer := store.get("offer").decode()) not in (NO_OFFER, name):
+            name = offer
+            store.set(f"{name}/{rank}", "1")
+        time.sleep(POLL_S)
+    return name
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether it says that another process has ended, or does not answer."""
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))
+
+
+def _disconnected(error: Exception) -> Disconnected:
+    """An error of the connection as one that says what to do."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Disconnected(
+        f"another process of this training has ended, or does not answer ({reason}); the same command resumes from "
+        "the last checkpoint"
+    )
 
 
 @contextmanager
@@ -112,8 +158,4 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Disconnected(
-            f"another process of this training has ended, or does not answer ({reason}); the same command resumes from "
-            "the last checkpoint"
-        ) from None
+        raise _disconnected(error) from None

@@ -42,6 +42,8 @@ def test_runs_of_earlier_formats_keep_their_patch(number: int) -> None:
     stated = {"shape": [3, 128, 128], "network": "unet", "width": 16, "patch": None}
     run = {"format": number, "model_config": stated, "training": {}, "parts": {}}
     assert migrated(run)["model_config"] == (stated if number == 3 else {**stated, "patch": 4})
+    of_codes = {**run, "parts": {"autoencoder": {}}}  # whose patch follows their own shape
+    assert migrated(of_codes)["model_config"] == stated or number == 1  # which had no parts
     kept = {**stated, "shape": [3, 64, 64]}
     assert migrated({**run, "model_config": kept})["model_config"] == kept
 

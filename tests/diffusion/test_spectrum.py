@@ -161,6 +161,19 @@ def test_the_loss_of_gaussian_images_is_one_without_a_network() -> None:
         assert float(total / count) == pytest.approx(1, abs=0.02)
 
 
+def test_the_loss_is_that_of_float32_under_autocast() -> None:
+    """bfloat16 would leak the mean into frequencies of little power, and their targets are divided by it."""
+    model = small("wiener", density="log-normal").float()
+    assert model.spectrum is not None
+    model.spectrum = spectrum().float()
+    model.spectrum.power.clamp_(max=1e-4)
+    model.network = Zero().float()
+    batch = Batch(torch.rand(6, *SHAPE, generator=generator(1)))
+    exact = model.loss(batch, generator())[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model.loss(batch, generator())[0], exact, rtol=1e-4, atol=0)
+
+
 def test_it_is_measured_before_the_first_step() -> None:
     model = small("wiener")
     phase = model.phases[0]

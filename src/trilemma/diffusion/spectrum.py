@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +58,8 @@ class Spectrum(nn.Module):
     def to_pixels(self, y: Tensor) -> Tensor:
         """D^-1 y, (B, C, H, W)."""
         rows, columns = (cosines(side).to(y) for side in y.shape[2:])
-        return torch.einsum("kc,bkij->bcij", self.channels.to(y), rows.T @ y @ columns)
+        with torch.autocast(y.device.type, enabled=False):  # bfloat16 has not the bits: one frequency leaks into others
+            return torch.einsum("kc,bkij->bcij", self.channels.to(y), rows.T @ y @ columns)
 
     def estimate(self, x_t: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """x0_hat of x_t and of the network's output F; alpha and sigma (B, 1, 1, 1)."""
@@ -80,13 +82,19 @@ class Spectrum(nn.Module):
 def frequencies(x: Tensor, channels: Tensor) -> Tensor:
     """D x of images (B, C, H, W)."""
     rows, columns = (cosines(side).to(x) for side in x.shape[2:])
-    return rows @ torch.einsum("kc,bcij->bkij", channels, x) @ columns.T
+    with torch.autocast(x.device.type, enabled=False):
+        return rows @ torch.einsum("kc,bcij->bkij", channels, x) @ columns.T
+
+
+def cosines(n: int) -> Tensor:
+    """The orthonormal discrete cosine transform (type 2) of n numbers, float64 (n, n), a frequency in each row."""
+    return torch.from_numpy(_waves(n))
 
 
 @cache
-def cosines(n: int) -> Tensor:
-    """The orthonormal discrete cosine transform (type 2) of n numbers, float64 (n, n), a frequency in each row."""
-    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
-    waves = torch.cos(math.pi * k * (2 * i + 1) / (2 * n)) * math.sqrt(2 / n)
+def _waves(n: int) -> np.ndarray:
+    """As numbers of numpy: a tensor that is made while a graph is exported has no values, and would be kept."""
+    k, i = np.arange(n)[:, None], np.arange(n)
+    waves = np.cos(math.pi * k * (2 * i + 1) / (2 * n)) * math.sqrt(2 / n)
     waves[0] /= math.sqrt(2)
     return waves

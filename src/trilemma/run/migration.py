@@ -25,7 +25,10 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
     """
     if config["format"] > 1:
         settings = with_present_names(config["model_config"])
-        return {**config, "model_config": settings if config["format"] > 2 else with_stated_patch(settings)}
+        is_as_before = (
+            config["format"] > 2 or config["parts"]
+        )  # the patch of codes follows their shape, not the images'
+        return {**config, "model_config": settings if is_as_before else with_stated_patch(settings)}
     settings = with_stated_patch(stated_variance(config["model_config"]))
     shape = settings.get("shape")
     channels = shape[0] if isinstance(shape, list) and shape else None

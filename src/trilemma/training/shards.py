@@ -7,7 +7,7 @@ a loss is computed, and sums gradients into their shards after it. Optimisers an
 plain tensors: they change each number by itself. Only muon needs whole matrices: every process has those it moves
 gathered, one after the other, and takes its rows of the step.
 
-States of a training are of shards, too. What is saved is whole, as that of one process: `gathered` and `divided`
+States of a training are of shards, too. What is saved is whole, as that of one process: `gathered` and `divide`
 translate.
 """
 
@@ -61,6 +61,8 @@ class Shards:
         self.losses = divided
         self.losses.set_force_sum_reduction_for_comms(True)
         self.losses.set_gradient_divide_factor(1.0)  # the sum: each process computes its share of the mean
+        # each parameter has its place in the sums, as in `Exchange`: which have a gradient may differ between processes
+        self.losses.set_reduce_scatter_unused_params(True)
         parameters = dict(model.named_parameters())
         self.divided = {name: p for name, p in parameters.items() if isinstance(p, DTensor)}
         by_names = model.named_parameters(remove_duplicate=False)  # a weight that is shared has several

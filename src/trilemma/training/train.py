@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 from torch import nn
 
+from trilemma.arguments import typed
 from trilemma.data import Data
 from trilemma.data.load import Source
 from trilemma.data.sources.arrays import GIVEN
@@ -303,7 +304,6 @@ def _resume_command(path: Path, plan: Plan) -> str:
     if "module" in record["model_config"] or record["data"].startswith(f"{GIVEN}:"):  # which cannot be typed
         return f"the same call of trilemma.train, with out={str(path)!r}"
     keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
-    keys["shard"] = training.shard or None
     keys["device"] = training.device if training.device != "auto" else None
-    words = [f"{name}={value}" for name, value in keys.items() if value is not None]
+    words = typed({name: value for name, value in keys.items() if value is not None})
     return f"{record['command']} {quoted([*words, f'out={path}'])}"
