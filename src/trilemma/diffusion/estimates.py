@@ -128,7 +128,7 @@ class EstimatingModel(ConditionedModel):
         c = self._coefficients(alpha, sigma, x_t)
         output = self.network(c.inside * x_t, c.level, inputs).to(x_t.dtype)
         if self.spectrum is not None:
-            return self.spectrum.estimate(x_t, output, of_images(alpha.to(x_t)), of_images(sigma.to(x_t)))
+            return self.spectrum.filtered(x_t, of_images(alpha.to(x_t)), of_images(sigma.to(x_t))) + c.out * output
         return c.skip * x_t + c.out * output
 
     def _coefficients(self, alpha: Tensor, sigma: Tensor, like: Tensor) -> Coefficients:

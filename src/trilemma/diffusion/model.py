@@ -35,7 +35,6 @@ from trilemma.diffusion.spectrum import Spectrum
 from trilemma.diffusion.steps import Denoise, Noise, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
-from trilemma.nets.network_input import NetworkInput
 from trilemma.types import (
     NO_GUIDES,
     UNCONDITIONAL,
@@ -261,26 +260,26 @@ class DiffusionModel(EstimatingModel):
         weight = get_weighting(config.weighting)(log_snr, out, self.data_std) * out**2
         # target (x0 - skip x_t) / out as a sum of x0 and eps: no digits are lost where out is small
         rows = torch.stack(
-            [alpha, sigma, inside, (1 - skip * alpha) / out, -skip * sigma / out, weight, noise_level(alpha, sigma)]
+            [
+                alpha,
+                sigma,
+                inside,
+                out,
+                (1 - skip * alpha) / out,
+                -skip * sigma / out,
+                weight,
+                noise_level(alpha, sigma),
+            ]
         ).to(x0)
-        a, s, c_in, of_x0, of_eps, w = map(of_images, rows[:-1])
+        a, s, c_in, c_out, of_x0, of_eps, w = map(of_images, rows[:-1])
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
         condition, spelled = self.training_condition(batch, rng, label_dropout), self.spell(len(x0), rng, spelling_p)
         inputs = self.embed(condition, len(x0), geometry, spelled)
+        target = of_x0 * x0 + of_eps * eps
         if self.spectrum is not None:
-            return self._errors_by_frequency(self.spectrum, x0, eps, rows, inputs), u
+            target = self.spectrum.missed(x0, eps, a, s) / c_out
         output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
-        return (w * (output - of_x0 * x0 - of_eps * eps).square()).flatten(1).mean(1), u
-
-    def _errors_by_frequency(
-        self, spectrum: Spectrum, x0: Tensor, eps: Tensor, rows: Tensor, inputs: NetworkInput
-    ) -> Tensor:
-        """The weighted loss of each image (B,), with a target and a weight for each frequency; rows: as `_errors`."""
-        a, s, c_in = map(of_images, rows[:3])
-        output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
-        target, c_out = spectrum.target(x0, eps, a, s)
-        w = get_weighting(self.config.weighting)(-2 * of_images(rows[-1]), c_out, spectrum.std) * c_out**2
-        return (w * (spectrum.to_frequencies(output) - target).square()).flatten(1).mean(1)
+        return (w * (output - target).square()).flatten(1).mean(1), u
 
     @torch.no_grad()
     def upscale(

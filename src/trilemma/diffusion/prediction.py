@@ -11,8 +11,8 @@ c_in = 1 / sqrt(alpha**2 s**2 + sigma**2). So F predicts eps (Ho et al. 2020), x
 Ho 2022) divided by sqrt(alpha**2 + sigma**2), or u = eps - x0 (Lipman et al. 2023; c_skip = 1, c_out = -t for alpha =
 1 - t). On a variance-preserving schedule, edm with s = 1 is v with the sign of F reversed.
 
-wiener is edm with a standard deviation s of its own for each frequency of the images (spectrum.py). Its row here is
-that of white images.
+wiener is edm with a c_skip of its own for each frequency of the images (spectrum.py). Its row here is that of white
+images.
 """
 
 from collections.abc import Callable

@@ -1,13 +1,15 @@
 """The power spectrum of images, and the best linear estimate that it gives: prediction=wiener.
 
-    x0_hat = D^-1 (c_skip D x_t + c_out D F),    c_skip and c_out as for edm, with s the root mean square of each
-                                                 frequency of the data in place of one number for all
+    x0_hat = W x_t + c_out F,    W = D^-1 diag(alpha s**2 / (alpha**2 s**2 + sigma**2)) D,    c_out as for edm
 
 D turns the channels into those in which the data are uncorrelated (their principal axes), and each of these into its
-frequencies (discrete cosine transform, Ahmed, Natarajan & Rao 1974); it is orthonormal. c_skip D x_t is the filter of
-Wiener (1949): what is known of the image where it is a sum of independent waves. Natural images have little power at
-high frequencies, so an untrained network draws clouds, where one of edm draws static: white noise as strong as the
-images. The far end of the path is such a linear estimate for any data (Wang & Vastola 2024).
+frequencies (discrete cosine transform, Ahmed, Natarajan & Rao 1974); it is orthonormal. s is the root mean square of
+each frequency of the data. W is the filter of Wiener (1949): it knows all of the image where that is a sum of
+independent waves. edm has one s for all frequencies, as if the data were white. Natural images have little power at
+high frequencies, so a network that has learned nothing draws clouds here, and static there: white noise as strong as
+the images. What F has to say is never more than there: S -> S sigma**2 / (alpha**2 S + sigma**2) is concave, so its
+mean over the frequencies is at most its value at their mean. The far end of the path is such a linear estimate for any
+data (Wang & Vastola 2024).
 """
 
 import math
@@ -61,17 +63,16 @@ class Spectrum(nn.Module):
         with torch.autocast(y.device.type, enabled=False):  # bfloat16 has not the bits: one frequency leaks into others
             return torch.einsum("kc,bkij->bcij", self.channels.to(y), rows.T @ y @ columns)
 
-    def estimate(self, x_t: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """x0_hat of x_t and of the network's output F; alpha and sigma (B, 1, 1, 1)."""
+    def filtered(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """W x_t; alpha and sigma (B, 1, 1, 1)."""
         s, unit = self._units(alpha, sigma)
-        skip, out = alpha * (s * unit) ** 2, sigma * s * unit
-        return self.to_pixels(skip * self.to_frequencies(x_t) + out * self.to_frequencies(output))
+        return self.to_pixels(alpha * (s * unit) ** 2 * self.to_frequencies(x_t))
 
-    def target(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """D F of the exact estimate, D (x0 - x0_hat without F) / c_out, as a sum of x0 and eps; and c_out."""
+    def missed(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """x0 - W x_t, as a sum of x0 and eps: no digits are lost where sigma is small."""
         s, unit = self._units(alpha, sigma)
-        target = unit * (sigma / s * self.to_frequencies(x0) - alpha * s * self.to_frequencies(eps))
-        return target, sigma * s * unit
+        of_x0, of_eps = (sigma * unit) ** 2, -alpha * sigma * (s * unit) ** 2
+        return self.to_pixels(of_x0 * self.to_frequencies(x0) + of_eps * self.to_frequencies(eps))
 
     def _units(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """s and 1 / sqrt(alpha**2 s**2 + sigma**2) of each frequency."""

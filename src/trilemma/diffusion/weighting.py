@@ -29,8 +29,7 @@ from trilemma.rng import place_in_batch
 GAMMA = 5.0
 BIAS = -1.0
 
-# (log-SNR, c_out, standard deviation of the data) -> weights
-Weighting = Callable[[Tensor, Tensor, float | Tensor], Tensor]
+Weighting = Callable[[Tensor, Tensor, float], Tensor]  # (log-SNR, c_out, standard deviation of the data) -> weights
 WEIGHTINGS: dict[str, Weighting] = {
     "uniform": lambda log_snr, c_out, std: c_out**-2,
     "min-snr": lambda log_snr, c_out, std: log_snr.exp().clamp(max=GAMMA),

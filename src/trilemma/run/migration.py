@@ -25,9 +25,7 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
     """
     if config["format"] > 1:
         settings = with_present_names(config["model_config"])
-        is_as_before = (
-            config["format"] > 2 or config["parts"]
-        )  # that of codes followed their shape
+        is_as_before = config["format"] > 2 or config["parts"]  # that of codes followed their shape
         return {**config, "model_config": settings if is_as_before else with_stated_patch(settings)}
     settings = with_stated_patch(stated_variance(config["model_config"]))
     shape = settings.get("shape")
