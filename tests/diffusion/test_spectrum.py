@@ -162,7 +162,7 @@ def test_the_loss_of_gaussian_images_without_a_network() -> None:
     missed = (known.power * sigma**2 / (alpha**2 * known.power + sigma**2)).flatten(1).mean(1)
     of_edm = model.data_std**2 * sigma**2 / (alpha**2 * model.data_std**2 + sigma**2)
     share = missed / of_edm.flatten()
-    assert float(share.max()) <= 1 and float(share.min()) < 0.7
+    assert float(share.max()) <= 1 and float(share.min()) < 0.8
     for third, expected in zip(("clean", "middle", "noisy"), share.chunk(3), strict=True):
         total, count = logs[f"loss_{third}"]
         assert float(total / count) == pytest.approx(float(expected.mean()), rel=0.02)  # 240,000 numbers: 0.3%
