@@ -74,3 +74,25 @@ def test_the_spread_is_measured_on_the_images(levels: tuple[int, int], std: floa
     assert config.to_json()["data_std"] == std and config.shape == (3, 8, 8)
     assert config_for(get_recipe("diffusion"), data, {"data_std": 0.3}).to_json()["data_std"] == 0.3
     assert config_for(get_recipe("diffusion-cifar"), data, {}).to_json()["data_std"] == 0.5  # as published
+
+
+@pytest.mark.parametrize(
+    ("shape", "prediction"),
+    [((1, 28, 28), "edm"), ((3, 32, 32), "edm"), ((3, 33, 32), "wiener"), ((3, 64, 64), "wiener")],
+)
+def test_larger_images_are_filtered_by_their_spectrum(shape: tuple[int, int, int], prediction: str) -> None:
+    model = PixelDiffusion(PixelDiffusionConfig(shape=shape, width=4, multipliers=(1,)))
+    assert model.prediction == prediction and (model.spectrum is None) == (prediction == "edm")
+    assert PixelDiffusion(model.config.with_(prediction="edm")).spectrum is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "schedule", "kept"),
+    [([1, 28, 28], "cosine", None), ([3, 64, 64], "cosine", "edm"), ([1, 28, 28], "edm", "edm")],
+)
+def test_the_prediction_of_earlier_runs(shape: list[int], schedule: str, kept: str | None) -> None:
+    """Of presets that name none: that which is the default now, if it is the same."""
+    stated = {"shape": shape, "schedule": schedule, "prediction": "edm"}
+    run = {"format": 2, "model_config": stated, "training": {}, "parts": {}}
+    assert migrated(run)["model_config"]["prediction"] == kept
+    assert migrated({**run, "format": 3})["model_config"]["prediction"] == "edm"

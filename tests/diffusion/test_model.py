@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ class Exact(nn.Module):
         alpha, sigma = self.model.schedule.alpha(t), self.model.schedule.sigma(t)
         skip, out, inside = (
             part[:, None, None, None].float()
-            for part in PREDICTIONS[self.model.config.prediction](alpha, sigma, self.model.data_std)
+            for part in PREDICTIONS[self.model.prediction](alpha, sigma, self.model.data_std)
         )
         return (self.image - skip * x / inside) / out
 
@@ -210,7 +210,9 @@ def test_schedules_can_be_swapped_after_training(training: str, prediction: str,
     ],
 )
 def test_a_key_takes_every_name_that_there_is(kind: type[Config], key: str, names: Iterable[str]) -> None:
-    assert set(get_args(kind.model_fields[key].annotation)) == set(names)
+    annotation = kind.model_fields[key].annotation
+    literals = [one for one in get_args(annotation) if get_origin(one) is Literal] or [annotation]  # or None
+    assert {name for literal in literals for name in get_args(literal)} == set(names)
 
 
 def test_the_noise_levels_follow_the_contrast_of_the_data() -> None:

@@ -27,8 +27,10 @@ class PixelDiffusionConfig(ModelConfig):
         gt=0,
         description="the log-SNR is lower by 2 log(shift) (default: side / 32, at least 1)",
     )
-    prediction: Literal["eps", "x0", "v", "flow", "edm", "wiener"] = Field(
-        default="edm", description="what the network predicts; wiener: as edm, by the power spectrum of the images"
+    prediction: Literal["eps", "x0", "v", "flow", "edm", "wiener"] | None = Field(
+        default=None,
+        description="what the network predicts; wiener: as edm, by the power spectrum of the images (default: edm, or "
+        "wiener for images of more than 32 px)",
     )
     weighting: Literal["uniform", "min-snr", "soft-min-snr", "edm", "sigmoid"] = Field(
         default="uniform", description="of the squared error of x0_hat; uniform: of the network's output"
@@ -155,6 +157,11 @@ def make_network(config: PixelDiffusionConfig, planes: int = 0) -> UNet | DiT:
         planes,
         largest_divisor(config.width, min(32, config.width // CHANNELS_OF_GROUP)) if config.portable else None,
     )
+
+
+def prediction_of(config: PixelDiffusionConfig) -> str:
+    """Of the settings, or by the size of the images: the larger they are, the further they are from white noise."""
+    return config.prediction or ("wiener" if max(config.shape[1:]) > BASE_SIDE else "edm")
 
 
 def patch_of(config: PixelDiffusionConfig) -> int:

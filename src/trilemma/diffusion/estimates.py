@@ -40,6 +40,7 @@ class Coefficients(NamedTuple):
 class EstimatingModel(ConditionedModel):
     """A network of a prediction, as denoisers; data_std: standard deviation of x; spectrum: of x, for `wiener`."""
 
+    prediction: str
     data_std: float
     network: UNet | DiT
     spectrum: Spectrum | None
@@ -133,6 +134,6 @@ class EstimatingModel(ConditionedModel):
 
     def _coefficients(self, alpha: Tensor, sigma: Tensor, like: Tensor) -> Coefficients:
         """Worked out in double precision, then as `like`."""
-        rows = get_prediction(self.config.prediction)(alpha, sigma, self.data_std)
+        rows = get_prediction(self.prediction)(alpha, sigma, self.data_std)
         skip, out, inside, level = torch.stack([*rows, noise_level(alpha, sigma)]).to(like)
         return Coefficients(of_images(skip), of_images(out), of_images(inside), level)

@@ -137,10 +137,10 @@ class FewSteps(Model):
         super().__init__()
         self.config = config
         teacher = parts["init"]
-        if not isinstance(teacher, PixelDiffusion) or teacher.config.prediction != "edm":
+        if not isinstance(teacher, PixelDiffusion) or teacher.prediction not in ("edm", "wiener"):
             raise UserError(
-                "the part init: consistency tuning begins with a diffusion model of pixels with prediction=edm; give a "
-                "run of diffusion, or of a preset like it"
+                "the part init: consistency tuning begins with a diffusion model of pixels with prediction=edm or "
+                "wiener; give a run of diffusion, or of a preset like it"
             )
         self.student = PixelDiffusion(teacher.config.with_(augment_p=0.0))  # whose images are as they are
         if not any(parameter.is_meta for parameter in self.student.parameters()):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import rng as random
-from trilemma.diffusion.config import PixelDiffusionConfig, make_network, side_shift
+from trilemma.diffusion.config import PixelDiffusionConfig, make_network, prediction_of, side_shift
 from trilemma.diffusion.editing import check_rounds, redrawing
 from trilemma.diffusion.estimates import EstimatingModel
 from trilemma.diffusion.grids import first_time, times_of
@@ -68,7 +68,8 @@ class DiffusionModel(EstimatingModel):
         self.density_mean = config.density_mean + moved  # images of less contrast drown in less noise
         self.network = make_network(config.with_(shape=self.x_shape), self.n_planes)
         self.condition_on(self.network.embedding)
-        self.spectrum = Spectrum(self.x_shape, self.data_std**2) if config.prediction == "wiener" else None
+        self.prediction = prediction_of(config.with_(shape=self.x_shape))
+        self.spectrum = Spectrum(self.x_shape, self.data_std**2) if self.prediction == "wiener" else None
         start = self._before_training if config.upscale or self.spectrum is not None else None
         self.phases = [Phase("denoiser", Player("denoiser", list(self.parameters())), self.loss, start=start)]
 
@@ -255,7 +256,7 @@ class DiffusionModel(EstimatingModel):
         t = get_density(config.density)(u, get_schedule(config.schedule), self.density_mean, config.density_std)
         t = t.clamp(max=first_time(self.schedule))
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        skip, out, inside = get_prediction(config.prediction)(alpha, sigma, self.data_std)
+        skip, out, inside = get_prediction(self.prediction)(alpha, sigma, self.data_std)
         log_snr = 2 * (alpha / sigma).log()
         weight = get_weighting(config.weighting)(log_snr, out, self.data_std) * out**2
         # target (x0 - skip x_t) / out as a sum of x0 and eps: no digits are lost where out is small

@@ -68,7 +68,7 @@ class PortableModel(Model):
         return {
             "num_train_timesteps": T,
             "trained_betas": (1 - alpha_bar / before).tolist(),
-            "prediction_type": PREDICTIONS[self.config.prediction],
+            "prediction_type": PREDICTIONS[self.prediction],
             "timestep_spacing": "trailing",
             "clip_sample": self.config.clip_x0,
             "clip_sample_range": 1.0,

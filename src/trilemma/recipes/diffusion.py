@@ -88,7 +88,9 @@ register(
         suits="28 to 64 px; hundreds of images or more; sharp and varied",
         source="Karras et al. 2022",
         build=PixelDiffusion,
-        config=PixelDiffusionConfig(schedule="edm", density="log-normal", density_mean=-1.2, density_std=1.2),
+        config=PixelDiffusionConfig(
+            schedule="edm", prediction="edm", density="log-normal", density_mean=-1.2, density_std=1.2
+        ),
         training=BUDGET,
     )
 )
@@ -117,6 +119,7 @@ register(
         config=PixelDiffusionConfig(
             shape=(3, 32, 32),
             schedule="edm",
+            prediction="edm",
             density="log-normal",
             density_mean=-1.2,
             density_std=1.2,

@@ -25,7 +25,8 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
     """
     if config["format"] > 1:
         settings = with_present_names(config["model_config"])
-        is_as_before = config["format"] > 2 or config["parts"]  # that of codes followed their shape
+        settings = with_default_prediction(settings) if config["format"] < 3 else settings
+        is_as_before = config["format"] > 2 or config.get("parts")  # that of codes followed their shape
         return {**config, "model_config": settings if is_as_before else with_stated_patch(settings)}
     settings = with_stated_patch(stated_variance(config["model_config"]))
     shape = settings.get("shape")
@@ -46,6 +47,13 @@ def with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
     unet = settings.get("network") == "unet"
     kept = {key: value for key, value in settings.items() if not (unet and key == "heads")}
     return {**kept, "weighting": "soft-min-snr" if kept["weighting"] == "soft" else kept["weighting"]}
+
+
+def with_default_prediction(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a diffusion model, of which `edm` was the default, that of a size for which it still is."""
+    is_default = settings.get("prediction") == "edm" and settings.get("schedule") != "edm"
+    is_small = max(settings.get("shape", [0])[1:], default=0) <= 32
+    return {**settings, "prediction": None} if is_default and is_small else settings
 
 
 def with_stated_patch(settings: dict[str, Any]) -> dict[str, Any]:
