@@ -136,7 +136,7 @@ def test_noise_of_a_spectrum_has_it():
     fakes = spectrum.coloured_noise(measured, eps)
     again = measured.to_frequencies(fakes).square().mean(0).sqrt()
     assert float((again / measured.std - 1).abs().max()) < 0.06
-    assert float(measured.std.max() / measured.std.min()) > 50  # digits are far from white
+    assert float(measured.std.max() / measured.std.min()) > 10  # digits are far from white
 
 
 @pytest.mark.parametrize(("sampler", "asked", "steps"), [("heun", 10, 5), ("heun", 5, 3), ("ddim", 7, 7)])

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+WIDEST = 41  # letters of a key with its default in the list of figures
 LONGEST_NAME = 80  # letters of a picture's default name
 
 
@@ -195,9 +196,16 @@ def settings_of(lesson: Lesson) -> type[Config]:
 
 
 def _needs(lesson: Lesson) -> str:
-    """What a figure is drawn from, and its keys with their defaults as they are typed."""
-    keys = " ".join(f"{key}={_typed(field.default)}" for key, field in settings_of(lesson).model_fields.items())
+    """What a figure is drawn from, and its keys with their defaults as they are typed, of a list the first few."""
+    keys = " ".join(_shortened(f"{key}={_typed(f.default)}") for key, f in settings_of(lesson).model_fields.items())
     return f"{lesson.runs}; keys: {keys}" if keys else lesson.runs
+
+
+def _shortened(words: str) -> str:
+    """A key with its default; of a list that no narrow terminal could wrap the first few, and "..."."""
+    while len(words) > WIDEST:
+        words = words.removesuffix(",...").rpartition(",")[0] + ",..."
+    return words
 
 
 def _typed(value: Any) -> str:
