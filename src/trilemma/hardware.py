@@ -113,6 +113,16 @@ def memory_bytes() -> int:
         return 0
 
 
+def available_bytes() -> int:
+    """Main memory that a new process can have, with what the system would give up for it; 0 where it does not tell."""
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):
+        return 0
+
+
 def _devices() -> list[str]:
     """The words `pick_device` takes, best first."""
     import torch

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,10 +59,12 @@ def test_what_is_finished_waits_to_be_measured_and_a_model_may_be_trained(tmp_pa
     monkeypatch.chdir(tmp_path)
     Path("c").mkdir()
     entries = [Entry("vae", finished("vae", "runs/mine", make())), Entry("gan-dcgan")]
-    progress = SimpleNamespace(total=lambda: 60.0)
+    progress = SimpleNamespace(total=lambda: 60.0, elapsed=lambda: 45.0)
+    before = time.time()
     for trains, first in ((False, "waiting"), (True, "trained")):
         Partial(Path("c"), entries, progress, trains=trains).write("gan-dcgan", "training" if trains else "")
         rows = content()["rows"]
+        assert content()["elapsed_s"] == 45.0 and before <= content()["written"] <= time.time()
         assert [row["state"] for row in rows] == [first, "training" if trains else "waiting"]
         assert [row["run"] for row in rows] == ["runs/mine", "c/runs/gan-dcgan" if trains else None]
 

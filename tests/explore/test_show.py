@@ -92,7 +92,7 @@ def test_the_command_line_prints_the_table(photos, by_brightness, capsys):
         row["name 1"] in line for row, line in zip(rows_of(cwd("o.csv")), table, strict=True)
     )
     assert "o.png" in said.out and "o.csv" in said.out
-    assert "names are of images of 8x8; where files are larger, size=160 is better" in said.err
+    assert "the images are named at 8x8; if the files are larger, size=160 gives better names" in said.err
 
 
 def test_a_table_of_others_is_kept(photos, by_brightness):

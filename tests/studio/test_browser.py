@@ -301,7 +301,7 @@ def test_codes_are_chosen_on_the_map_by_pointer_and_by_keyboard(page, tmp_path):
         if k == 0:
             page.mouse.down()
     page.mouse.up()
-    assert page.inner_text(".map-said") == "200 images selected"
+    assert page.inner_text(".map-said") == "Images selected: 200"
     assert page.locator(".map-chosen li").count() == 60
     with page.expect_download() as download:
         page.click("text=Save their numbers as CSV")
@@ -310,7 +310,7 @@ def test_codes_are_chosen_on_the_map_by_pointer_and_by_keyboard(page, tmp_path):
     page.click("text=Clear the selection")
     assert page.locator(".map-chosen").is_hidden()
     page.click(".map-classes button:has-text('class-1')")
-    assert page.inner_text(".map-said") == "50 images selected"
+    assert page.inner_text(".map-said") == "Images selected: 50"
     page.keyboard.press("Tab")
     marks.focus()
     page.keyboard.press("Escape")
@@ -318,7 +318,7 @@ def test_codes_are_chosen_on_the_map_by_pointer_and_by_keyboard(page, tmp_path):
     page.keyboard.press("Space")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
-    assert page.inner_text(".map-said") == "2 images selected"
+    assert page.inner_text(".map-said") == "Images selected: 2"
     numbers = [re.search(r"image (\d+)", text)[1] for text in page.locator(".map-chosen li").all_inner_texts()]
     assert page.get_attribute("[data-between]", "href").endswith(f"&a={numbers[0]}&b={numbers[1]}")
     page.keyboard.press("Enter")

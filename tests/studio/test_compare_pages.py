@@ -112,12 +112,12 @@ def test_the_page_of_the_job_shows_the_report_as_it_grows(browser, studio, runs,
     assert "The report so far" not in browser.get(f"/jobs/{job.id}/live").text
     write(studio)
     text = browser.get(f"/jobs/{job.id}/live").text
-    assert "3 of 4 measured, 61 s of about 3 min" in text.replace("seconds", "s").replace("minutes", "min")
+    assert "3 of 4 measured or failed, 61 s of about 3 min" in text.replace("seconds", "s").replace("minutes", "min")
     assert EVIL not in text and "&lt;script&gt;" in text and f'href="/runs/{runs["vae"].id}"' in text
     cells = re.findall(r'<td class="number( best)?">([\d.]*)(?:<span class="interval">([^<]*))?', text)
     assert cells[:4] == [("", "0.500", "0.400 to 0.600"), ("", "2", ""), (" best", "0.750", ""), ("", "", "")]
     assert 'title="too few"' in text
-    assert "đã đo 3 trên 4" in browser.get(f"/jobs/{job.id}/live", headers={"accept-language": "vi"}).text
+    assert "đã đo hoặc thất bại 3 trên 4" in browser.get(f"/jobs/{job.id}/live", headers={"accept-language": "vi"}).text
     for path in ("/compare", "/compare/live"):
         assert f"/jobs/{job.id}" in browser.get(path).text
 
@@ -144,12 +144,27 @@ def test_a_file_of_another_form_shows_nothing(browser, studio, job, other):
     assert answer.status_code == 200 and "The report so far" not in answer.text
 
 
+def test_a_metric_of_any_name_is_shown(browser, studio, job):
+    write(studio, metrics=[{**METRICS[0], "name": name} for name in ([], {}, None, 1)])
+    answer = browser.get(f"/jobs/{job.id}/live")
+    assert answer.status_code == 200 and "The report so far" in answer.text
+
+
 @pytest.mark.parametrize("scores", [None, [], {"density": 1}, {"density": score("1", ["a", "b"], 3)}])
 def test_values_of_other_kinds_are_left_out(studio, job, scores):
     path = write(studio, rows=[{"label": 1, "state": "x", "run": 3, "scores": scores}], elapsed_s="x")
     report = live_report(studio.library, path)
     assert [(row.label, row.state, row.run) for row in report.rows] == [("1", "waiting", None)]
     assert [cell.value for cell in report.rows[0].cells] == [None, None] and report.elapsed_s == 0
+
+
+def test_time_passes_between_the_steps_of_a_comparison_that_runs(studio, job):
+    write(studio, written=time.time() - 100)
+    assert studio.live_report(job).elapsed_s == 61.0  # no process holds its lock
+    assert studio.live_report(replace(job, state=State.RUNNING)).elapsed_s == pytest.approx(161.0, abs=10)
+    for written in (time.time() + 100, None, "x"):
+        write(studio, written=written)
+        assert studio.live_report(replace(job, state=State.RUNNING)).elapsed_s == pytest.approx(61.0, abs=1e-6)
 
 
 def test_a_step_of_a_comparison_is_news(studio, job, monkeypatch):

@@ -1,11 +1,16 @@
 """Time and memory of a training before it begins: measured on its own steps, or said to be not known."""
 
+import errno
+import io
 import json
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
+from trilemma import hardware
 from trilemma.errors import UserError
 from trilemma.studio import estimate
 from trilemma.studio.forms import values_of
@@ -38,7 +43,7 @@ def test_the_estimate_is_that_of_the_keys_in_the_form(browser, studio, monkeypat
     text = browser.post("/train/estimate", FORM).text
     assert asked == [["pacer", "vae", "digits", "epochs=40", "hidden=8"]]
     assert f"about {duration(60_000 / 500)} of training, for 60,000 images" in text
-    assert "Memory: about 750 MB." in text and "20 steps in 5 seconds on cpu" in text and "no promise" in text
+    assert "Memory: about 750 MB." in text and "20 steps in 5 seconds on cpu" in text and "This is an estimate" in text
     assert 'name="epochs" value="40"' in text and not studio.queue.jobs()
     assert not list(studio.own.glob("pace-*"))
     text = browser.post("/train/estimate", FORM, headers={"accept-language": "vi"}).text
@@ -64,6 +69,57 @@ def test_a_measurement_ends(browser, studio, monkeypatch):
     assert "the process that measures has ended" in browser.post("/train/estimate", FORM).text
     with studio.estimator._turn, pytest.raises(UserError, match="another training is being measured"):
         studio.estimator.estimate(["vae", "digits"], busy=False)
+
+
+def test_a_studio_that_closes_ends_a_measurement(studio, monkeypatch):
+    started, answers = [], []
+    monkeypatch.setattr(estimate, "start", lambda *words, **keys: started.append(sleeper()) or started[0])
+
+    def sleeper():
+        return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], stdout=subprocess.PIPE)
+
+    def measure():
+        try:
+            studio.estimator.estimate(["vae", "digits"], busy=False)
+        except UserError as error:
+            answers.append(str(error))
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    while not started:
+        time.sleep(0.001)
+    assert list(studio.own.glob("pace-*"))
+    studio.estimator.close()
+    assert not list(studio.own.glob("pace-*"))
+    thread.join(20)
+    assert started[0].poll() is not None and "the process that measures has ended" in answers[0]
+    measure()
+    assert len(started) == 1 and "is being closed" in answers[1]
+    studio.estimator.close()
+
+
+def test_files_of_a_measurement_whose_studio_was_killed_are_removed(studio):
+    (studio.own / "pace-abc" / "run").mkdir(parents=True)
+    (studio.own / "pace-link").symlink_to(studio.folder)
+    (studio.own / "marks.json").write_text("{}")
+    studio.estimator.remove_unfinished()
+    assert {path.name for path in studio.own.iterdir()} == {"marks.json", "pace-link"} and studio.own.is_dir()
+
+
+def test_a_full_disk_is_said(browser, monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(estimate.tempfile, "TemporaryDirectory", refuse)
+    answer = browser.post("/train/estimate", FORM)
+    assert answer.status_code == 200 and "the disk is full" in answer.text
+
+
+def test_what_is_free_is_what_a_process_can_have(studio, monkeypatch):
+    """The system would give up files that it keeps in memory, which are not free."""
+    texts = ["MemTotal: 8000 kB\nMemFree: 100 kB\nMemAvailable: 5242880 kB\n", "", "MemFree: 1 kB\n", "MemAvailable:\n"]
+    monkeypatch.setattr(hardware, "open", lambda path: io.StringIO(texts.pop(0)), raising=False)
+    assert [studio.machine().memory_free for _ in texts[:]] == [5.0, None, None, None]
 
 
 def test_nothing_is_measured_that_a_training_refuses(browser, monkeypatch):

@@ -67,6 +67,18 @@ def test_a_job_of_somebody_else_is_started_from_its_page(browser, studio):
     assert browser.post(f"/jobs/{new.id}/start").status_code == 404
 
 
+def test_a_job_of_somebody_else_that_seems_interrupted_warns_before_it_is_resumed(browser, studio):
+    place = studio.queue.jobs_folder / "00000001-0123456789abcdef"
+    place.mkdir(parents=True)
+    (place / JOB).write_text(json.dumps({"words": ["train", "vae", "--import=evil.py"], "created": 1.0}))
+    (place / START).write_text(json.dumps({"time": 1.0, "process": 12345}))
+    own = studio.queue.add(["train", "vae", "digits"])
+    (studio.queue.job(own).place / START).write_text(json.dumps({"time": 1.0, "process": 12345}))
+    for ident, warns in (("0123456789abcdef", True), (own, False)):
+        text = browser.get(f"/jobs/{ident}/live").text
+        assert ">interrupted<" in text and "Resume" in text and ("were not created by you" in text) is warns
+
+
 def test_what_is_wrong_with_the_queue_is_said_on_its_pages(browser, studio, monkeypatch):
     def refuse():
         raise OSError(5, "Input/output error")

@@ -51,6 +51,7 @@ def test_the_page_offers_to_make_a_map_and_then_shows_it(browser, studio, one):
     page = browser.get(f"/explore/map?run={one.id}&how=tsne").text
     assert "There is no map by this method yet" in page and "data-map" not in page
     page = browser.get(f"/explore/map?run={one.id}").text
+    assert 'data-chosen="Images selected: %"' in page
     assert 'data-map="/explore/map/points?run=' in page and 'src="/static/map.js"' in page and EVIL not in page
     studio.queue.pause(True)
     fields = {"run": one.id, "verb": "map", "how": "pca", "interactive": "true", "n": "500"}
@@ -110,6 +111,17 @@ def test_a_file_that_is_no_map_is_refused(browser, one, place, other):
     write(place, **other)
     for path in ("map?", "map/points?how=pca&", "map/nearest?how=pca&row=0&"):
         answer = browser.get(f"/explore/{path}run={one.id}")
+        assert answer.status_code == 400 and "make the map again" in answer.text
+
+
+@pytest.mark.parametrize("name", ["class", "file"])
+def test_a_map_without_a_column_is_refused(browser, one, place, name):
+    left = {key: value for key, value in content().items() if key != name}
+    (place / "map-pca-interactive" / "points.json").write_text(json.dumps(left))
+    for answer in (
+        browser.get(f"/explore/map/nearest?run={one.id}&how=pca&row=0"),
+        browser.post("/explore/map/chosen", {"run": one.id, "how": "pca", "rows": "1"}),
+    ):
         assert answer.status_code == 400 and "make the map again" in answer.text
 
 

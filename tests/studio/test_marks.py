@@ -1,6 +1,8 @@
 """Stars, titles and the bin: nothing that was noted or removed is lost. The runs here are a config.json alone."""
 
+import errno
 import json
+import shutil
 import threading
 
 import pytest
@@ -82,6 +84,69 @@ def test_runs_of_one_name_lie_side_by_side_in_the_bin(browser, studio, make):
         sums.append(studio.library.run_at("a").summary["weights_sha256"])
         studio.marks.remove(studio.library.run_at("a"))
     assert sums == ["first", "second"] and len(studio.marks.in_bin()) == 2
+
+
+@pytest.fixture
+def removed(studio):
+    """Puts a run into the bin by hand, under a name that its file says."""
+
+    def removed_as(name, path=None):
+        ident = studio.library.id_of(studio.folder / (name if path is None else path))
+        place = studio.marks.bin_folder / ident
+        (place / "run").mkdir(parents=True)
+        (place / "name.json").write_text(json.dumps(name))
+        return place
+
+    return removed_as
+
+
+def test_a_run_comes_back_to_no_place_outside_or_hidden(browser, studio, removed, tmp_path):
+    (tmp_path / "outside").mkdir()
+    for link, target in (("link", tmp_path / "outside"), ("own", studio.own), ("inner", studio.folder)):
+        (studio.folder / link).symlink_to(target)
+    for name in ("link/x", "own/x", "inner/x", ".studio/x", ".hidden", "a/.hidden/x", "a/../x", "../x", "", "a\0b"):
+        removed(name)
+    for name in (str(tmp_path / "outside"), "/", str(studio.folder / "x")):
+        removed(name, path=f"as-{len(name)}")
+    good = removed("vae..2")
+    removed("b").rename(tmp_path / "b")
+    (studio.marks.bin_folder / studio.library.id_of(studio.folder / "b")).symlink_to(tmp_path / "b")
+    page = browser.get("/runs")
+    assert page.status_code == 200 and [*studio.marks.in_bin().values()] == ["vae..2"]
+    for place in studio.marks.bin_folder.iterdir():
+        assert browser.post(f"/runs/restore/{place.name}").status_code in (303, 404)
+    assert (
+        not [*(tmp_path / "outside").iterdir()] and (studio.folder / "vae..2").is_dir() and not (good / "run").exists()
+    )
+    assert {path.name for path in studio.folder.iterdir()} == {"link", "own", "inner", ".studio", "vae..2"}
+
+
+@pytest.mark.parametrize("call", ["mkdir", "rename"])
+def test_a_full_disk_is_said_by_the_bin(browser, studio, make, monkeypatch, call):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = make("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(marks_module.Path if call == "mkdir" else marks_module.os, call, refuse)
+        answer = browser.post(f"/runs/{run.id}/remove")
+        assert answer.status_code == 400 and "the disk is full" in answer.text and run.path.is_dir()
+    studio.marks.remove(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(marks_module.Path if call == "mkdir" else marks_module.os, call, refuse)
+        answer = browser.post(f"/runs/restore/{run.id}")
+        assert answer.status_code == 400 and "the disk is full" in answer.text and studio.marks.in_bin()
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(browser, studio, make):
+    for name, file in (("a/b", "a"), ("c/d/e", "c")):
+        run = make(name)
+        studio.marks.remove(run)
+        shutil.rmtree(studio.folder / file)
+        (studio.folder / file).write_text("mine")
+        answer = browser.post(f"/runs/restore/{run.id}")
+        assert answer.status_code == 400 and f"of the folder of {name}" in answer.text
+        assert (studio.folder / file).read_text() == "mine" and run.id in studio.marks.in_bin()
 
 
 def test_a_receipt_knows_a_run_by_its_whole_sum_alone(studio, make):

@@ -1,5 +1,6 @@
 """Jobs are neither lost nor doubled, whenever the server is killed, and what is said of them is true."""
 
+import io
 import json
 import os
 import random
@@ -9,14 +10,29 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from trilemma import UserError
-from trilemma.studio import processes
+from trilemma.files import lock
+from trilemma.studio import child, processes
 from trilemma.studio import queue as queue_module
 from trilemma.studio.child import claim
-from trilemma.studio.jobs import CANCEL, END, JOB, LOCK, OUTPUT, START, State, open_lock, output_of, read_job
+from trilemma.studio.jobs import (
+    CANCEL,
+    END,
+    JOB,
+    LOCK,
+    OUTPUT,
+    START,
+    State,
+    is_held,
+    open_lock,
+    output_of,
+    process_of,
+    read_job,
+)
 from trilemma.studio.owner import LENGTH, SECRET, Owner
 from trilemma.studio.place import Missing
 from trilemma.studio.queue import Queue
@@ -122,16 +138,12 @@ def test_a_state_is_what_the_files_and_the_lock_say(queue):
 
 def claim_anyway(place):
     """The lock of a job, held, whatever its files say."""
-    from trilemma.files import lock
-
     held = open_lock(place)
     lock(held)
     return held
 
 
 def test_a_job_is_claimed_once(queue, monkeypatch):
-    from trilemma.studio import child
-
     monkeypatch.setattr(child, "WAIT_S", 0.1)
     place = queue.job(queue.add(["list"])).place
     first = claim(place)
@@ -181,8 +193,8 @@ def test_one_training_at_a_time_and_beside_it_one_other_job(queue, monkeypatch):
     held = [claim_anyway(written(queue, ident, start={"time": 1.0})) for ident in (train, sample)]
     queue.tick()
     assert begun == [train, sample]
-    for lock in held:
-        lock.close()
+    for one in held:
+        one.close()
     queue.tick()
     assert begun == [train, sample, again, other]
 
@@ -213,6 +225,69 @@ def test_a_job_of_somebody_else_waits_until_it_is_started_by_hand(queue, tmp_pat
     for ident in (foreign.id, own):
         with pytest.raises(Missing):
             queue.adopt(ident)
+
+
+def test_a_job_of_somebody_else_is_foreign_whatever_became_of_it(queue):
+    """Shipped as interrupted it could be resumed, which runs its words."""
+    place, own = received(queue, ["train", "vae", "digits"]), queue.add(["list"])
+    (start, end), states = ({"time": 1.0}, {"time": 2.0, "code": 0}), []
+    for files in ({}, {START: start}, {START: start, END: end}):
+        for name, value in files.items():
+            (place / name).write_text(json.dumps(value))
+        job = next(job for job in queue.jobs() if job.id != own)
+        assert job.foreign and not queue.job(own).foreign
+        states.append(job.state)
+        queue._ended.clear()
+    assert states == [State.FOREIGN, State.LOST, State.FINISHED]
+    written(queue, own, start=start)
+    assert queue.job(own).state is State.LOST and not queue.job(own).foreign
+
+
+def test_the_words_that_were_checked_are_those_that_run(queue, monkeypatch):
+    """The file may be another one when the process begins."""
+    place, sent, ran = queue.job(queue.add(["list", "vae"])).place, [], []
+
+    class Pipe(io.BytesIO):
+        def write(self, content):
+            sent.append(content)
+
+    def start(*words, **keys):
+        (place / JOB).write_text(json.dumps({"words": ["--import=evil.py"]}))
+        return SimpleNamespace(stdin=Pipe(), poll=lambda: None)
+
+    monkeypatch.setattr(queue_module, "start", start)
+    monkeypatch.setattr(child, "run", lambda words, output: ran.append(words) or 0)
+    queue.tick()
+    child.main(place, json.loads(b"".join(sent)))
+    assert ran == [["list", "vae"]] and (place / END).exists()
+
+
+@pytest.mark.parametrize("process", [None, True, 0, 1, -1, 1.5, "12345", [12345], 2**70])
+def test_a_process_is_a_number_in_a_small_plain_file(queue, tmp_path, process):
+    place = queue.job(queue.add(["list"])).place
+    assert process_of(place) is None
+    (place / START).write_text(json.dumps({"process": process}))
+    assert process_of(place) is None
+    (place / START).write_text(json.dumps({"process": 12345}))
+    assert process_of(place) == 12345
+    (place / START).rename(tmp_path / "other.json")
+    (place / START).symlink_to(tmp_path / "other.json")
+    assert process_of(place) is None
+    (place / START).unlink()
+    os.mkfifo(place / START)
+    assert process_of(place) is None
+
+
+def test_who_looks_at_a_job_is_not_taken_for_its_process(queue):
+    place = queue.job(queue.add(["list"])).place
+    assert not is_held(place)
+    with open_lock(place) as looker, open_lock(place) as process:
+        lock(looker, shared=True)
+        assert not is_held(place)
+        looker.close()
+        lock(process)
+        assert is_held(place)
+    assert not is_held(place)
 
 
 def test_a_signature_holds_for_one_job_with_its_words_in_its_folder(queue, tmp_path):
@@ -284,6 +359,9 @@ def test_a_process_that_ends_before_its_job_begins_is_not_started_in_haste(queue
     """As on a full disk, where it cannot write that it began."""
 
     class Ended:
+        def __init__(self):
+            self.stdin = io.BytesIO()
+
         def poll(self):
             return 1
 

@@ -8,7 +8,8 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from threading import Thread
 
 import httpx
 import pytest
@@ -151,7 +152,7 @@ def test_jobs_go_on_when_it_closes(server, tmp_path):
     until(lambda: queue.jobs()[0].state is State.RUNNING)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
-    assert "goes on: trilemma data check digits" in err
+    assert "still running: trilemma data check digits" in err
     until(lambda: queue.jobs()[0].has_ended)
     assert queue.jobs()[0].state is State.FINISHED
 
@@ -162,6 +163,36 @@ def until(condition):
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_it_closes_while_a_training_is_measured(server, tmp_path):
+    address, process = server
+    base = address.split("/enter")[0]
+
+    def ask():
+        with suppress(httpx.HTTPError), httpx.Client(trust_env=False, headers={"origin": base}, timeout=60) as client:
+            client.get(address)
+            client.post(f"{base}/train/estimate", data={"model": "vae", "data": "digits"})
+
+    thread = Thread(target=ask)
+    thread.start()
+    until(lambda: [*(tmp_path / OWN).glob("pace-*")])
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    thread.join()
+    assert process.returncode == 0 and "Traceback" not in out + err
+    assert not [*(tmp_path / OWN).glob("pace-*")]
+
+
+@pytest.mark.slow
+def test_files_of_a_killed_studio_are_removed(tmp_path):
+    (tmp_path / OWN / "pace-abc").mkdir(parents=True)
+    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={free_port()}", "open=false"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        process.stdout.readline()
+        process.kill()
+    assert not [*(tmp_path / OWN).glob("pace-*")]
 
 
 @pytest.mark.slow

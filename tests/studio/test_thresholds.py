@@ -61,6 +61,10 @@ def test_rates_that_are_expected_or_not_known_say_so(browser, run):
 def test_only_files_of_a_detection_are_read(browser, studio, run):
     for k, rows in enumerate(["", "x,0,0,0,0,0,0,0\n", "nan,0,0,0,0,0,0,0\n", "0.1,0,0,0,0,x,0,0\n", "0.1\n"]):
         write(run, f"detect-{k}", rows=rows)
+    for k, rows in enumerate(["0.1,0.5,,0.6,,0,0,0\n", "0.1,,0.4,,,0,0,0\n", f"0.1,0,0,0,0,{10**400},0,0\n"]):
+        write(run, f"detect-interval-{k}", rows=rows)
+    for k, count in enumerate([float("inf"), float("nan"), 1e300, -1, "x"]):
+        write(run, f"detect-count-{k}", counts={**COUNTS, "normal": count})
     write(run, "detect-counts", counts=[1])
     write(run, "other")
     (run.path / "detect-link").symlink_to(run.path / "other")

@@ -5,6 +5,7 @@ import io
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,6 +180,18 @@ def test_data_are_there_whole_or_not_at_all(tmp_path):
     assert receive([("a.png", io.BytesIO(GOOD))], tmp_path / "data" / "mine").images == 1
 
 
+@pytest.mark.parametrize(("method", "head"), [(zipfile.ZIP_DEFLATED, 0), (zipfile.ZIP_BZIP2, 0), (zipfile.ZIP_LZMA, 9)])
+def test_a_zip_whose_content_is_damaged_is_said(tmp_path, method, head):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("a.png", GOOD)
+    whole = buffer.getvalue()
+    begin = whole.index(b"a.png") + len(b"a.png") + head
+    damaged = whole[:begin] + b"\xff" * 40 + whole[begin + 40 :]
+    with pytest.raises(UserError, match="the zip cannot be read"):
+        receive([("a.zip", io.BytesIO(damaged))], tmp_path / "data")
+
+
 def test_a_disk_that_is_full_while_images_arrive_is_said(browser, studio, monkeypatch):
     async def write(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -187,6 +200,15 @@ def test_a_disk_that_is_full_while_images_arrive_is_said(browser, studio, monkey
     answer = browser.send("POST", "/data/upload", data={"name": "mine"}, files=[("files", ("a.png", GOOD))])
     assert answer.status_code == 400 and "the disk is full" in answer.text
     assert not (studio.folder / "data").exists()
+
+
+def test_a_disk_that_is_full_when_a_picture_is_dropped_is_said(browser, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    answer = browser.send("POST", "/sample/receipt", files=[("picture", ("a.png", GOOD))])
+    assert answer.status_code == 400 and "the disk is full" in answer.text
 
 
 def test_a_name_of_data_is_plain(tmp_path):

@@ -57,7 +57,7 @@ def test_of_data_larger_than_memory_a_process_keeps_little(tmp_path: Path, monke
 def test_memory_is_divided_by_the_processes_of_a_machine(
     count: str | None, share: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "_available", lambda: 8_000)
+    monkeypatch.setattr(limits, "available_bytes", lambda: 8_000)
     monkeypatch.setattr(limits, "_group_limit", lambda: 2**63)
     monkeypatch.delenv("TRILEMMA_MEMORY", raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)

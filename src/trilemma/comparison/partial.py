@@ -29,7 +29,7 @@ class Partial:
 
     Args:
         entries: what is compared; they are looked at whenever the file is written.
-        progress: which says how long the whole takes.
+        progress: which says how long the work has taken, and how long the whole takes.
         trains: whether the models are trained, in folder/runs.
     """
 
@@ -50,7 +50,8 @@ class Partial:
             "format": FORMAT,
             "process": os.getpid(),
             "began": self._began,
-            "elapsed_s": time.time() - self._began,
+            "written": time.time(),
+            "elapsed_s": self.progress.elapsed(),
             "total_s": self.progress.total(),
             "metrics": [{"name": m.name, "title": m.title, "unit": m.unit, "better": m.better} for m in shown],
             "rows": rows,

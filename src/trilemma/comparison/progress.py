@@ -58,7 +58,11 @@ class Progress:
 
     def total(self) -> float:
         """Seconds of the whole work, as far as is known."""
-        return time.perf_counter() - self.begin + sum(step.seconds * self._factor(step.kind) for step in self.steps)
+        return self.elapsed() + sum(step.seconds * self._factor(step.kind) for step in self.steps)
+
+    def elapsed(self) -> float:
+        """Seconds since the work began."""
+        return time.perf_counter() - self.begin
 
     def done(self) -> None:
         """The next step is done; a total that is another one now is said."""
@@ -74,7 +78,7 @@ class Progress:
 
     def end(self) -> None:
         """Say how long it took."""
-        self.say(f"done in {in_words(time.perf_counter() - self.begin)}")
+        self.say(f"done in {in_words(self.elapsed())}")
 
     def _factor(self, kind: str) -> float:
         """Times as long as was estimated, of the steps of this kind."""

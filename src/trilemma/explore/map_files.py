@@ -69,5 +69,5 @@ def nearest_codes(codes: Tensor, count: int = NEAREST) -> "tuple[np.ndarray, np.
     where there are fewer codes."""
     from sklearn.neighbors import NearestNeighbors
 
-    found = NearestNeighbors(n_neighbors=min(count, len(codes) - 1), algorithm="brute").fit(codes.double().numpy())
-    return found.kneighbors()
+    search = NearestNeighbors(n_neighbors=min(count, len(codes) - 1), algorithm="brute").fit(codes.double().numpy())
+    return search.kneighbors()

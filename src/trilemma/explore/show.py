@@ -99,8 +99,8 @@ def _likeliest(batch: Batch) -> list[Ranked]:
     height, width = batch.image.shape[2:]
     if min(height, width) < imagenet.SIDE:
         note(
-            f"names are of images of {size_text((height, width))}; where files are larger, size={imagenet.SIDE} is "
-            "better"
+            f"the images are named at {size_text((height, width))}; if the files are larger, size={imagenet.SIDE} "
+            "gives better names"
         )
     network = imagenet.load_efficientnet()
     return imagenet.likeliest_classes(extract(network, batch.image), network, k=LIKELIEST)

@@ -1,31 +1,33 @@
-"""The process of a job: python -m trilemma.studio.child FOLDER
+"""The process of a job: python -m trilemma.studio.child FOLDER, with the words of the job in JSON as its input.
 
 It takes the lock of the job's folder, and leaves if somebody has it, or had it before, or if the job was cancelled.
-Then it is the command line.
+Then it is the command line. The words are those that the queue has checked: what lies in the folder is not read.
 """
 
+import json
 import os
 import runpy
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from trilemma.files import lock, read_json, write_json
-from trilemma.studio.jobs import CANCEL, END, INTERRUPTED, JOB, OUTPUT, START, open_lock
+from trilemma.files import lock, write_json
+from trilemma.studio.jobs import CANCEL, END, INTERRUPTED, OUTPUT, START, open_lock
 
 WAIT_S = 5.0  # seconds for a lock that somebody who looks at the job holds for a moment
 
 
-def main(place: Path) -> None:
+def main(place: Path, words: Sequence[str]) -> None:
     """Run the job of a folder, once."""
     if (held := claim(place)) is None:
         return
     with held:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the server may have been started without one
         write_json(place / START, {"time": time.time(), "process": os.getpid()})
-        code = run([str(word) for word in read_json(place / JOB)["words"]], place / OUTPUT)
+        code = run(words, place / OUTPUT)
         write_json(place / END, {"time": time.time(), "code": code})
 
 
@@ -45,7 +47,7 @@ def claim(place: Path) -> IO[bytes] | None:
     return held
 
 
-def run(words: list[str], output: Path) -> int:
+def run(words: Sequence[str], output: Path) -> int:
     """The exit code of the command line with these words; what it says goes to a file."""
     with output.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
@@ -61,4 +63,4 @@ def run(words: list[str], output: Path) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), json.load(sys.stdin.buffer))

@@ -1,15 +1,37 @@
-"""Connections whose requests come in time: uvicorn bounds how many there are, and not how long one may take.
+"""The server, and its connections, whose requests come in time: uvicorn bounds how many there are, and not how long
+one may take.
 
 A connection is cut that does not send the head of a request within `LONGEST_HEAD_S`, or goes on sending a body after
 its request was refused. How slowly a body may come that is read is decided in `guard.bounded`.
 """
 
 import asyncio
+import socket
+from collections.abc import Callable, Sequence
 
 import h11  # pyright: ignore[reportMissingImports]
+import uvicorn  # pyright: ignore[reportMissingImports]
 from uvicorn.protocols.http.h11_impl import H11Protocol  # pyright: ignore[reportMissingImports]
 
 LONGEST_HEAD_S = 10.0  # seconds; a browser sends a head in one piece
+
+
+class Server(uvicorn.Server):
+    """A server that ends the work behind its answers before it waits for them, which could take a minute.
+
+    Args:
+        end: calls that do so.
+    """
+
+    def __init__(self, config: uvicorn.Config, end: Sequence[Callable[[], None]]) -> None:
+        super().__init__(config)
+        self.end = end
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer the requests that are there, and no more."""
+        for end in self.end:
+            end()
+        await super().shutdown(sockets)
 
 
 class TimedProtocol(H11Protocol):

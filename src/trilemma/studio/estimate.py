@@ -1,6 +1,7 @@
 """Time and memory of a training before it begins, by a few seconds of its own steps in a process of their own."""
 
 import json
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError
+from trilemma.files import disk_errors
 from trilemma.studio.processes import start
 
+FILES = "pace-"  # before the names of folders of measurements
 LONGEST_S = 60.0  # seconds for torch, the images, and the steps that are measured
 
 
@@ -43,6 +46,22 @@ class Estimator:
 
     def __init__(self, folder: Path, own: Path) -> None:
         self.folder, self.own, self._turn = folder, own, threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed, self._guard = False, threading.Lock()
+
+    def close(self) -> None:
+        """End a measurement, and begin no other one."""
+        with self._guard:
+            self._closed = True
+            if self._process is not None:
+                self._process.kill()
+        with self._turn:  # until its files are removed
+            pass
+
+    def remove_unfinished(self) -> None:
+        """Remove the files of measurements whose studio was killed; only for a folder that this process has locked."""
+        for place in self.own.glob(f"{FILES}*"):
+            shutil.rmtree(place, ignore_errors=True)
 
     def estimate(self, words: Sequence[str], *, busy: bool) -> TrainingEstimate:
         """What a training takes.
@@ -51,18 +70,25 @@ class Estimator:
             words: of its command line after `train`: model, data, keys.
             busy: whether a job runs.
         Raises:
-            UserError: the training is refused, has parts, could not be measured in LONGEST_S, or another is measured.
+            UserError: the training is refused, has parts, could not be measured in LONGEST_S, another is measured, or
+                the disk refuses.
         """
         if not self._turn.acquire(blocking=False):
             raise UserError("another training is being measured; wait until it is done")
         try:
-            with tempfile.TemporaryDirectory(prefix="pace-", dir=self.own) as place:
+            with disk_errors(self.own):
+                files = tempfile.TemporaryDirectory(prefix=FILES, dir=self.own, ignore_cleanup_errors=True)
+            with files as place:
                 return _estimate_of(self._ask([place, *words]), busy=busy)
         finally:
             self._turn.release()
 
     def _ask(self, words: Sequence[str]) -> dict[str, Any]:
-        process = start("pacer", *words, folder=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        with self._guard:
+            if self._closed:
+                raise UserError("time and memory are not known: the studio is being closed")
+            process = start("pacer", *words, folder=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            self._process = process
         try:
             output, _ = process.communicate(timeout=LONGEST_S)
             answer = json.loads(output)
@@ -75,6 +101,7 @@ class Estimator:
         finally:
             process.kill()
             process.wait()
+            self._process = None
         if "error" in answer:
             raise UserError(f"time and memory are not known: {answer['error']}")
         return answer

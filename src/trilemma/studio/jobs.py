@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trilemma.errors import UserError
-from trilemma.files import NO_LINK, lock, read_json, write_json
+from trilemma.files import NO_LINK, is_locked, read_json, write_json
 from trilemma.text import quoted
 
 JOB, START, END, CANCEL, LOCK, OUTPUT = "job.json", "start.json", "end.json", "cancel.json", "lock", "output.txt"
@@ -51,7 +51,8 @@ class Job:
     """A job as its files say.
 
     words: of the command line after `trilemma`; order: its place in the queue, the least first; signature: of who made
-    it; times in seconds since 1970, None for what has not happened; code: the exit code.
+    it; times in seconds since 1970, None for what has not happened; code: the exit code; foreign: whether somebody else
+    made it, as far as its signature says, whatever its state (`queue.py` looks).
     """
 
     id: str
@@ -64,6 +65,7 @@ class Job:
     started: float | None = None
     ended: float | None = None
     code: int | None = None
+    foreign: bool = False
 
     @property
     def command(self) -> str:
@@ -150,15 +152,14 @@ def _state(place: Path) -> State:
 
 def is_held(place: Path) -> bool:
     """Whether the process of a job lives. Nothing is written to find out, so a full disk does not matter."""
-    file_of_lock = place / LOCK
-    if file_of_lock.is_symlink() or not file_of_lock.is_file():  # no process has begun here
-        return False
-    with os.fdopen(os.open(file_of_lock, os.O_RDWR | NO_LINK), "r+b") as file:
-        try:
-            lock(file)
-        except OSError:
-            return True
-    return False
+    path = place / LOCK
+    return not path.is_symlink() and path.is_file() and is_locked(path)
+
+
+def process_of(place: Path) -> int | None:
+    """The number of the process of a job, as it wrote it down; None where it did not. 0 and less stand for groups."""
+    process = (_read(place / START) or {}).get("process")
+    return process if type(process) is int and process > 1 else None
 
 
 def open_lock(place: Path) -> IO[bytes]:
@@ -177,8 +178,9 @@ def output_of(place: Path, most: int = SHOWN_OUTPUT) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """The object in a file of a job, which is no link; None where there is none."""
     try:
-        value = read_json(path)
+        value = None if path.is_symlink() else read_json(path)
     except (OSError, UserError):
         return None
     return value if isinstance(value, dict) else None

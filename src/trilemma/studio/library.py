@@ -6,6 +6,7 @@ what is listed is a plain file or folder, never a link.
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +18,14 @@ from trilemma.files import is_locked, read_json
 from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.log import read_log
 from trilemma.studio.place import Missing
+from trilemma.vocabulary import data_words
 
 DEEPEST, MOST_FOLDERS, MOST_PICTURES = 4, 5_000, 400
 NO_PICTURES = {"parts", "checkpoints", "earlier", "metrics"}  # of a run
 PICTURES = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 LARGEST_PICTURE = 64 << 20  # bytes
 SUM_DIGITS = (16, 64)  # of the SHA-256 of weights: in a receipt (`Run.weights_id`), and in a summary
+NOT_A_PATH = re.compile("[-~=]|[^/]*[=:]")  # what a command takes for an option, a home, a key, or a run of the hub
 SCORES = ("valid_rmse", "valid_bce", "valid_neg_elbo_nats", "valid_noise_rmse", "valid_denoising_rmse")
 
 
@@ -134,8 +137,10 @@ class Library:
         return hashlib.sha256(os.fsencode(path.relative_to(self.folder))).hexdigest()[:16]
 
     def name_of(self, path: Path) -> str:
-        """A path below the folder as a command in it has it."""
-        return path.relative_to(self.folder).as_posix()
+        """A path below the folder as a command in it has it: one that the command would take for something else, as an
+        option (a folder may be called --import=evil.py), has ./ in front."""
+        name = path.relative_to(self.folder).as_posix()
+        return f"./{name}" if NOT_A_PATH.match(name) or name in data_words() else name
 
     def pictures(self, run: StudioRun, most: int = MOST_PICTURES) -> list[Picture]:
         """The pictures of a run, the newest first: those of its training, and what verbs left in it."""

@@ -1,6 +1,7 @@
 """What a comparison that runs, or was stopped, knows so far: its partial.json, checked, for the page of its job."""
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from trilemma.errors import UserError
-from trilemma.files import parse_json, read_json
-from trilemma.studio.jobs import START, Job
+from trilemma.files import read_json
+from trilemma.studio.jobs import Job, process_of
 from trilemma.studio.library import Library, StudioRun, entries
 from trilemma.studio.sections import COMPARED_STATES
 
@@ -62,26 +63,32 @@ class LiveReport:
 
 def partial_file(library: Library, job: Job) -> Path | None:
     """The partial.json of the comparison that the process of a job writes, or wrote; None if there is none."""
-    with suppress(OSError, UserError, LookupError, TypeError):
-        process = parse_json((job.place / START).read_text("utf-8"))["process"]
-        for path in _partial_files(library.folder):
-            content = _read(path)
-            if content.get("process") == process and _number(content.get("began")) >= (job.started or 0.0) - 1.0:
-                return path
+    if (process := process_of(job.place)) is None:
+        return None
+    for path in _partial_files(library.folder):
+        content = _read(path)
+        if content.get("process") == process and _number(content.get("began")) >= (job.started or 0.0) - 1.0:
+            return path
     return None
 
 
-def live_report(library: Library, path: Path) -> LiveReport | None:
-    """The report of a file; None where that is gone, or is not one."""
+def live_report(library: Library, path: Path, *, running: bool = False) -> LiveReport | None:
+    """The report of a file; None where that is gone, or is not one.
+
+    Args:
+        running: whether its comparison still runs, so that time has passed since the file was written.
+    """
     content = _read(path)
     metrics, rows = content.get("metrics"), content.get("rows")
     if content.get("format") != FORMAT or not _are_objects(metrics, MOST_METRICS) or not _are_objects(rows, MOST_ROWS):
         return None
+    written = _number(content.get("written"))
+    since_s = max(0.0, time.time() - written) if running and written else 0.0
     columns = [_cells(metric, rows) for metric in metrics]
     return LiveReport(
         tuple((str(m.get("title", "")), str(m.get("unit", "")), m.get("better") == "higher") for m in metrics),
         tuple(_row(library, row, [column[k] for column in columns]) for k, row in enumerate(rows)),
-        _number(content.get("elapsed_s")),
+        _number(content.get("elapsed_s")) + since_s,
         _number(content.get("total_s")),
     )
 
@@ -110,7 +117,7 @@ def _row(library: Library, row: Mapping[str, Any], cells: list[Cell]) -> Row:
 
 def _cells(metric: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Cell]:
     """A column; the best value is marked where there are several."""
-    name = metric.get("name")
+    name = str(metric.get("name"))
     scores = [row["scores"].get(name) if isinstance(row.get("scores"), dict) else None for row in rows]
     cells = [_cell(score) if isinstance(score, dict) else Cell(None) for score in scores]
     values = [cell.value for cell in cells if cell.value is not None]

@@ -138,7 +138,7 @@ def _is_map(content: Any) -> bool:
         ("nearest", lambda rows: _all(rows, row)),
         ("distance", lambda values: _all(values, _finite)),
     ]
-    checks += [(name, one) for name, one in (("class", place), ("file", _short)) if content.get(name) is not None]
+    checks += [(name, one) for name, one in (("class", place), ("file", _short)) if content.get(name, "") is not None]
     return (
         all(_all(content.get(name), check) and len(content[name]) == n for name, check in checks)
         and all(len(a) == len(b) for a, b in zip(content["nearest"], content["distance"], strict=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError
-from trilemma.files import read_json, write_json
+from trilemma.files import disk_errors, read_json, write_atomic, write_json
 from trilemma.studio.library import Library, StudioRun, entries
 from trilemma.studio.place import Missing
 
@@ -74,7 +74,7 @@ class Marks:
 
         Raises:
             Missing: it was removed meanwhile.
-            UserError: it is being trained.
+            UserError: it is being trained, or the disk refuses.
         """
         if run.is_training:
             raise UserError(f"{run.name} is being trained; stop it first")
@@ -82,13 +82,14 @@ class Marks:
             if not run.path.is_dir():
                 raise Missing("This run is not there any more.")
             place = self._free_place(run.id)
-            place.mkdir(parents=True, exist_ok=True)
-            (place / "name.json").write_text(json.dumps(run.name), "utf-8")
-            os.rename(run.path, place / "run")
+            write_atomic(place / "name.json", json.dumps(run.name))
+            with disk_errors(place):
+                os.rename(run.path, place / "run")
 
     def in_bin(self) -> dict[str, str]:
         """The names of the runs in the bin, by id."""
-        places = [Path(entry.path) for entry in entries(self.bin_folder) if (Path(entry.path) / "run").is_dir()]
+        plain = [Path(entry.path) for entry in entries(self.bin_folder) if entry.is_dir(follow_symlinks=False)]
+        places = [place for place in plain if (place / "run").is_dir() and not (place / "run").is_symlink()]
         names = {place.name: self._name_of(place) for place in places}
         return {ident: name for ident, name in names.items() if name}
 
@@ -97,7 +98,7 @@ class Marks:
 
         Raises:
             Missing: it is not there.
-            UserError: another run has its place.
+            UserError: another run has its place, or the disk refuses.
         """
         with self._guard:
             if (name := self.in_bin().get(ident)) is None:
@@ -105,8 +106,12 @@ class Marks:
             place = self.library.folder / name
             if os.path.lexists(place):
                 raise UserError(f"{name} exists again; move it first")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(self.bin_folder / ident / "run", place)
+            try:
+                with disk_errors(place):
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.rename(self.bin_folder / ident / "run", place)
+            except (FileExistsError, NotADirectoryError):
+                raise UserError(f"a file has the place of the folder of {name}; move it first") from None
             return name
 
     def _free_place(self, ident: str) -> Path:
@@ -115,16 +120,20 @@ class Marks:
         return next(place for name in names if not os.path.lexists((place := self.bin_folder / name) / "run"))
 
     def _name_of(self, place: Path) -> str:
-        """Where a run in the bin was; "" if that is not said, or not below the folder."""
-        with suppress(OSError, UserError):
+        """Where a run in the bin was; "" if that is not said, or not a place in the folder where runs are listed."""
+        with suppress(OSError, ValueError):  # ValueError: not JSON, not below the folder, or no path at all
             name = read_json(place / "name.json")
-            if (
-                isinstance(name, str)
-                and self.library.id_of(self.library.folder / name) == place.name.partition("-")[0]
-                and ".." not in name
-            ):
-                return name
+            if isinstance(name, str) and self._is_listed(Path(name)):
+                return name if self.library.id_of(self.library.folder / name) == place.name.partition("-")[0] else ""
         return ""
+
+    def _is_listed(self, name: Path) -> bool:
+        """Whether a path below the folder is one of a run: nothing in it is hidden, leads upwards or through a link."""
+        hidden = any(part.startswith(".") or "\0" in part for part in name.parts)
+        if name.is_absolute() or not name.parts or hidden:
+            return False
+        folder = self.library.folder.resolve()
+        return (folder / name).parent.resolve() == (folder / name).parent
 
     def _read(self) -> dict[str, Any]:
         """The content of the file; {} where there is none.

@@ -5,6 +5,7 @@ their own sessions: they outlive the server and Ctrl-C in its terminal. Only wha
 started. After an error, of the disk for instance, the queue tries again, after pauses that grow.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -17,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from trilemma.errors import UserError
-from trilemma.files import read_json, remove, write_atomic, write_json
+from trilemma.files import remove, write_atomic, write_json
 from trilemma.studio.guard import report
-from trilemma.studio.jobs import CANCEL, START, Job, State, folders, new_job, read_job, write_record
+from trilemma.studio.jobs import CANCEL, START, Job, State, folders, new_job, process_of, read_job, write_record
 from trilemma.studio.owner import Owner
 from trilemma.studio.place import Missing
 from trilemma.studio.processes import start
@@ -138,8 +139,8 @@ class Queue:
         if place.name in self._ended:
             return self._ended[place.name]
         job = read_job(place)
-        if job is not None and job.state is State.QUEUED and not self._owner.made(place.name, job.words, job.signature):
-            return replace(job, state=State.FOREIGN)
+        if job is not None and not self._owner.made(place.name, job.words, job.signature):
+            job = replace(job, foreign=True, state=State.FOREIGN if job.state is State.QUEUED else job.state)
         if job is not None and job.has_ended:
             self._ended[place.name] = job
         return job
@@ -206,10 +207,12 @@ class Queue:
         return f"{shutil.disk_usage(self.folder).free:,} bytes are free in {self.folder}"
 
     def _start(self, job: Job) -> None:
-        """Start the process of a job."""
-        nothing = subprocess.DEVNULL
-        process = start("child", str(job.place), folder=self.folder, stdin=nothing, stdout=nothing)
+        """Start the process of a job. It is told the words that were checked: its file may be another one by now."""
+        process = start("child", str(job.place), folder=self.folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         self._starting[job.id] = process, time.monotonic()
+        assert process.stdin is not None
+        with suppress(OSError), process.stdin:  # one that has ended is seen by `_reap`
+            process.stdin.write(json.dumps([*job.words]).encode())
 
     def _interrupt(self, ident: str) -> None:
         """Send Ctrl-C to a job that runs, once: a second one would not wait for its checkpoint."""
@@ -218,8 +221,7 @@ class Queue:
             sent = job.place / "signal.json"
             if job.state is not State.RUNNING or sent.exists():
                 return
-            process = read_json(job.place / START).get("process")
-            if not isinstance(process, int) or process <= 1:  # 0 and less stand for groups of processes
+            if (process := process_of(job.place)) is None:
                 raise UserError(f"{job.place / START} does not name the process of {job.command}")
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGINT)

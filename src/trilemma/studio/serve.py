@@ -114,13 +114,14 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     import uvicorn  # pyright: ignore[reportMissingImports]
 
     from trilemma.studio.app import create_app
-    from trilemma.studio.connection import TimedProtocol
+    from trilemma.studio.connection import Server, TimedProtocol
     from trilemma.studio.guard import Guard
     from trilemma.studio.service import DATA, Studio
     from trilemma.studio.uploads import remove_unfinished
 
     studio = Studio(place)
     remove_unfinished(place / DATA)
+    studio.estimator.remove_unfinished()
     config = uvicorn.Config(
         Guard(create_app(studio, access), access),
         log_level="critical",
@@ -138,10 +139,11 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     print("Ctrl-C closes it", file=sys.stderr)
     studio.queue.open()
     page = shown(access, studio.own) if browser else nullcontext()
-    with closing(studio.queue), closing(studio.painter), suppress(KeyboardInterrupt), page:
-        uvicorn.Server(config).run(sockets=[server_socket])
+    server = Server(config, [studio.painter.close, studio.estimator.close])
+    with closing(studio.queue), closing(studio.painter), closing(studio.estimator), suppress(KeyboardInterrupt), page:
+        server.run(sockets=[server_socket])
     running = [job.command for job in studio.queue.jobs() if job.state is State.RUNNING]
-    print("\n".join(["closed", *(f"goes on: {command}" for command in running)]), file=sys.stderr)
+    print("\n".join(["closed", *(f"still running: {command}" for command in running)]), file=sys.stderr)
 
 
 @contextmanager

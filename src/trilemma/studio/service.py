@@ -1,18 +1,18 @@
 """What the pages need, as plain values, and what they ask for, as jobs: no HTML, and no model is loaded."""
 
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from trilemma.errors import UserError
-from trilemma.files import parse_json
+from trilemma.hardware import available_bytes
 from trilemma.studio.estimate import Estimator, TrainingEstimate
 from trilemma.studio.forms import python_line, words_of
 from trilemma.studio.images import IMAGE, Images
-from trilemma.studio.jobs import START, Job, State, output_of
+from trilemma.studio.jobs import Job, State, output_of, process_of
 from trilemma.studio.library import Library, StudioRun
 from trilemma.studio.live_report import LiveReport, live_report, partial_file
 from trilemma.studio.marks import Marks
@@ -141,7 +141,7 @@ class Studio:
         if job.verb != "compare" or job.state is State.QUEUED:
             return None
         path = partial_file(self.library, job)
-        return None if path is None else live_report(self.library, path)
+        return None if path is None else live_report(self.library, path, running=job.state is State.RUNNING)
 
     def lines(self, job: Job) -> tuple[str, str]:
         """The command line and the line of Python that do the same as a job, in the folder; "" where there is none."""
@@ -170,10 +170,8 @@ class Studio:
 
     def machine(self) -> Machine:
         """Room on the disk and in memory."""
-        memory = None
-        if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-            memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-        return Machine(shutil.disk_usage(self.folder).free / GIB, memory)
+        memory = available_bytes()
+        return Machine(shutil.disk_usage(self.folder).free / GIB, memory / GIB if memory else None)
 
     def _chosen(self, model: str, data: str) -> dict[str, str]:
         """The words of a model and of data that were chosen by an id."""
@@ -190,9 +188,7 @@ class Studio:
 
     def _run_in_training(self, job: Job) -> StudioRun | None:
         """The run whose lock names the process of a job."""
-        try:
-            process = parse_json((job.place / START).read_text("utf-8"))["process"]
-        except (OSError, UserError, LookupError, TypeError):
+        if (process := process_of(job.place)) is None:
             return None
         return next((run for run in self.library.runs() if _held_by(run, process, job.started or 0.0)), None)
 
@@ -216,9 +212,12 @@ class Studio:
 def _held_by(run: StudioRun, process: int, since: float) -> bool:
     """Whether the lock of a run names a process that began at a time."""
     lock = run.path / "lock"
-    if not lock.is_file() or lock.stat().st_mtime < since - 1.0:
+    if lock.is_symlink() or not lock.is_file() or lock.stat().st_mtime < since - 1.0:
         return False
-    return lock.read_text("utf-8", "replace")[:200].startswith(f"process {process} ")
+    begin = f"process {process} ".encode()
+    with suppress(OSError), lock.open("rb") as file:
+        return file.read(len(begin)) == begin
+    return False
 
 
 def _begins(words: Sequence[str], name: str) -> bool:

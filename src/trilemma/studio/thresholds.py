@@ -15,6 +15,7 @@ from trilemma.studio.place import Missing
 FIGURES, TABLE = "figures.json", "thresholds.csv"
 LARGEST_TABLE = 1 << 20  # bytes
 MOST = 50  # detections of a run that are offered
+MOST_COUNTED = 10**12  # images
 FLAGGED = "flagged_"
 
 
@@ -63,7 +64,7 @@ def detections_of(library: Library, run: StudioRun) -> list[StudioDetection]:
     """The detections in a run's folder whose files can be read, by name."""
     folders = [Path(entry.path) for entry in entries(run.path) if _may_be_detection(entry.name)]
     plain = [folder for folder in folders if folder.is_dir() and not folder.is_symlink()][:MOST]
-    return [found for folder in plain if (found := _read(library.id_of(folder), folder)) is not None]
+    return [one for folder in plain if (one := _read(library.id_of(folder), folder)) is not None]
 
 
 def detection_of(library: Library, run: StudioRun, ident: str) -> StudioDetection:
@@ -72,10 +73,10 @@ def detection_of(library: Library, run: StudioRun, ident: str) -> StudioDetectio
     Raises:
         Missing: there is none.
     """
-    found = next((one for one in detections_of(library, run) if ident in ("", one.id)), None)
-    if found is None:
+    detection = next((one for one in detections_of(library, run) if ident in ("", one.id)), None)
+    if detection is None:
         raise Missing("This detection is not there any more.")
-    return found
+    return detection
 
 
 def _may_be_detection(name: str) -> bool:
@@ -88,9 +89,9 @@ def _read(ident: str, folder: Path) -> StudioDetection | None:
         figures = read_json(folder / FIGURES)
         lines = read_plain(folder / TABLE, LARGEST_TABLE).decode("utf-8").splitlines()
         thresholds = [_threshold(row) for row in csv.DictReader(lines)]
-        counts = {str(kind): int(count) for kind, count in figures["counts"].items()}
+        counts = {str(kind): _count(count) for kind, count in figures["counts"].items()}
         score, used, counted = str(figures["score"]), float(figures["threshold"]), bool(figures["counted"])
-    except (OSError, UserError, LookupError, TypeError, ValueError, AttributeError, csv.Error):
+    except (OSError, UserError, LookupError, TypeError, ValueError, OverflowError, AttributeError, csv.Error):
         return None
     return StudioDetection(ident, folder.name, score, used, counted, counts, thresholds) if thresholds else None
 
@@ -99,13 +100,21 @@ def _threshold(row: Mapping[str, Any]) -> Threshold:
     """A row of the table.
 
     Raises:
-        ValueError, LookupError, TypeError: it is not one.
+        ValueError, LookupError, TypeError, OverflowError: it is not one.
     """
     value, rate, low, high = (_number(row[name]) for name in ("threshold", "false_alarm_rate", "low", "high"))
-    if value is None:
-        raise ValueError("no threshold")
-    above = {name.removeprefix(FLAGGED): int(text) for name, text in row.items() if name.startswith(FLAGGED)}
+    if value is None or len({part is None for part in (rate, low, high)}) > 1:
+        raise ValueError("no threshold, or a rate without its interval")
+    above = {name.removeprefix(FLAGGED): _count(text) for name, text in row.items() if name.startswith(FLAGGED)}
     return Threshold(value, rate, low, high, row["false_alarms"], above)
+
+
+def _count(value: Any) -> int:
+    """A number of images; raises ValueError, OverflowError or TypeError for anything else."""
+    count = int(value)
+    if not 0 <= count < MOST_COUNTED:
+        raise ValueError("not a number of images")
+    return count
 
 
 def _number(text: str) -> float | None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from trilemma.errors import UserError
-from trilemma.hardware import memory_bytes
+from trilemma.hardware import available_bytes, memory_bytes
 
 PER_ITEM = 2**11  # bytes of memory that an image takes beside its pixels: its name, place, class and caption
 FEWEST = 2**17  # images that a source may have in any case
@@ -18,7 +18,8 @@ def memory_limit() -> int:
         if not own.isdecimal():
             raise UserError(f"TRILEMMA_MEMORY={own}: give a number of bytes, for instance 1000000000")
         return int(own)
-    return min(_available(), _group_limit()) // (2 * _processes_here())
+    available = available_bytes() or memory_bytes() or 2**32
+    return min(available, _group_limit()) // (2 * _processes_here())
 
 
 def most_items() -> int:
@@ -39,16 +40,6 @@ def _processes_here() -> int:
     """The processes of a training on this machine."""
     count = os.environ.get("LOCAL_WORLD_SIZE", "1")  # of torchrun
     return max(1, int(count)) if count.isdecimal() else 1
-
-
-def _available() -> int:
-    """Free main memory of the machine."""
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return memory_bytes() or 2**32
 
 
 def _group_limit() -> int:

@@ -4,7 +4,8 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import IO, Annotated
+from pathlib import Path
+from typing import IO, Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, Request  # pyright: ignore[reportMissingImports]
@@ -106,14 +107,21 @@ def _page(request: Request, studio: Studio, error: str = "", result: str = "") -
     return render(request, "data.html", 400 if error else 200, own=own, words=words, error=error, result=result)
 
 
+def _receipt_in(file: Path) -> dict[str, Any]:
+    """What a picture says of how it was made; {} if nothing."""
+    try:
+        return read_metadata(file)
+    except UserError:
+        return {}
+
+
 def _receipt_page(request: Request, studio: Studio, content: bytes) -> Response:
     """How a picture that was dropped was made, and its run, if it lies here."""
     file = studio.own / f"dropped-{os.urandom(8).hex()}.png"
     try:
-        file.write_bytes(content)
-        receipt = read_metadata(file)
-    except UserError:
-        receipt = {}
+        with disk_errors(file):
+            file.write_bytes(content)
+        receipt = _receipt_in(file)
     finally:
         file.unlink(missing_ok=True)
     run = studio.library.run_of(receipt)

@@ -22,11 +22,11 @@ def add(app: FastAPI, studio: Studio) -> None:
 
 def threshold_context(studio: Studio, run: StudioRun | None, detection: str, stop: str) -> dict[str, Any]:
     """What the page of `detect` shows of the detections of a run; {} where there are none."""
-    found = [] if run is None else detections_of(studio.library, run)
-    if not found:
+    detections = [] if run is None else detections_of(studio.library, run)
+    if not detections:
         return {}
-    one = next((one for one in found if one.id == detection), found[0])
-    return {"detections": found, **at(one, stop)}
+    one = next((one for one in detections if one.id == detection), detections[0])
+    return {"detections": detections, **at(one, stop)}
 
 
 def at(detection: StudioDetection, stop: str) -> dict[str, Any]:

@@ -84,10 +84,15 @@ for (const button of document.querySelectorAll("button[data-shows]")) {
     const own = ++asked;
     place.replaceChildren();
     wait.hidden = false;
-    const answer = await fetch(button.formAction, { method: "POST", body: new URLSearchParams(new FormData(button.form)) });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    let text;
+    try {
+      const answer = await fetch(button.formAction, { method: "POST", body: new URLSearchParams(new FormData(button.form)) });
+      text = await answer.text();
+    } finally {
+      if (own === asked) wait.hidden = true; // also where the server is closed
+    }
     if (own !== asked) return;
-    wait.hidden = true;
+    const page = new DOMParser().parseFromString(text, "text/html");
     place.innerHTML = (page.querySelector(button.dataset.shows) || page.body).innerHTML;
   });
   button.form.addEventListener("change", () => { asked++; wait.hidden = true; place.replaceChildren(); });
@@ -99,9 +104,12 @@ for (const form of document.querySelectorAll("form[data-answer]")) {
   async function ask() {
     if (asked) { waiting = true; return; }
     asked = true;
-    const answer = await fetch(`${form.dataset.answer}?${new URLSearchParams(new FormData(form))}`);
-    if (answer.ok) document.querySelector(form.dataset.into).innerHTML = await answer.text();
-    asked = false;
+    try {
+      const answer = await fetch(`${form.dataset.answer}?${new URLSearchParams(new FormData(form))}`);
+      if (answer.ok) document.querySelector(form.dataset.into).innerHTML = await answer.text();
+    } finally {
+      asked = false; // the next move asks again, also after the server was closed
+    }
     if (waiting) { waiting = false; ask(); }
   }
   form.addEventListener("input", ask);
@@ -141,14 +149,18 @@ function slide(place) {
     asked = true;
     const begin = performance.now();
     const values = handles.map(handle => `&${handle.name}=${handle.value}`).join("");
-    const answer = await fetch(place.dataset.sliders + values);
-    if (answer.ok) {
-      if (url) URL.revokeObjectURL(url);
-      url = URL.createObjectURL(await answer.blob());
-      image.src = url;
-      said.textContent = `${Math.round(performance.now() - begin)} ms`;
+    try {
+      const answer = await fetch(place.dataset.sliders + values);
+      if (answer.ok) {
+        const content = await answer.blob();
+        if (url) URL.revokeObjectURL(url);
+        url = URL.createObjectURL(content);
+        image.src = url;
+        said.textContent = `${Math.round(performance.now() - begin)} ms`;
+      }
+    } finally {
+      asked = false;
     }
-    asked = false;
     if (waiting) { waiting = false; draw(); }
   }
   const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
