@@ -148,6 +148,7 @@ def test_every_metric_shows_the_faults_that_it_must():
     assert {"frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "ssim"} < names
 
 
+@pytest.mark.slow
 def test_a_metric_that_does_not_move_is_a_problem(monkeypatch):
     """Recall and precision exchanged, as a library once had them."""
     from trilemma.metrics import self_test

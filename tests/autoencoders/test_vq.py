@@ -97,6 +97,7 @@ def test_dead_entries_start_again_at_vectors_of_the_batch() -> None:
     assert torch.equal(again.entries, codebook.entries) and not torch.equal(other.entries, codebook.entries)
 
 
+@pytest.mark.slow
 def test_without_restart_dead_entries_stay_where_they_are() -> None:
     codebook = book(5, 2, decay=0.5, restart=False)
     before = codebook.entries.clone()

@@ -123,7 +123,14 @@ def test_the_loss_falls_and_each_parameter_gets_a_gradient(prediction: str) -> N
     assert not any(part.requires_grad for part in parts.values())
 
 
-@pytest.mark.parametrize("settings", [{}, {"eta": 0.85, "steps": 5}, {"sampler": "ddpm", "steps": 20}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"eta": 0.85, "steps": 5},
+        pytest.param({"sampler": "ddpm", "steps": 20}, marks=pytest.mark.slow),
+    ],
+)
 def test_an_image_does_not_depend_on_its_batch(settings: dict[str, Any]) -> None:
     model = tiny((3, 12, 9), T=50)
     together = model.sample(7, seed=3, first=2, keys=DiffusionKeys(**settings))

@@ -145,6 +145,7 @@ def log_p(images: Tensor, label: int) -> float:
     return float(classifier.logits(images).log_softmax(1)[:, label].mean())
 
 
+@pytest.mark.slow
 def test_a_classifier_leads_to_the_class_asked_for(strong: Run) -> None:
     keys = {"classifier": "auto", "steps": 20}
     plain = strong.sample(8, steps=20)
@@ -165,6 +166,7 @@ def test_the_probability_is_of_images_from_0_to_1() -> None:
     torch.testing.assert_close(values, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_guided_picture_is_made_again(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     for name in ("strong", "weak", "classes"):

@@ -33,6 +33,7 @@ print(json.dumps([team.rank, team.size, team.writes, list(agreed), total.tolist(
 """
 
 
+@pytest.mark.slow
 def test_ranks_agree_sum_and_tell() -> None:
     processes = start_all(2, "-c", TALK)
     outputs = [process.communicate(timeout=60) for process in processes]
