@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -107,14 +108,15 @@ def _connect() -> None:
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         store.set_timeout(timeout)
-        store = dist.PrefixStore(_name_of_group(store, rank, size, timeout), store)
+        name = _name_of_group(store, rank, size, timeout)
+        store = dist.PrefixStore(name, store)  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes of this training cannot be connected: {error}") from None
     atexit.register(dist.destroy_process_group)
 
 
-def _name_of_group(store: dist.Store, rank: int, size: int, timeout: timedelta) -> str:
+def _name_of_group(store: Any, rank: int, size: int, timeout: timedelta) -> str:
     """A name that all processes of this group have, and no earlier group had.
 
     Process 0 offers it and all others answer. An offer that all have answered is taken back before it counts, so that

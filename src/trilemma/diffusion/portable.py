@@ -31,6 +31,7 @@ class PortableModel(Model):
     """The part of a diffusion model that says what it is in diffusers."""
 
     config: PixelDiffusionConfig
+    prediction: str
     schedule: Schedule
     network: nn.Module
     embedding: nn.Embedding

@@ -94,7 +94,7 @@ def table_of(picture: Path) -> Path:
     return picture.with_suffix(".csv")
 
 
-def _likeliest(batch: Batch) -> list[Ranked]:
+def _likeliest(batch: Batch) -> Sequence[Ranked]:
     """The likeliest classes of each image."""
     height, width = batch.image.shape[2:]
     if min(height, width) < imagenet.SIDE:
