@@ -245,7 +245,7 @@ def test_a_threshold_is_moved_and_an_estimate_shown_until_the_form_changes(page,
     assert page.locator("#at-threshold td.number").nth(0).inner_text() == "0"  # above the highest score is nothing
     page.locator("#stop").press("Home")
     counted = sum(detection.counts.values())
-    page.wait_for_function("document.querySelector('#at-threshold td.number').innerText !== '0'")
+    page.wait_for_function("() => document.querySelector('#at-threshold td.number').innerText !== '0'")
     cells = [int(cell.replace(",", "")) for cell in page.locator("#at-threshold td.number").all_inner_texts()]
     assert sum(cells[1::2]) == counted and counted - 3 <= sum(cells[::2]) < counted  # all but the lowest score
     page.goto(base + "train")
@@ -256,7 +256,7 @@ def test_a_threshold_is_moved_and_an_estimate_shown_until_the_form_changes(page,
     assert page.locator("#measuring").is_hidden() and page.url == base + "train"
     page.fill("#key-epochs", "4")
     page.locator("#key-epochs").blur()
-    page.wait_for_function("!document.querySelector('#estimate').innerText")
+    page.wait_for_function("() => !document.querySelector('#estimate').innerText")
 
 
 HOVERS = """() => {
