@@ -141,7 +141,7 @@ def test_weights_gathered_by_blocks_are_those_of_one_unit(tmp_path: Path) -> Non
 def test_a_whole_training_by_blocks_is_that_of_one_unit(tmp_path: Path) -> None:
     """With what needs whole weights: validations, pictures, a phase's start, a step's end, best and earlier weights.
     Afterwards the model is as if its weights had never been divided."""
-    names = ("ae-recurrent", "vae-vq", "gan-dcgan", "diffusion-upscale")
+    names = ("ae-recurrent", "vae-vq", "gan-dcgan", "diffusion-upscale", "diffusion-latent")
     script = (
         "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from test_shards import train_whole\n"
@@ -166,6 +166,7 @@ def train_whole(name: str, folder: Path, least: int) -> None:
     blocks.LEAST = least
     keys: dict[str, Any] = {"weight_clip": 0.02, "loss": "wasserstein"} if name == "gan-dcgan" else {}
     keys |= {"monitor": "valid_denoising_mse"} if name.startswith("diffusion") else {}
+    keys |= {"autoencoder": {"steps": 4, **small("ae-kl")}} if name == "diffusion-latent" else {}
     trainers: list[Trainer] = []
     start = Trainer.__init__
 
@@ -178,8 +179,7 @@ def train_whole(name: str, folder: Path, least: int) -> None:
         keys |= {"steps": 9, "batch": 15, "sample_every": 45, "save_every": 45, "keep_weights": 1, "shard": True}
         keys |= {"ema_halflife_images": 50, "device": "cpu", "quiet": True, **small(name)}
         trilemma.train(name, "digits", out=folder, **keys)
-    (trainer,) = trainers
-    model = trainer.model
+    model = trainers[-1].model  # the others are of its parts
     assert not [module for module in model.modules() if "FSDP" in type(module).__name__]
     assert not [module for module in model.modules() if module._forward_hooks or module._forward_pre_hooks]
     assert not [p for p in model.parameters() if type(p) is not torch.nn.Parameter]

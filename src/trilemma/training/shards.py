@@ -12,6 +12,7 @@ States of a training are of shards, too. What is saved is whole, as that of one 
 translate.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,9 +58,13 @@ class Shards:
         from torch.distributed.fsdp import fully_shard
         from torch.distributed.tensor import DTensor
 
+        # blocks that say whole_because="" do not change in place what they return
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
         self.model, self.team = model, team
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         single = {parameter for parameter in model.parameters() if not parameter.ndim}  # numbers, which have no rows
+        for parameter in model.parameters():  # of a part that is loaded they lie in memory as convolutions want them
+            parameter.data = parameter.data.contiguous()
         mesh = init_device_mesh(next(model.parameters()).device.type, (team.size,))
         self.blocks, self.losses = blocks_of(model), _Losses(model)
         self.note, self._kinds = division(model, self.blocks), [type(block) for block in self.blocks]
