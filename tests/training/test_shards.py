@@ -27,7 +27,7 @@ from trilemma.team import ALONE
 from trilemma.training.blocks import LEAST
 from trilemma.training.loop import Trainer
 from trilemma.training.shards import check_shards
-from trilemma.types import Batch, draw
+from trilemma.types import Batch, Samples, draw
 
 MODELS: dict[str, dict[str, Any]] = {  # the name of each is that of a preset, unless it has one
     "vae": {},
@@ -184,6 +184,7 @@ def train_whole(name: str, folder: Path, least: int) -> None:
     assert not [module for module in model.modules() if module._forward_hooks or module._forward_pre_hooks]
     assert not [p for p in model.parameters() if type(p) is not torch.nn.Parameter]
     fresh = trilemma.load(folder, device="cpu").model
+    assert isinstance(model, Samples) and isinstance(fresh, Samples)
     torch.testing.assert_close(draw(model, 2, seed=0), draw(fresh, 2, seed=0), rtol=0, atol=1e-5)
 
 

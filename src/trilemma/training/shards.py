@@ -13,7 +13,6 @@ translate.
 """
 
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -251,14 +250,14 @@ def _remove_hooks(module: nn.Module) -> None:
             del hooks[key]
 
 
-def _take_hooks(modules: Iterable[nn.Module]) -> list[tuple[OrderedDict, int, Any]]:
+def _take_hooks(modules: Iterable[nn.Module]) -> list[tuple[dict[int, Any], int, Any]]:
     """Take the hooks away by which FSDP gathers the weights of modules before their forward passes, for weights that
     are whole already: the hooks of a module, the key of one among them, and that one."""
     found = [hooks for module in modules for hooks in (module._forward_pre_hooks, module._forward_hooks)]
     return [(hooks, key, hooks.pop(key)) for hooks in found for key in _keys_of_fsdp(hooks)]
 
 
-def _put_back(taken: Iterable[tuple[OrderedDict, int, Any]]) -> None:
+def _put_back(taken: Iterable[tuple[dict[int, Any], int, Any]]) -> None:
     """Undo `_take_hooks`."""
     for hooks, key, hook in taken:
         hooks[key] = hook
