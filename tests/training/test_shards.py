@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,12 @@ from trilemma.ranks import current_team
 from trilemma.registry import create
 from trilemma.run.config import TrainConfig
 from trilemma.team import ALONE
+from trilemma.training.blocks import LEAST
 from trilemma.training.loop import Trainer
 from trilemma.training.shards import check_shards
-from trilemma.types import Batch
+from trilemma.types import Batch, Samples, draw
 
-MODELS: dict[str, dict[str, Any]] = {
+MODELS: dict[str, dict[str, Any]] = {  # the name of each is that of a preset, unless it has one
     "vae": {},
     "gan-r3": {},  # whose penalty has a gradient of a gradient
     "gan-dcgan": {"settings": {"loss": "wasserstein", "weight_clip": 0.02}},  # with batch norm, and what follows a step
@@ -34,16 +37,32 @@ MODELS: dict[str, dict[str, Any]] = {
     "gan": {"optimizer": "nadam"},
     "ae-conv": {"optimizer": "adamw", "weight_decay": 0.1},
 }
+BLOCKS: dict[str, dict[str, Any]] = {  # which are used in other ways
+    "diffusion-dit": {"settings": {"depth": 12}},
+    "diffusion-small": {},  # they return two maps
+    "vae-vq": {"settings": {"codes": 8}, "steps": 5},  # the prior is trained from the third step on
+    "vae-hierarchical": {},
+    "vae-ladder": {},
+    "ae-recurrent": {},
+    "ae-residual": {},
+    "ae-tied": {},  # has none
+    "ae-kl": {"settings": {"adversarial": 0.5}, "steps": 5},
+    "gan-wgan-gp": {},
+    "spectral": {"model": "gan-dcgan", "settings": {"spectral_norm": True}},
+}
+SMALLEST = 50  # numbers in a block, for models as small as these
+NO_BLOCKS = 10**9
 ADVANCE = """
 import json, sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_shards import advance
 from trilemma.ranks import connected_ranks
+from trilemma.training import blocks
 
 torch.set_num_threads(1)
 with connected_ranks():
-    for name, folder, steps, shard in json.loads(sys.argv[2]):
+    for name, folder, steps, shard, blocks.LEAST in json.loads(sys.argv[2]):
         advance(name, Path(folder), steps, shard=shard)
 """
 
@@ -51,9 +70,10 @@ with connected_ranks():
 def advance(name: str, folder: Path, steps: int, *, shard: bool) -> None:
     """More steps in float64, in the processes that there are; what is saved is then the state."""
     folder.mkdir(exist_ok=True)
-    keys = dict(MODELS[name])
-    model = create(name, shape=(1, 8, 8), seed=0, **{**small(name), **keys.pop("settings", {})}).double()
-    config = TrainConfig(batch=7, steps=60, ema_halflife_images=100, shard=shard, **keys)
+    keys = {"batch": 7, "steps": 60, "ema_halflife_images": 100, **(MODELS | BLOCKS)[name]}
+    preset = keys.pop("model", name)
+    model = create(preset, shape=(1, 8, 8), seed=0, **{**small(preset), **keys.pop("settings", {})}).double()
+    config = TrainConfig(shard=shard, **keys)
     data, display = trilemma.load_data("digits"), Display("x", quiet=True)
     trainer = InDouble(model, data, config, folder, display, bf16=False, team=current_team())
     trainer.model.train()
@@ -77,8 +97,9 @@ def in_two(*words: str) -> None:
     assert [process.returncode for process in processes] == [0, 0], [text[-2500:] for _, text in outputs]
 
 
-def advance_in_two(*trainings: tuple[str, Path, int, bool]) -> None:
-    asked = json.dumps([(name, str(folder), steps, shard) for name, folder, steps, shard in trainings])
+def advance_in_two(*trainings: tuple[str, Path, int, bool], least: int = SMALLEST) -> None:
+    """Trainings, one after the other; least: numbers in a block."""
+    asked = json.dumps([(name, str(folder), steps, shard, least) for name, folder, steps, shard in trainings])
     in_two(ADVANCE, str(Path(__file__).parent), asked)
 
 
@@ -104,6 +125,67 @@ def test_divided_weights_are_those_of_one_process(tmp_path: Path) -> None:
         advance(name, tmp_path / "one", 5, shard=False)
         assert_same_training(tmp_path / "one", tmp_path / name)
         (tmp_path / "one").rename(tmp_path / f"one-{name}")
+
+
+@pytest.mark.slow
+def test_weights_gathered_by_blocks_are_those_of_one_unit(tmp_path: Path) -> None:
+    """Five steps, in float64: gradients that meet at the start of a block are summed in another order."""
+    names = MODELS | BLOCKS
+    advance_in_two(*((name, tmp_path / name, 5, True) for name in names))
+    advance_in_two(*((name, tmp_path / f"unit-{name}", 5, True) for name in names), least=NO_BLOCKS)
+    for name in names:
+        assert_same_training(tmp_path / f"unit-{name}", tmp_path / name)
+
+
+@pytest.mark.slow
+def test_a_whole_training_by_blocks_is_that_of_one_unit(tmp_path: Path) -> None:
+    """With what needs whole weights: validations, pictures, a phase's start, a step's end, best and earlier weights.
+    Afterwards the model is as if its weights had never been divided."""
+    names = ("ae-recurrent", "vae-vq", "gan-dcgan", "diffusion-upscale", "diffusion-latent")
+    script = (
+        "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from test_shards import train_whole\n"
+        "from trilemma.ranks import connected_ranks\n"
+        "with connected_ranks():\n"
+        "    for name in json.loads(sys.argv[3]): train_whole(name, Path(sys.argv[2]) / name, int(sys.argv[4]))"
+    )
+    for folder, least in (("blocks", SMALLEST), ("unit", NO_BLOCKS)):
+        in_two(script, str(Path(__file__).parent), str(tmp_path / folder), json.dumps(names), str(least))
+    for name in names:
+        runs = [tmp_path / folder / name for folder in ("blocks", "unit")]
+        files = [sorted(str(path.relative_to(run)) for path in run.rglob("*.safetensors")) for run in runs]
+        assert files[0] == files[1] and any(file.startswith("earlier/") for file in files[0])
+        for file in files[0]:
+            assert_near(*({f"{file}/{key}": t for key, t in load_file(run / file).items()} for run in runs), 1e-5)
+
+
+def train_whole(name: str, folder: Path, least: int) -> None:
+    """A short training with all that happens beside its steps, in the processes that there are."""
+    from trilemma.training import blocks
+
+    blocks.LEAST = least
+    keys: dict[str, Any] = {"weight_clip": 0.02, "loss": "wasserstein"} if name == "gan-dcgan" else {}
+    keys |= {"monitor": "valid_denoising_mse"} if name.startswith("diffusion") else {}
+    keys |= {"autoencoder": {"steps": 4, **small("ae-kl")}} if name == "diffusion-latent" else {}
+    trainers: list[Trainer] = []
+    start = Trainer.__init__
+
+    def made(trainer: Trainer, *args: Any, **words: Any) -> None:
+        trainers.append(trainer)
+        start(trainer, *args, **words)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "__init__", made)
+        keys |= {"steps": 9, "batch": 15, "sample_every": 45, "save_every": 45, "keep_weights": 1, "shard": True}
+        keys |= {"ema_halflife_images": 50, "device": "cpu", "quiet": True, **small(name)}
+        trilemma.train(name, "digits", out=folder, **keys)
+    model = trainers[-1].model  # the others are of its parts
+    assert not [module for module in model.modules() if "FSDP" in type(module).__name__]
+    assert not [module for module in model.modules() if module._forward_hooks or module._forward_pre_hooks]
+    assert not [p for p in model.parameters() if type(p) is not torch.nn.Parameter]
+    fresh = trilemma.load(folder, device="cpu").model
+    assert isinstance(model, Samples) and isinstance(fresh, Samples)
+    torch.testing.assert_close(draw(model, 2, seed=0), draw(fresh, 2, seed=0), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -138,6 +220,91 @@ def test_the_run_folder_is_that_of_one_process(tmp_path: Path) -> None:
             assert_near(*({f"{name}/{key}": t for key, t in group.items()} for group in (tensors, others)), 1e-5)
     again = subprocess.run([*command, f"out={tmp_path / 'two'}"], capture_output=True, check=False)
     assert again.returncode == 0 and b"is already trained" in again.stderr
+
+
+@contextmanager
+def peak() -> Iterator[dict[str, int]]:
+    """Inside, the most bytes are counted at a time of whole weights, with the memory that they are gathered through,
+    and of whole gradients, by what FSDP of torch holds of either."""
+    from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup as Group
+
+    groups: list[Any] = []
+    most = {"weights": 0, "gradients": 0}
+    start, ends = Group.__init__, {name: getattr(Group, name) for name in ("unshard", "wait_for_unshard")}
+    reduce = Group.post_backward
+
+    def made(group: Any, *args: Any, **keys: Any) -> None:
+        groups.append(group)
+        start(group, *args, **keys)
+
+    def count() -> None:
+        parameters = [parameter for group in groups for parameter in group.fsdp_params]
+        whole = [tensor for parameter in parameters for tensor in parameter.all_gather_outputs]
+        results = [group._all_gather_result for group in groups]
+        held = {id(group.comm_ctx): getattr(group.comm_ctx, "all_gather_state", None) for group in groups}
+        results += [state.all_gather_result for state in held.values() if state is not None]
+        storages = {id(r): r.all_gather_output for r in results if r is not None and r.all_gather_output is not None}
+        bytes_of = [tensor.untyped_storage().nbytes() for tensor in (*whole, *storages.values())]
+        most["weights"] = max(most["weights"], sum(bytes_of))
+        unsharded = [getattr(parameter, "_unsharded_param", None) for parameter in parameters]
+        gradients = [p.grad.nbytes for p in unsharded if p is not None and p.grad is not None]
+        most["gradients"] = max(most["gradients"], sum(gradients))
+
+    def counted(name: str) -> Any:
+        def run(group: Any, *args: Any) -> None:
+            ends[name](group, *args)
+            count()
+
+        return run
+
+    def reduced(group: Any, *args: Any) -> None:
+        count()
+        reduce(group, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Group, "__init__", made)
+        patch.setattr(Group, "post_backward", reduced)
+        for name in ends:
+            patch.setattr(Group, name, counted(name))
+        yield most
+
+
+def report_peak(folder: Path, least: int) -> None:
+    """Bytes of a deep transformer's weights, and the most that are whole at a time in a training, for the test."""
+    from trilemma.training import blocks
+
+    blocks.LEAST = least
+    with peak() as most:
+        model = create("diffusion-dit", shape=(1, 8, 8), seed=0, width=64, depth=24, heads=2)
+        total = sum(parameter.nbytes for parameter in model.parameters())
+        config = TrainConfig(batch=4, steps=60, ema_halflife_images=100, shard=True, optimizer="adamw")
+        data, display = trilemma.load_data("digits"), Display("x", quiet=True)
+        folder.mkdir(exist_ok=True)
+        trainer = Trainer(model, data, config, folder, display, bf16=False, team=current_team())
+        trainer.model.train()
+        for _ in range(3):
+            assert trainer.advance().fault is None
+    (folder / f"{current_team().rank}.json").write_text(json.dumps({"all": total, **most}))
+
+
+@pytest.mark.slow
+def test_only_a_few_blocks_of_a_deep_model_are_whole_at_a_time(tmp_path: Path) -> None:
+    """Two blocks of 24 and the memory that one is gathered through; as one unit all are, and so are their gradients."""
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from test_shards import report_peak\n"
+        "from trilemma.ranks import connected_ranks\n"
+        "with connected_ranks(): report_peak(Path(sys.argv[2]), int(sys.argv[3]))"
+    )
+    most = {}
+    for name, least in (("blocks", LEAST), ("whole", NO_BLOCKS)):
+        in_two(script, str(Path(__file__).parent), str(tmp_path / name), str(least))
+        most[name] = [json.loads((tmp_path / name / f"{rank}.json").read_text()) for rank in range(2)]
+    for rank in range(2):
+        blocks, whole = most["blocks"][rank], most["whole"][rank]
+        assert whole["weights"] >= whole["all"] and whole["gradients"] > 0.99 * whole["all"]
+        assert blocks["weights"] < 0.25 * blocks["all"], blocks
+        assert 0 < blocks["gradients"] < 0.15 * blocks["all"], blocks
 
 
 def test_one_process_has_nothing_to_divide_weights_over() -> None:

@@ -81,6 +81,7 @@ class Autoencoder(Model):
         self.batch_statistics = self.sums_statistics = (
             config.sparsity > 0
         )  # the penalty is a function of means over the batch
+        self.whole_because = "the decoder's weights are the encoder's" if config.tied else ""
         self.encoder = make_encoder(config, config.latent, last=config.code)
         self.decoder = TiedDecoder(self.encoder, config.shape) if config.tied else make_decoder(config, config.latent)
         self.prior = GaussianMixture(config.latent, config.components)

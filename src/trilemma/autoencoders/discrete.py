@@ -51,6 +51,7 @@ class DiscreteVAE(Model):
     """
 
     sampling_keys = Config
+    whole_because = ""
 
     def __init__(self, config: DiscreteConfig) -> None:
         super().__init__()

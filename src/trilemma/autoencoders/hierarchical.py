@@ -111,6 +111,7 @@ class HierarchicalVAE(Model):
     """
 
     sampling_keys = PriorKeys
+    whole_because = ""
 
     def __init__(self, config: HierarchicalConfig) -> None:
         super().__init__()

@@ -60,6 +60,7 @@ class KLAutoencoder(Model):
     """Encoder to a map of (mu, logvar), and decoder. Images (B, C, H, W) in [0, 1]; codes (B, channels * h * w)."""
 
     batch_statistics = sums_statistics = True  # the noise on the codes follows their spread over the batch
+    whole_because = ""
     code_mean: Tensor
     code_std: Tensor
 

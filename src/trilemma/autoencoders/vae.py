@@ -89,6 +89,7 @@ class VAE(Model):
     """
 
     sampling_keys = PriorKeys
+    whole_because = ""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()

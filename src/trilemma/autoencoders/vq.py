@@ -68,6 +68,7 @@ class VQAutoencoder(Model):
     """Encoder, codebook and decoder. Images (B, C, H, W) in [0, 1]; codes (B, h * w * dim), entry by entry."""
 
     usage: Tensor
+    whole_because = ""
     known_classes = 0  # of a prior
 
     def __init__(self, config: VQConfig) -> None:

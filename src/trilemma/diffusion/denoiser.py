@@ -65,6 +65,7 @@ class Diffusion(BoundsModel):
     sigmas: Tensor
 
     sampling_keys = DiffusionKeys
+    whole_because = ""
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()

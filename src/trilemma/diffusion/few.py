@@ -129,6 +129,7 @@ class FewSteps(Model):
     """
 
     sampling_keys = FewKeys
+    whole_because = ""
     adversary: Adversary | None
 
     def __init__(

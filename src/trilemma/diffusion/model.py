@@ -56,6 +56,7 @@ class DiffusionModel(EstimatingModel):
     """A network that predicts what separates a noisy x from its clean one, and samplers that use it."""
 
     sampling_keys = DiffusionSampling
+    whole_because = ""
     takes_guides = True
 
     def __init__(self, config: PixelDiffusionConfig) -> None:

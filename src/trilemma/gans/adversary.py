@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.gans.losses import LOSSES
-from trilemma.gans.penalties import zero_centred
+from trilemma.gans.penalties import TWICE, zero_centred
 from trilemma.gans.separation import auroc
 from trilemma.modes import without_gradients
 from trilemma.nets import dcgan
@@ -29,6 +29,8 @@ class Adversary(nn.Module):
     Args:
         shape: of images, (C, H, W); width: channels of the critic's largest map; n_classes: 0 for none.
     """
+
+    whole_because = TWICE
 
     def __init__(self, shape: tuple[int, int, int], width: int, n_classes: int = 0) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ from trilemma.gans.codes import CodesModel
 from trilemma.gans.config import NETWORKS, GANConfig, GANKeys
 from trilemma.gans.losses import LOSSES, AdversarialLoss, margins
 from trilemma.gans.modes import evaluating, measuring
-from trilemma.gans.penalties import gradient_penalty, zero_centred
+from trilemma.gans.penalties import TWICE, gradient_penalty, zero_centred
 from trilemma.gans.separation import auroc
 from trilemma.gans.spectral import normalise
 from trilemma.modes import without_gradients
@@ -55,6 +55,7 @@ class GAN(CodesModel):
     """Generator z (B, latent) -> image (B, C, H, W) in [0, 1], and critic image -> logits (B,)."""
 
     sampling_keys = GANKeys
+    whole_because = ""
     penalty_weights: ClassVar[dict[str, float]] = {"gradient": 10.0, "r1": 1.0, "r1r2": 1.0}  # where none is given
 
     def __init__(self, config: GANConfig) -> None:
@@ -69,6 +70,8 @@ class GAN(CodesModel):
         self.critic = ProjectionCritic(critic, self.n_classes, bounded=bounded) if self.n_classes else critic
         if config.spectral_norm:
             normalise(self.critic)
+        if config.penalty != "none":
+            self.critic.whole_because = TWICE
         self.adaptive = Adaptive() if config.critic_augment == "adaptive" else None
         self.phases = self.make_phases()
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+TWICE = "its penalty takes gradients of gradients"
 Critic = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits (B,)
 
 

@@ -103,6 +103,7 @@ class StyleGAN(GAN):
     """
 
     sampling_keys, batch_averages = StyleKeys, True
+    whole_because = "its penalties take gradients of gradients"
     penalty_weights: ClassVar[dict[str, float]] = {**GAN.penalty_weights, "r1": R1_WEIGHT, "r1r2": R1_WEIGHT}
     config: StyleGANConfig
     generator: stylegan2.Generator

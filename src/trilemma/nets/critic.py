@@ -17,6 +17,8 @@ from trilemma.nets.precision import full
 class Critic(nn.Module):
     """Image (B, C, H, W) in [0, 1] -> logits (B,), high for real; `body` ends with a linear layer of one output."""
 
+    whole_because: str | None = None
+
     def __init__(self, body: nn.Sequential) -> None:
         super().__init__()
         self.body = body
@@ -47,6 +49,8 @@ class ProjectionCritic(nn.Module):
     Args:
         bounded: whether the weights are to be clipped, or divided by their gain.
     """
+
+    whole_because: str | None = None
 
     def __init__(self, critic: Critic, n_classes: int, *, bounded: bool = False) -> None:
         super().__init__()

@@ -133,7 +133,8 @@ class MLPDown(Down):
 
     def start(self, n: int) -> Tensor:
         """Nothing is above the top: (n, 0)."""
-        return next(self.parameters()).new_zeros(n, 0)
+        like = next(self.parameters())
+        return torch.zeros(n, 0, dtype=like.dtype, device=like.device)
 
     def output(self, h: Tensor) -> Tensor:
         """The lowest code -> logits (B, C, H, W)."""

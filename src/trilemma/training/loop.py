@@ -77,6 +77,8 @@ class Trainer:
         if config.channels_last and not config.shard:  # shards are rows, one after the other
             to_channels_last(model)
         self.players = Players(model, config, bf16=bf16, team=team)
+        if self.players.shards is not None:
+            display.say(f"  {self.players.shards.note}")
         self.loader = Loader(
             data.train, batch=config.batch, seed=config.seed, device=self.players.device, augment=config.augment
         )

@@ -2,16 +2,18 @@
 
 Rajbhandari et al. (2020), "ZeRO: memory optimizations toward training trillion parameter models"; Zhao et al. (2023),
 "PyTorch FSDP". Process r of P has the rows [r c, (r + 1) c) of every parameter, c = ceil(rows / P), and of its
-gradient, its average and what an optimiser holds of it: the shard. `fully_shard` of torch gathers whole weights before
-a loss is computed, and sums gradients into their shards after it. Optimisers and averages work on shards, which are
-plain tensors: they change each number by itself. Only muon needs whole matrices: every process has those it moves
-gathered, one after the other, and takes its rows of the step.
+gradient, its average and what an optimiser holds of it: the shard. `fully_shard` of torch gathers whole weights where
+they are used, and sums gradients into their shards after it: those of a block (blocks.py) for its forward pass and
+again for its backward pass, all others for a loss. Optimisers and averages work on shards, which are plain tensors:
+they change each number by itself. Only muon needs whole matrices: every process has those it moves gathered, one after
+the other, and takes its rows of the step.
 
 States of a training are of shards, too. What is saved is whole, as that of one process: `gathered` and `divide`
 translate.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,6 +25,7 @@ from trilemma.errors import UserError
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, Tensors
 from trilemma.team import Team
+from trilemma.training.blocks import blocks_of, division
 from trilemma.types import Logs, Model, Phase, Player, players_of
 
 BEST = "best"  # weights that a state has whole
@@ -45,7 +48,8 @@ class Shards:
     Args:
         phases: of the model; `phases` are then the same with players that move shards.
 
-    `own` is the shard of each parameter by its name, `shapes` are the shapes of the whole ones.
+    `own` is the shard of each parameter by its name, `shapes` are the shapes of the whole ones; `note` says what is
+    gathered when.
     """
 
     def __init__(self, model: Model, phases: Sequence[Phase], team: Team) -> None:
@@ -53,16 +57,20 @@ class Shards:
         from torch.distributed.fsdp import fully_shard
         from torch.distributed.tensor import DTensor
 
+        # blocks that say whole_because="" do not change in place what they return
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
         self.model, self.team = model, team
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         single = {parameter for parameter in model.parameters() if not parameter.ndim}  # numbers, which have no rows
+        for parameter in model.parameters():  # of a part that is loaded they lie in memory as convolutions want them
+            parameter.data = parameter.data.contiguous()
         mesh = init_device_mesh(next(model.parameters()).device.type, (team.size,))
-        divided: Any = fully_shard(_Losses(model), mesh=mesh, ignored_params=single)
-        self.losses = divided
-        self.losses.set_force_sum_reduction_for_comms(True)
-        self.losses.set_gradient_divide_factor(1.0)  # the sum: each process computes its share of the mean
-        # each parameter has its place in the sums, as in `Exchange`: which have a gradient may differ between processes
-        self.losses.set_reduce_scatter_unused_params(True)
+        self.blocks, self.losses = blocks_of(model), _Losses(model)
+        self.note, self._kinds = division(model, self.blocks), [type(block) for block in self.blocks]
+        for part in (*self.blocks, self.losses):
+            unit: Any = fully_shard(part, mesh=mesh, ignored_params=single)
+            unit.set_force_sum_reduction_for_comms(True)
+            unit.set_gradient_divide_factor(1.0)  # the sum: each process computes its share of the mean
         parameters = dict(model.named_parameters())
         self.divided = {name: p for name, p in parameters.items() if isinstance(p, DTensor)}
         by_names = model.named_parameters(remove_duplicate=False)  # a weight that is shared has several
@@ -107,18 +115,22 @@ class Shards:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Inside, the model has whole weights; what is written to them is kept. All processes enter together."""
-        weights = self._gather_weights()
+        weights, hooks = self._gather_weights(), _take_hooks(self.blocks)
         self._put(weights)
         try:
             yield
         finally:
             self._put(self.divided)
+            _put_back(hooks)
             for name, weight in weights.items():
                 self.own[name].data.copy_(self.own_rows(weight.detach()))
 
     def join(self) -> None:
         """From now on the model has whole weights, as a model in one process; nothing is divided any more."""
+        _take_hooks(self.blocks)
         self._put(self._gather_weights())
+        for block, kind in zip(self.blocks, self._kinds, strict=True):
+            block.__class__ = kind  # of which FSDP had made one of its own
 
     def model_state(self) -> Tensors:
         """The tensors of the model by name, the shard of each weight; not copied."""
@@ -203,7 +215,10 @@ class Shards:
     def _put(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Put these parameters into the modules that have them."""
         for module, key, name in self._places:
-            module._parameters[key] = parameters[name]
+            if isinstance(module, nn.RNNBase):  # which has a list of them, too
+                setattr(module, key, parameters[name])
+            else:
+                module._parameters[key] = parameters[name]
             _remove_hooks(module)
 
 
@@ -231,8 +246,25 @@ def _remove_hooks(module: nn.Module) -> None:
     """Remove the hooks by which FSDP takes part in a module's `state_dict` and `load_state_dict`: they expect shards,
     and our states do without them."""
     for hooks in (module._state_dict_pre_hooks, module._load_state_dict_post_hooks):
-        for key in [key for key, hook in hooks.items() if hook.__module__.startswith("torch.distributed.fsdp")]:
+        for key in _keys_of_fsdp(hooks):
             del hooks[key]
+
+
+def _take_hooks(modules: Iterable[nn.Module]) -> list[tuple[dict[int, Any], int, Any]]:
+    """Take the hooks away by which FSDP gathers the weights of modules before their forward passes, for weights that
+    are whole already: the hooks of a module, the key of one among them, and that one."""
+    found = [hooks for module in modules for hooks in (module._forward_pre_hooks, module._forward_hooks)]
+    return [(hooks, key, hooks.pop(key)) for hooks in found for key in _keys_of_fsdp(hooks)]
+
+
+def _put_back(taken: Iterable[tuple[dict[int, Any], int, Any]]) -> None:
+    """Undo `_take_hooks`."""
+    for hooks, key, hook in taken:
+        hooks[key] = hook
+
+
+def _keys_of_fsdp(hooks: Mapping[int, Any]) -> list[int]:
+    return [key for key, hook in hooks.items() if hook.__module__.startswith("torch.distributed.fsdp")]
 
 
 def _local(tensor: Tensor) -> Tensor:
