@@ -340,6 +340,7 @@ def test_evaluate_measures(here, run, home):
     assert list((run / "metrics").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_compare_reports(here, home):
     words = ("data=digits", "models=ae-stacked,vae", "minutes=0.005", "n=64", "out=report")
     done = here("compare", *words, cwd=home)

@@ -52,6 +52,7 @@ def test_long_trained_ae_linear_has_the_plane_and_the_error_of_pca(tmp_path: Pat
     assert angles(decoder_columns(run.model).double(), other).max() > 0.99
 
 
+@pytest.mark.slow
 def test_ae_linear_reaches_its_figure_in_its_own_training(tmp_path: Path) -> None:
     run = train("ae-linear", "ellipse", out=tmp_path / "run", quiet=True)
     train_x, valid_x = (split.images.flatten(1).double() / 255 for split in (run.data.train, run.data.valid))

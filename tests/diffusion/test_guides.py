@@ -113,6 +113,7 @@ def test_a_guided_step_counts_every_network(
         assert calls_per_image(strong, settings) == calls
 
 
+@pytest.mark.slow
 def test_a_model_guided_by_itself_counts_both_of_its_calls(
     runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -323,6 +323,7 @@ def styled(folders):
     return run
 
 
+@pytest.mark.slow
 def test_a_crossing_of_styles(styled):
     images = styles.crossing(styled, [1, 2], [3, 4, 5], mix_from=6).unflatten(0, (3, 4))
     assert (images[0, 0] == 1).all()  # the corner is white

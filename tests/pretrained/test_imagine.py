@@ -93,6 +93,7 @@ def test_pictures_of_several_prompts_are_made_again(tiny, tmp_path):
     is_made_again(result.picture, result.files[3])
 
 
+@pytest.mark.slow
 def test_a_grid_varies_two_keys_and_each_cell_has_its_receipt(tiny, tmp_path):
     result = imagine("a cat", model=tiny, x="steps:1,2,3", y="guidance:0,4", out=tmp_path / "o.png")
     assert [path.name for path in result.files] == [f"o-{row}-{column}.png" for row in (0, 1) for column in (0, 1, 2)]
