@@ -80,8 +80,8 @@ MARKS = dict.fromkeys([*PLAIN, "diffusion-few", "diffusion-text", "diffusion-lat
 
 
 def shaped(case: str, shape: tuple[int, int, int]) -> Any:
-    """A case and a shape; of networks alike those of one preset, and one shape of a denoiser, are enough when quick."""
-    twice = case in (*ALIKE, "diffusion-few-critic") or (case.startswith("diffusion") and shape == SHAPES[0])
+    """A case and a shape; of networks alike those of one preset, and the odd shape, are enough when quick."""
+    twice = case in (*ALIKE, "diffusion-few-critic") or shape == SHAPES[0]
     marks = pytest.mark.slow if twice and (case, shape) != ("diffusion-inpaint", SHAPES[0]) else ()
     return pytest.param((case, shape), marks=marks, id=f"{case}-{'x'.join(map(str, shape))}")
 
