@@ -67,9 +67,10 @@ class DiffusionModel(EstimatingModel):
         self.data_std = DATA_STD if config.data_std is None else config.data_std
         moved = math.log(self.data_std / DATA_STD) if config.density == "log-normal" else 0.0
         self.density_mean = config.density_mean + moved  # images of less contrast drown in less noise
-        self.network = make_network(config.with_(shape=self.x_shape), self.n_planes)
+        of_x = config.with_(shape=self.x_shape)
+        self.network = make_network(of_x, self.n_planes)
         self.condition_on(self.network.embedding)
-        self.prediction = prediction_of(config.with_(shape=self.x_shape))
+        self.prediction = prediction_of(of_x)
         self.spectrum = Spectrum(self.x_shape, self.data_std**2) if self.prediction == "wiener" else None
         start = self._before_training if config.upscale or self.spectrum is not None else None
         self.phases = [Phase("denoiser", Player("denoiser", list(self.parameters())), self.loss, start=start)]

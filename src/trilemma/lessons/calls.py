@@ -134,8 +134,8 @@ def _page(lines: Mapping[str, Sequence[Point]], distance: str, measured_on: str,
     for k, (name, points) in enumerate(lines.items()):
         look: dict[str, Any] = {"marker": plots.style(k)[1], "markersize": 4, "label": name, **plots.line_style(k)}
         at, exact = [point.calls for point in points], [p.error for p in points if p.error is not None]
-        _with_intervals(quality, at, [point.distance for point in points], look)
-        _with_intervals(diversity, at, [point.recall for point in points if point.recall], look)
+        plot_with_intervals(quality, at, [point.distance for point in points], look)
+        plot_with_intervals(diversity, at, [point.recall for point in points if point.recall], look)
         if exact:
             errors.plot(at, exact, **look)
     for ax in (quality, errors):
@@ -155,8 +155,8 @@ def _page(lines: Mapping[str, Sequence[Point]], distance: str, measured_on: str,
     return plots.pixels(figure)
 
 
-def _with_intervals(ax: "Axes", at: Sequence[int], values: Sequence[Estimate], look: Mapping[str, Any]) -> None:
-    """Values over the calls, and their intervals."""
+def plot_with_intervals(ax: "Axes", at: Sequence[float], values: Sequence[Estimate], look: Mapping[str, Any]) -> None:
+    """Values over x, and their intervals."""
     if values:
         low, high = zip(*(one.interval for one in values), strict=True)
         ax.plot(at, [one.value for one in values], **look)

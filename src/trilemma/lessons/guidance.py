@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trilemma.errors import UserError
-from trilemma.lessons.calls import distance_of
+from trilemma.lessons.calls import distance_of, plot_with_intervals
 from trilemma.metrics.classification import class_agreement, classifier_of
 from trilemma.metrics.evaluate import setup_of
 from trilemma.metrics.features import extract
@@ -91,7 +91,5 @@ def _page(points: Sequence[Point], distance: str, measured_on: str) -> "Image.Im
 
 def _line(ax: "Axes", at: Sequence[float], values: Sequence[Estimate], k: int, name: str) -> None:
     """Values over the scale, with their intervals."""
-    look = plots.line_style(k)
-    ax.plot(at, [one.value for one in values], marker=plots.style(k)[1], markersize=4, label=name, **look)
-    low, high = zip(*(one.interval for one in values), strict=True)
-    ax.fill_between(at, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    look = {"marker": plots.style(k)[1], "markersize": 4, "label": name, **plots.line_style(k)}
+    plot_with_intervals(ax, at, values, look)
