@@ -235,6 +235,14 @@ def test_a_key_that_training_takes_is_not_refused_before():
         vocabulary.check_training_keys("vae", ["latnet"])
 
 
+def test_a_key_of_other_models_is_refused_with_their_names():
+    message = r'"path_weight", which is for gan-style; `trilemma list gan` shows its keys$'
+    with pytest.raises(UserError, match=message):
+        vocabulary.check_training_keys("gan", ["path_weight"])
+    with pytest.raises(UserError, match=message):
+        trilemma.train("gan", "digits", steps=1, path_weight=1)
+
+
 # --- what is accepted -----------------------------------------------------------------------------------------------
 
 

@@ -108,13 +108,15 @@ def unknown_key(key: str, takes: Mapping[str, Iterable[str]], see: str = "", of:
     'unknown key "guidance"; training takes steps, lr; vae takes nothing more'
     >>> str(unknown_key("truncation", {"drawing from gan": ["temperature"]}, of="gan-style"))
     'unknown key "truncation", which is for gan-style; drawing from gan takes temperature'
+    >>> str(unknown_key("latent", {"training": ["steps", "lr"]}, "see `trilemma list gan`", of="vae"))
+    'unknown key "latent", which is for vae; see `trilemma list gan`'
     """
     hint = None if of else nearest(key, [name for keys in takes.values() for name in keys])
     if hint:
         return UserError(f'unknown key "{key}" (did you mean "{hint}"?)' + (f"; {see}" if see else ""))
-    named = (f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items())
     elsewhere = f", which is for {of}" if of else ""
-    return UserError("; ".join([f'unknown key "{key}"{elsewhere}', *named]))
+    named = [f"{who} takes {', '.join(keys) or 'nothing more'}" for who, keys in takes.items()]
+    return UserError("; ".join([f'unknown key "{key}"{elsewhere}', *([see] if of and see else named)]))
 
 
 def with_hint(text: str, word: str, choices: Iterable[str]) -> str:

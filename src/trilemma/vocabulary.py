@@ -87,7 +87,8 @@ def check_training_keys(model: str, keys: Iterable[str]) -> None:
     parts = [part.partition("=")[0] for part in model_entry(model)["facts"].get("parts", "").split()]
     keys = (part if (part := key.partition(".")[0]) in parts else key for key in keys)
     takes = {"training": _words()["training"].split(), model: _own_keys(model, "keys")}
-    _check_keys(keys, takes, f"`trilemma list {model}` shows them all")
+    for key in keys:
+        _check_keys([key], takes, f"`trilemma list {model}` shows its keys", trained_with(key))
 
 
 def check_sampling_keys(model: str, verb: str, options: Sequence[str], keys: Iterable[str]) -> None:
@@ -99,13 +100,22 @@ def check_sampling_keys(model: str, verb: str, options: Sequence[str], keys: Ite
 
 def sampled_with(key: str) -> str:
     """The models whose samplers take a key, in words; "" for none."""
-    names = [model for model in models() if key in _own_keys(model, "sampling")]
-    return first_names(names) if names else ""
+    return _having(key, "sampling")
+
+
+def trained_with(key: str) -> str:
+    """The models that have a key in their training, in words; "" for none."""
+    return _having(key, "keys")
 
 
 def check_figure_keys(name: str, keys: Iterable[str]) -> None:
     """Raises UserError for a key that a figure does not take."""
     _check_keys(keys, {f"the figure {name}": _words()["figures"][name].split()})
+
+
+def _having(key: str, what: str) -> str:
+    names = [model for model in models() if key in _own_keys(model, what)]
+    return first_names(names) if names else ""
 
 
 def _own_keys(model: str, what: str) -> list[str]:

@@ -60,6 +60,7 @@ def test_a_form_becomes_the_command_line_of_a_job(browser, studio, run):
         ("/explore", {"run": run.id, "verb": "interpolate", "a": "1", "b": "seed:2"}, f"interpolate {own} 1 seed:2"),
         ("/detect", {"run": run.id, "against_id": "shapes"}, f"detect {own} against=shapes"),
         ("/data/check/run", {"source": "digits"}, "data check digits"),
+        ("/data/names/run", {"source": "digits"}, "data show digits names=true"),
         ("/compare/train", {"data": "digits", "minutes": "1", "lang": "vi"}, "compare data=digits minutes=1 lang=vi"),
     ]:
         assert browser.post(path, fields).status_code == 303, path

@@ -10,9 +10,9 @@ import torch
 
 from trilemma import rng
 from trilemma.classifiers.bundled import FeatureNetwork
-from trilemma.data.places import cache_dir
 from trilemma.data.sources.download import check_hash, download
 from trilemma.errors import UserError
+from trilemma.files import cache_dir
 from trilemma.hardware import pick_device
 from trilemma.modes import own_modes
 from trilemma.nets.inception import SIDE, InceptionV3

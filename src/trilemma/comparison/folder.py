@@ -14,11 +14,11 @@ from typing import IO
 
 from trilemma.arguments import word
 from trilemma.comparison.measured import FOLDER as MEASURED
-from trilemma.comparison.partial import PARTIAL
 from trilemma.comparison.plain import Json, clean
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, read_json, refuse_links, write_json
 from trilemma.run.folder import LOCK, RUNS, Busy, hold, is_free
+from trilemma.studio_files import PARTIAL_REPORT
 
 REQUEST, REPORT = "request.json", "report.json"
 LARGEST_REQUEST = 1 << 20  # bytes
@@ -43,7 +43,7 @@ def claim_folder(
         _named(Path(out).expanduser(), request) if out is not None else _chosen(f"compare-{name}", request, say)
     )
     try:
-        refuse_links(path / REQUEST, path / "runs", path / MEASURED, path / PARTIAL)
+        refuse_links(path / REQUEST, path / "runs", path / MEASURED, path / PARTIAL_REPORT)
         with disk_errors(path):
             write_json(path / REQUEST, request)
         yield path

@@ -18,9 +18,8 @@ from trilemma.comparison.rows import scores_of
 from trilemma.errors import UserError
 from trilemma.files import remove, write_json
 from trilemma.metrics.catalogue import CATALOGUE, COST, QUALITY
+from trilemma.studio_files import PARTIAL_FORMAT, PARTIAL_REPORT
 
-PARTIAL = "partial.json"
-FORMAT = 1
 State = Literal["waiting", "training", "trained", "measuring", "measured", "failed"]
 
 
@@ -47,7 +46,7 @@ class Partial:
         measured = {name for row in rows for name in row["scores"]}
         shown = [CATALOGUE[name] for name in (*QUALITY, *COST) if name in measured]
         content = {
-            "format": FORMAT,
+            "format": PARTIAL_FORMAT,
             "process": os.getpid(),
             "began": self._began,
             "written": time.time(),
@@ -57,12 +56,12 @@ class Partial:
             "rows": rows,
         }
         with suppress(OSError, UserError):
-            write_json(self.folder / PARTIAL, clean(content))
+            write_json(self.folder / PARTIAL_REPORT, clean(content))
 
     def remove(self) -> None:
         """Remove the file."""
         with suppress(OSError):
-            remove(self.folder / PARTIAL)
+            remove(self.folder / PARTIAL_REPORT)
 
     def _row(self, entry: Entry, doing: str) -> Json:
         run = entry.run.path if entry.run else self.folder / "runs" / entry.label if self.trains else None

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from trilemma.files import cache_dir
 
-__all__ = ["cache_dir", "data_dir", "find", "in_folder", "places"]
-
 
 def data_dir() -> Path | None:
     """$TRILEMMA_DATA, if it is set."""

@@ -15,13 +15,13 @@ from trilemma.explore.images import class_name
 from trilemma.explore.projector import sprite
 from trilemma.pictures.plots import class_style
 from trilemma.pictures.png import png_content, receipt_for
+from trilemma.studio_files import MAP_FORMAT, MAP_POINTS, MAP_THUMBNAILS
 from trilemma.types import Batch
 
 if TYPE_CHECKING:
     import numpy as np
 
-MAP_FILES = ("points.json", "thumbnails.png")
-FORMAT = 1
+MAP_FILES = (MAP_POINTS, MAP_THUMBNAILS)
 NEAREST = 8  # neighbours of each image
 THUMBNAIL_PX = 32  # at most: 10,000 thumbnails are a sheet of 3,200 px a side
 
@@ -59,7 +59,14 @@ def map_files(
         "distance": [[float(f"{d:.4g}") for d in row] for row in distance.tolist()],
     }
     classes = [{"name": class_name(source, kind), "colour": class_style(kind)[0]} for kind in kinds]
-    whole = {"format": FORMAT, **about, "side_px": side, "columns": sheet.width // side, "classes": classes, **columns}
+    whole = {
+        "format": MAP_FORMAT,
+        **about,
+        "side_px": side,
+        "columns": sheet.width // side,
+        "classes": classes,
+        **columns,
+    }
     content = png_content(sheet, receipt_for("map", shows="its thumbnails"))
     return dict(zip(MAP_FILES, (json.dumps(whole, separators=(",", ":")), content), strict=True))
 

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from trilemma.classifiers.bundled import FeatureNetwork
-from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
-from trilemma.files import write_atomic
+from trilemma.files import cache_dir, write_atomic
 from trilemma.metrics.features import extract, to_levels
 from trilemma.team import ALONE, Team, smallest
 

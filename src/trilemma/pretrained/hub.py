@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
 from trilemma.extras import install_line
-from trilemma.files import read_json, sha256_of, write_json
+from trilemma.files import cache_dir, read_json, sha256_of, write_json
 from trilemma.pretrained.libraries import brief, silent_logs
 from trilemma.pretrained.safety import CODE
 from trilemma.text import note

@@ -9,9 +9,8 @@ JSON within bounds, nothing is run or imported because a file names it.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
-from trilemma.files import LARGEST_JSON
+from trilemma.files import LARGEST_JSON, cache_dir
 from trilemma.pretrained.hub import (
     Record,
     download,

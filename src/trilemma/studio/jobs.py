@@ -7,7 +7,6 @@ process number, a server that was killed finds its jobs again, and no job is run
 not at all, by one process, once. `job.json` is signed by who made it (`owner.py`).
 """
 
-import math
 import os
 import re
 import time
@@ -21,6 +20,7 @@ from typing import IO, Any
 
 from trilemma.errors import UserError
 from trilemma.files import NO_LINK, is_locked, read_json, write_json
+from trilemma.studio.numbers import number
 from trilemma.text import quoted
 
 JOB, START, END, CANCEL, LOCK, OUTPUT = "job.json", "start.json", "end.json", "cancel.json", "lock", "output.txt"
@@ -123,12 +123,12 @@ def read_job(place: Path) -> Job | None:
         place.name.partition("-")[2],
         place,
         job["words"],
-        _number(job.get("order")) or 0.0,
+        number(job.get("order")) or 0.0,
         job["signature"] if isinstance(job.get("signature"), str) else "",
         state,
-        _number(job.get("created")) or 0.0,
-        _number(start.get("time")) if start else None,
-        _number(end.get("time")) if end else None,
+        number(job.get("created")) or 0.0,
+        number(start.get("time")) if start else None,
+        number(end.get("time")) if end else None,
         end.get("code") if end else None,
     )
 
@@ -191,7 +191,3 @@ def _are_words(value: object) -> bool:
     if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
         return False
     return not re.search("[\ud800-\udfff]", "".join(value))  # halves of a letter, which have no bytes
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -1,6 +1,5 @@
 """What a comparison that runs, or was stopped, knows so far: its partial.json, checked, for the page of its job."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,10 +11,10 @@ from trilemma.errors import UserError
 from trilemma.files import read_json
 from trilemma.studio.jobs import Job, process_of
 from trilemma.studio.library import Library, StudioRun, entries
+from trilemma.studio.numbers import is_number, number
 from trilemma.studio.sections import COMPARED_STATES
+from trilemma.studio_files import PARTIAL_FORMAT, PARTIAL_REPORT
 
-PARTIAL = "partial.json"
-FORMAT = 1
 LARGEST = 4 << 20  # bytes
 MOST_ROWS, MOST_METRICS = 500, 40
 
@@ -67,7 +66,7 @@ def partial_file(library: Library, job: Job) -> Path | None:
         return None
     for path in _partial_files(library.folder):
         content = _read(path)
-        if content.get("process") == process and _number(content.get("began")) >= (job.started or 0.0) - 1.0:
+        if content.get("process") == process and (number(content.get("began")) or 0.0) >= (job.started or 0.0) - 1.0:
             return path
     return None
 
@@ -80,23 +79,27 @@ def live_report(library: Library, path: Path, *, running: bool = False) -> LiveR
     """
     content = _read(path)
     metrics, rows = content.get("metrics"), content.get("rows")
-    if content.get("format") != FORMAT or not _are_objects(metrics, MOST_METRICS) or not _are_objects(rows, MOST_ROWS):
+    if (
+        content.get("format") != PARTIAL_FORMAT
+        or not _are_objects(metrics, MOST_METRICS)
+        or not _are_objects(rows, MOST_ROWS)
+    ):
         return None
-    written = _number(content.get("written"))
+    written = number(content.get("written"))
     since_s = max(0.0, time.time() - written) if running and written else 0.0
     columns = [_cells(metric, rows) for metric in metrics]
     return LiveReport(
         tuple((str(m.get("title", "")), str(m.get("unit", "")), m.get("better") == "higher") for m in metrics),
         tuple(_row(library, row, [column[k] for column in columns]) for k, row in enumerate(rows)),
-        _number(content.get("elapsed_s")) + since_s,
-        _number(content.get("total_s")),
+        (number(content.get("elapsed_s")) or 0.0) + since_s,
+        number(content.get("total_s")) or 0.0,
     )
 
 
 def _partial_files(folder: Path) -> Iterator[Path]:
     """Those of the comparisons in the folder's runs/, none behind a link."""
     for entry in entries(folder / "runs"):
-        path = Path(entry.path) / PARTIAL
+        path = Path(entry.path) / PARTIAL_REPORT
         if entry.is_dir(follow_symlinks=False) and path.is_file() and not path.is_symlink():
             yield path
 
@@ -127,19 +130,11 @@ def _cells(metric: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list
 
 def _cell(score: Mapping[str, Any]) -> Cell:
     interval = score.get("interval")
-    both = isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval))
+    both = isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
     low, high = interval if isinstance(interval, list) and both else (None, None)
     value = score.get("value")
-    return Cell(value if _is_number(value) else None, low, high, str(score.get("refused") or ""))
+    return Cell(value if is_number(value) else None, low, high, str(score.get("refused") or ""))
 
 
 def _are_objects(values: Any, most: int) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(values, list) and len(values) <= most and all(isinstance(value, dict) for value in values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _number(value: Any) -> float:
-    return float(value) if _is_number(value) else 0.0

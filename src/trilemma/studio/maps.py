@@ -1,6 +1,5 @@
 """Maps of codes that `trilemma map interactive=true` left in a run, checked: their files may be anybody's."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from typing import Any
 from trilemma.errors import UserError
 from trilemma.files import parse_json, read_plain
 from trilemma.studio.library import LARGEST_PICTURE, StudioRun
+from trilemma.studio.numbers import is_number
 from trilemma.studio.place import Missing
+from trilemma.studio_files import MAP_FORMAT, MAP_POINTS, MAP_THUMBNAILS
 
 WAYS = ("pca", "tsne")
-POINTS, THUMBNAILS = "points.json", "thumbnails.png"
-FORMAT = 1
 LARGEST_POINTS = 32 << 20  # bytes; 10,000 points have 2 MB
 MOST_POINTS, MOST_CLASSES = 100_000, 10_000
 LONGEST_NAME = 4096  # letters of a class or a file
@@ -52,7 +51,7 @@ class CodeMap:
         Raises:
             Missing: it is not there, or is very large.
         """
-        path = self.folder / THUMBNAILS
+        path = self.folder / MAP_THUMBNAILS
         if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST_PICTURE:
             raise Missing("The thumbnails of this map are not there any more; make it again.")
         return path
@@ -88,7 +87,7 @@ class CodeMap:
 
 def ways_of(run: StudioRun) -> list[str]:
     """The methods by which maps of a run are there."""
-    return [how for how in WAYS if _is_plain(_folder(run, how) / POINTS)]
+    return [how for how in WAYS if _is_plain(_folder(run, how) / MAP_POINTS)]
 
 
 def map_of(run: StudioRun, how: str) -> CodeMap:
@@ -99,10 +98,10 @@ def map_of(run: StudioRun, how: str) -> CodeMap:
         UserError: its file is not one of a map.
     """
     folder = _folder(run, how)
-    if how not in WAYS or not _is_plain(folder / POINTS):
+    if how not in WAYS or not _is_plain(folder / MAP_POINTS):
         raise Missing("This map is not there any more; make it again.")
-    stat = (folder / POINTS).stat()
-    content, text = _content(folder / POINTS, stat.st_mtime_ns, stat.st_size)
+    stat = (folder / MAP_POINTS).stat()
+    content, text = _content(folder / MAP_POINTS, stat.st_mtime_ns, stat.st_size)
     return CodeMap(how, folder, content, text)
 
 
@@ -125,18 +124,18 @@ def _content(path: Path, modified: int, size: int) -> tuple[dict[str, Any], byte
 
 def _is_map(content: Any) -> bool:
     """Whether a file has the columns of a map, all as long, with values that a page can draw."""
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != MAP_FORMAT:
         return False
     x, classes = content.get("x"), content.get("classes")
     if not isinstance(x, list) or not 1 <= len(x) <= MOST_POINTS or not isinstance(classes, list):
         return False
     n, row, place = len(x), _whole(len(x)), _whole(len(classes))
     checks: list[tuple[str, Callable[[Any], bool]]] = [
-        ("x", _finite),
-        ("y", _finite),
+        ("x", is_number),
+        ("y", is_number),
         ("index", _whole(10**12)),
         ("nearest", lambda rows: _all(rows, row)),
-        ("distance", lambda values: _all(values, _finite)),
+        ("distance", lambda values: _all(values, is_number)),
     ]
     checks += [(name, one) for name, one in (("class", place), ("file", _short)) if content.get(name, "") is not None]
     return (
@@ -150,10 +149,6 @@ def _is_map(content: Any) -> bool:
 
 def _all(values: Any, check: Callable[[Any], bool]) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str) and all(map(check, values))
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _whole(most: int) -> Callable[[Any], bool]:

@@ -125,8 +125,9 @@ def split_keys(
         if key not in own and name not in FIELDS:
             names = list(dict.fromkeys([*common, *FIELDS, *OTHER_NAMES]))
             is_preset = not isinstance(recipe.config, ModuleConfig)
-            see = f"`trilemma list {recipe.name}` shows them all" if is_preset else ""
-            raise unknown_key(key, {"training": names, recipe.name: [*own, *recipe.parts]}, see)
+            see = f"`trilemma list {recipe.name}` shows its keys" if is_preset else ""
+            takes = {"training": names, recipe.name: [*own, *recipe.parts]}
+            raise unknown_key(key, takes, see, vocabulary.trained_with(key))
         if key not in own and name in training:
             raise UserError(f"{key} and {name} are the same key here; give one of them")
         if key not in own:

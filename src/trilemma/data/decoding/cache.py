@@ -45,8 +45,8 @@ from trilemma.data.decoding.listing import HIDDEN
 from trilemma.data.decoding.storage import create, let_go, mapped, nameless, room_for
 from trilemma.data.decoding.walk import walk
 from trilemma.data.options import Options
-from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
+from trilemma.files import cache_dir
 
 VERSION = 6  # of the listing, the decoding and the entries
 SMALL = 2**23  # bytes

@@ -19,12 +19,13 @@ from trilemma.data.decoding.decode import Item
 from trilemma.data.decoding.listing import Listing, listed
 from trilemma.data.hold_out import check_enough, hold_out
 from trilemma.data.options import Options
-from trilemma.data.places import cache_dir, find, places
+from trilemma.data.places import find, places
 from trilemma.data.sources.divide import divide
 from trilemma.data.sources.download import check_hash, download
 from trilemma.data.sources.folder import read_listing
 from trilemma.data.split import Data, Split, equal_images, resized
 from trilemma.errors import UserError
+from trilemma.files import cache_dir
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 ARCHIVE = "cifar-10-binary.tar.gz"

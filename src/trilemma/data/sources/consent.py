@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
 
-from trilemma.data.places import cache_dir, data_dir
+from trilemma.data.places import data_dir
 from trilemma.data.sources.builtin import is_named, where_is
 from trilemma.data.sources.hub import PREFIX
 from trilemma.errors import UserError
-from trilemma.files import read_plain
+from trilemma.files import cache_dir, read_plain
 from trilemma.text import quoted
 
 FETCHED = "to be fetched"  # how `where_is` begins for a source whose files are not here

@@ -10,11 +10,12 @@ import torch
 
 from trilemma import rng
 from trilemma.data.options import Options, share
-from trilemma.data.places import cache_dir, find
+from trilemma.data.places import find
 from trilemma.data.sources.download import check_hash, download
 from trilemma.data.sources.idx import read_idx
 from trilemma.data.split import Data, Split, cut_last, make_data, resized
 from trilemma.data.transform import binarise
+from trilemma.files import cache_dir
 
 VALID = 5_000  # of the 60,000
 CHUNK = 1_000  # images binarised at a time

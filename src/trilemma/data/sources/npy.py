@@ -20,9 +20,8 @@ import numpy as np
 from trilemma.data.decoding.drafts import Draft
 from trilemma.data.decoding.storage import BLOCK, room_for
 from trilemma.data.decoding.unpack import ERRORS, check_unpacked
-from trilemma.data.places import cache_dir
 from trilemma.errors import UserError
-from trilemma.files import open_plain
+from trilemma.files import cache_dir, open_plain
 
 HEAD_LIMIT = 2**13  # bytes of an .npy file in which its header ends; the header of images has 128
 MAGIC = b"\x93NUMPY"

@@ -25,7 +25,11 @@ from trilemma.studio.uploads import LARGEST_IMAGE, checked_name, receive
 from trilemma.verbs import find
 
 MOST_FILES = 2_000
-ACTIONS = {"show": "data show", "check": "data check"}
+ACTIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "show": ("data show", {}),
+    "names": ("data show", {"names": "true"}),
+    "check": ("data check", {}),
+}
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
 
 
@@ -44,7 +48,8 @@ def add(app: FastAPI, studio: Studio) -> None:
             raise Missing("Page not found.")
         try:
             word = source_word(studio.library, first(fields).get("source", ""))
-            return go(f"/jobs/{studio.submit(find(ACTIONS[action]), {'source': word}, {})}")
+            verb, values = ACTIONS[action]
+            return go(f"/jobs/{studio.submit(find(verb), {'source': word}, values)}")
         except UserError as error:
             return _page(request, studio, str(error))
 
