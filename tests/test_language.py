@@ -10,7 +10,7 @@ import pytest
 from trilemma.comparison.answer import NO_COST, NONE_YET, ONE_TRAINING_CAVEAT, WORDS
 from trilemma.comparison.rows import NOTES
 from trilemma.comparison.triangle import AXES
-from trilemma.healthy import BETTER_THAN_MEAN, HEALTHY
+from trilemma.healthy import BETTER_THAN_LINEAR, BETTER_THAN_MEAN, HEALTHY
 from trilemma.language import FOLDER, in_language, language, translated
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.controls import NOTHING, TITLES, nothing_text
@@ -76,7 +76,7 @@ def declared() -> set[str]:
         *State,
         *(tool.title for tool in TOOLS),
     }
-    answers.add(BETTER_THAN_MEAN)
+    answers |= {BETTER_THAN_MEAN, BETTER_THAN_LINEAR}
     return metrics | axes | answers | {*HEALTHY.values(), *NOTES.values(), *TITLES.values(), *ROLES.values()}
 
 

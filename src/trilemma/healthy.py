@@ -15,7 +15,7 @@ EXPLODED = 1000.0  # times its usual norm
 OVERFIT = 0.7  # r_v from which a critic takes held-out images for generated ones
 IN_USE = 0.5  # share of a codebook
 ACTIVE_ENOUGH = 5  # active units that are not a collapse, however many there are: a ladder has thousands
-NO_BETTER = 0.95  # of the mean image's error: an error above this share of it is a failure
+NO_BETTER = 0.95  # of the error of the mean image, or of a linear estimate: an error above this share is a failure
 KEPT = 100  # rows of the log in which a value is usual
 LEAST_ROWS = 5  # below which it is not known what is usual
 
@@ -34,6 +34,8 @@ HEALTHY = {
     "kl_nats": "Healthy: above 0. At 0 the code says nothing about the image.",
 }
 BETTER_THAN_MEAN = f"Healthy: below {NO_BETTER:g} times the error of the mean training image, which is {{rmse}}."
+BETTER_THAN_LINEAR = f"Healthy: below {NO_BETTER:g} times the error of a linear estimate, which is {{rmse}}."
+LINEAR = "valid_linear_"  # before the names of errors of a linear estimate
 MEAN_IMAGE = "the mean of the training images has an RMSE of {rmse:.3f} on the held-out images"
 
 
@@ -44,6 +46,15 @@ def part_of(name: str) -> str:
     ('d_real', 'rmse', 'penalty')
     """
     return "penalty" if name == "penalty/loss" else name.partition("/")[2] or name.removeprefix("valid_")
+
+
+def linear_of(name: str) -> str:
+    """The name of the error of a linear estimate, beside that of a model's own.
+
+    >>> linear_of("valid_denoising_rmse")
+    'valid_linear_denoising_rmse'
+    """
+    return name.replace("valid_", LINEAR)
 
 
 def usual(values: Sequence[float]) -> float | None:
@@ -57,19 +68,27 @@ def least_active(units: int) -> int:
 
 
 def healthy_range(
-    name: str, values: Sequence[float], *, units: int | None = None, mean_image_rmse: float | None = None
+    name: str,
+    values: Sequence[float],
+    *,
+    units: int | None = None,
+    mean_image_rmse: float | None = None,
+    linear_rmse: float | None = None,
 ) -> tuple[float, float] | None:
     """The values of a log that no rule warns of, (low, high); None where no rule has a limit, or it is not known.
 
     Args:
         values: those so far, for what is compared with its usual value.
-        units: numbers in a code; mean_image_rmse: error of the mean training image, where they are known.
+        units: numbers in a code; mean_image_rmse: error of the mean training image; linear_rmse: that of a linear
+            estimate of what this value is the error of; where they are known.
     """
     part, before = part_of(name), usual(values[-KEPT:])
     if part == "active_units":
         return None if units is None else (least_active(units), math.inf)
     if name == "valid_rmse":
         return None if mean_image_rmse is None else (0.0, NO_BETTER * mean_image_rmse)
+    if linear_rmse is not None:
+        return (0.0, NO_BETTER * linear_rmse)
     if part in ("gradient_norm", "penalty"):
         low = VANISHED if part == "gradient_norm" else -math.inf
         return None if before is None or before <= 0 else (low * before, EXPLODED * before)

@@ -16,6 +16,8 @@ TITLES = {
     "noise_rmse": "error of the noise (RMSE)",
     "denoising_mse": "loss of denoising",
     "denoising_rmse": "error of denoising (RMSE)",
+    "linear_denoising_mse": "loss of denoising, linear estimate",
+    "linear_denoising_rmse": "error of denoising, linear estimate (RMSE)",
     "loss_by_noise": "loss by noise level",
     "loss_clean": "loss, little noise",
     "loss_middle": "loss, medium noise",

@@ -57,11 +57,21 @@ class Exact(nn.Module):
     def forward(self, x: Tensor, level: Tensor, embedded: Tensor | None) -> Tensor:
         t = self.model.schedule.t_of(-2 * level.double().cpu())
         alpha, sigma = self.model.schedule.alpha(t), self.model.schedule.sigma(t)
-        skip, out, inside = (
-            part[:, None, None, None].float()
-            for part in PREDICTIONS[self.model.prediction](alpha, sigma, self.model.data_std)
-        )
-        return (self.image - skip * x / inside) / out
+        rows = (alpha, sigma, *PREDICTIONS[self.model.prediction](alpha, sigma, self.model.data_std))
+        alpha, sigma, skip, out, inside = (row[:, None, None, None].float() for row in rows)
+        x_t = x / inside
+        return (self.x0_hat(x_t, alpha, sigma) - skip * x_t) / out
+
+    def x0_hat(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """What the output amounts to."""
+        return self.image
+
+
+class Linear(Exact):
+    """The output that gives the best estimate of white images: their mean given x_t, if they are Gaussian."""
+
+    def x0_hat(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return alpha * self.model.data_std**2 / ((alpha * self.model.data_std) ** 2 + sigma**2) * x_t
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -73,6 +83,20 @@ def test_the_loss_of_the_exact_output_is_zero(prediction: str, schedule: str) ->
     loss, logs = model.loss(Batch(image.expand(12, -1, -1, -1)), generator())
     assert float(loss) < 1e-4
     assert set(logs) == {"loss", "loss_clean", "loss_middle", "loss_noisy"}
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("weighting", ["uniform", "min-snr"])
+def test_the_error_of_a_linear_estimate_stands_beside_that_of_the_network(prediction: str, weighting: str) -> None:
+    """Of a network that says what the linear estimate says it is the same; of edm and wiener, one that says nothing."""
+    model = small(prediction=prediction, weighting=weighting, density="logit-normal", data_std=0.6)
+    model.network, batch = Linear(model, torch.zeros(())), Batch(images(12))
+    values = model.validation(batch, generator())
+    torch.testing.assert_close(values["denoising_mse"], values["linear_denoising_mse"], rtol=2e-3, atol=1e-6)
+    model.network = Zero()
+    values = model.validation(batch, generator())
+    close = torch.allclose(values["denoising_mse"], values["linear_denoising_mse"], rtol=1e-4)
+    assert close == (prediction in ("edm", "wiener"))
 
 
 def test_the_thirds_of_the_loss_are_by_noise() -> None:

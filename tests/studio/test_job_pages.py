@@ -158,6 +158,14 @@ def test_plots_shade_the_range_in_which_no_rule_warns():
     assert plot("valid_active_units", [1.0, 4.0], units=30).band == pytest.approx((0.0, HEIGHT - EDGE - 204 / 3), abs=1)
     assert plot("valid_rmse", [0.2, 0.1], mean_image_rmse=0.25).band == (0.0, HEIGHT)
     assert not plot("valid_noise_rmse", [0.2, 0.1], mean_image_rmse=0.25).has_range
+    rows = [
+        row | {"valid_linear_denoising_rmse": linear}
+        for row, linear in zip(log("valid_denoising_rmse", [0.9, 0.7]), (0.3, 0.8), strict=True)
+    ]
+    (denoising,) = plots_of(rows)  # its last limit counts
+    top, height = denoising.band
+    assert denoising.rmse == 0.8 and top + height == HEIGHT
+    assert top == pytest.approx(EDGE + (HEIGHT - 2 * EDGE) * (0.9 - NO_BETTER * 0.8) / 0.2, abs=0.05)
 
 
 def test_the_page_of_a_run_says_what_is_healthy(browser, run):

@@ -59,10 +59,11 @@ def test_the_loss_by_noise_level_has_a_panel_and_the_held_out_loss_is_beside_tha
     names = ("clean", "middle", "noisy")
     thirds = {f"denoiser__loss_{third}": [k * v for v in FALLING] for k, third in enumerate(names, 2)}
     held_out = {"valid_denoising_mse": [0.6, 0.5, 0.4], "valid_denoising_rmse": [0.77, 0.71, 0.63]}
+    held_out |= {"valid_linear_denoising_mse": [0.9, 0.8, 0.9]}
     panels = panels_of(log_of(denoiser__loss=FALLING, **thirds, **held_out))
     assert {panel: list(lines) for panel, lines in panels.items()} == {
         "loss_by_noise": [f"denoiser/loss_{third}" for third in names],
-        "loss": ["valid_denoising_mse", "denoiser/loss"],
+        "loss": ["valid_denoising_mse", "valid_linear_denoising_mse", "denoiser/loss"],
     }
     shown = {}
     for panel, lines in panels.items():
@@ -71,7 +72,7 @@ def test_the_loss_by_noise_level_has_a_panel_and_the_held_out_loss_is_beside_tha
         shown[axis.get_title(loc="left")] = [text.get_text() for text in axis.get_legend().get_texts()]
     assert shown == {
         "Loss by noise level": ["little noise", "medium noise", "much noise"],
-        "Loss": ["held out", "training"],
+        "Loss": ["held out", "linear estimate, held out", "training"],
     }
 
 

@@ -25,6 +25,7 @@ from trilemma.training.monitor import (
     all_the_same,
     few_distinct_codes,
     mean_image_rmse,
+    no_better_than_linear,
     no_better_than_mean,
 )
 from trilemma.training.validation import Validation
@@ -52,6 +53,14 @@ def test_the_error_of_the_mean_image_is_the_distance_of_means_and_the_spread() -
 def test_an_error_like_that_of_the_mean_image_is_named(share: float, said: bool) -> None:
     assert bool(no_better_than_mean(share * 0.3, 0.3)) == said
     assert no_better_than_mean(share * LEVEL, LEVEL) is None  # data of one image: there is nothing more to learn
+
+
+@pytest.mark.parametrize(("share", "said"), [(NO_BETTER + 1e-6, True), (NO_BETTER - 1e-6, False), (1.3, True)])
+def test_a_denoiser_like_a_linear_estimate_is_named(share: float, said: bool) -> None:
+    values = {"valid_denoising_rmse": share * 0.8, "valid_linear_denoising_rmse": 0.8, "valid_rmse": 9.0}
+    text = no_better_than_linear(values)
+    assert bool(text) == said and (text is None or f"({share * 0.8:.3f} against 0.800)" in text)
+    assert no_better_than_linear({"valid_denoising_rmse": 9.0}) is None
 
 
 def test_the_advice_of_the_mean_image_names_a_key_that_the_model_has() -> None:

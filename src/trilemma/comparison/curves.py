@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trilemma.comparison.content import Curve
-from trilemma.healthy import HEALTHY, part_of
+from trilemma.healthy import HEALTHY, LINEAR, part_of
 from trilemma.language import translated
 from trilemma.titles import square_of, title
 
@@ -49,8 +49,9 @@ def _part(name: str) -> str:
 
 
 def _is_curve(curve: Curve) -> bool:
-    """A single value on held-out images is not a curve; it stands among the facts."""
-    return len(curve.values) > (1 if curve.name.startswith("valid_") else 0)
+    """A single value on held-out images is not a curve, and the error of a linear estimate is none of the model; they
+    stand among the facts."""
+    return not curve.name.startswith(LINEAR) and len(curve.values) > (1 if curve.name.startswith("valid_") else 0)
 
 
 def _equal(curves: Sequence[Curve]) -> list[list[Curve]]:

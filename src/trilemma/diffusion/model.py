@@ -27,7 +27,7 @@ from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import BoundsModel
 from trilemma.diffusion.planes import hide, tile_denoiser
 from trilemma.diffusion.portable import PortableModel
-from trilemma.diffusion.prediction import get_prediction
+from trilemma.diffusion.prediction import get_prediction, missed_by_filter
 from trilemma.diffusion.samplers import ddim, draw_x0
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
@@ -83,14 +83,16 @@ class DiffusionModel(EstimatingModel):
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images and pixels; parts: that of the cleanest, middle and noisiest third of the drawn times."""
         batch, geometry = self.augment(batch, rng)
-        errors, u = self._errors(batch, rng, self.config.label_dropout, geometry, self.config.spelling_p)
+        errors, _, u = self._errors(batch, rng, self.config.label_dropout, geometry, self.config.spelling_p)
         loss = errors.mean()
         return loss, {"loss": loss.detach(), **_by_thirds(errors.detach(), u, random.place_in_batch(len(u), rng)[1])}
 
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Per image (B,): denoising_mse, the loss at one random t, with its label."""
-        return {"denoising_mse": self._errors(batch, rng, 0.0)[0]}
+        """Per image (B,): denoising_mse, the loss at one random t, with its label; linear_denoising_mse, that of the
+        linear estimate of x0 that is known before the training."""
+        errors, linear, _ = self._errors(batch, rng, 0.0)
+        return {"denoising_mse": errors, "linear_denoising_mse": linear}
 
     def _before_training(self, batches: Iterable[Batch], seed: int) -> dict[str, float]:
         """What is taken from training images before the first step."""
@@ -250,9 +252,10 @@ class DiffusionModel(EstimatingModel):
         label_dropout: float,
         geometry: Tensor | None = None,
         spelling_p: float = 0.0,
-    ) -> tuple[Tensor, Tensor]:
-        """The weighted loss of each image (B,), and the numbers (B,) in (0, 1) that its times come from; geometry:
-        how the images were moved."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted losses of each image (B,): of the network, and of the linear estimate of x0 from x_t (of wiener that
+        of its spectrum, of the others that of white images, c_skip of edm); and the numbers (B,) in (0, 1) that its
+        times come from. geometry: how the images were moved."""
         config, x0 = self.config, self.x_of(batch)
         u = evenly_spread(len(x0), rng)
         t = get_density(config.density)(u, get_schedule(config.schedule), self.density_mean, config.density_std)
@@ -279,10 +282,14 @@ class DiffusionModel(EstimatingModel):
         condition, spelled = self.training_condition(batch, rng, label_dropout), self.spell(len(x0), rng, spelling_p)
         inputs = self.embed(condition, len(x0), geometry, spelled)
         target = of_x0 * x0 + of_eps * eps
+        missed = missed_by_filter(x0, eps, a, s, self.data_std)
         if self.spectrum is not None:
-            target = self.spectrum.missed(x0, eps, a, s) / c_out
+            missed = self.spectrum.missed(x0, eps, a, s)
+            target = missed / c_out
         output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
-        return (w * (output - target).square()).flatten(1).mean(1), u
+        errors = (output - target, missed / c_out)
+        network, linear = ((w * error.square()).flatten(1).mean(1) for error in errors)
+        return network, linear, u
 
     @torch.no_grad()
     def upscale(

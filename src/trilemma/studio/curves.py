@@ -5,7 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trilemma.healthy import BETTER_THAN_MEAN, HEALTHY, healthy_range, mean_image_rmse_in, part_of
+from trilemma.healthy import (
+    BETTER_THAN_LINEAR,
+    BETTER_THAN_MEAN,
+    HEALTHY,
+    LINEAR,
+    healthy_range,
+    linear_of,
+    mean_image_rmse_in,
+    part_of,
+)
 from trilemma.run.log import PLACE
 from trilemma.studio.library import StudioRun
 from trilemma.titles import square_of, title
@@ -21,7 +30,7 @@ class Plot:
     """A value over the images seen.
 
     points: of a line in a box of WIDTH x HEIGHT; low, high: the ends of its axis; healthy: what is, in English, ""
-    where that is not known, with `rmse`, the error of the mean image, as {rmse}; has_range: whether there is a healthy
+    where that is not known, with `rmse`, what it is compared with, as {rmse}; has_range: whether there is a healthy
     range; band: its top and height in the box, None if it is outside.
     """
 
@@ -51,7 +60,9 @@ def plots_of(rows: Sequence[Mapping[str, Any]], known: Known | None = None) -> l
     shown = [name for name in names if name not in APART and (square_of(name) not in names or "valid" in name)]
     values = {name: series(rows, name) for name in shown if not _is_square(name, names)}
     ordered = sorted(values, key=lambda name: not name.startswith("valid_"))
-    return [_plot(name, values[name], known or Known()) for name in ordered if len(values[name]) > 1]
+    linear = {name: values[linear_of(name)][-1][1] for name in ordered if values.get(linear_of(name))}
+    plotted = [name for name in ordered if len(values[name]) > 1 and not name.startswith(LINEAR)]
+    return [_plot(name, values[name], known or Known(), linear.get(name)) for name in plotted]
 
 
 def what_is_known(run: StudioRun, output: str = "") -> Known:
@@ -110,13 +121,16 @@ def band(healthy: tuple[float, float], low: float, high: float) -> tuple[float, 
     return round(top, 1), round(bottom - top, 1)
 
 
-def _plot(name: str, points: Sequence[tuple[float, float]], known: Known) -> Plot:
+def _plot(name: str, points: Sequence[tuple[float, float]], known: Known, linear_rmse: float | None) -> Plot:
     values = [y for _, y in points]
     low, high = min(values), max(values)
     words = title(name.partition("/")[2] or name.removeprefix("valid_"))
     text = f"{words}, validation" if name.startswith("valid_") else words
-    healthy = healthy_range(name, values, units=known.units, mean_image_rmse=known.mean_image_rmse)
-    about = BETTER_THAN_MEAN if name == "valid_rmse" and healthy else HEALTHY.get(part_of(name), "")
+    mean_rmse = known.mean_image_rmse
+    healthy = healthy_range(name, values, units=known.units, mean_image_rmse=mean_rmse, linear_rmse=linear_rmse)
+    about = HEALTHY.get(part_of(name), "")
+    if healthy and (linear_rmse is not None or name == "valid_rmse"):
+        about = BETTER_THAN_MEAN if linear_rmse is None else BETTER_THAN_LINEAR
     shaded = None if healthy is None else band(healthy, low, high)
     place = (line(thinned(points)), low, high, values[-1], int(points[-1][0]))
-    return Plot(capital(text), *place, about, healthy is not None, shaded, known.mean_image_rmse or 0.0)
+    return Plot(capital(text), *place, about, healthy is not None, shaded, linear_rmse or mean_rmse or 0.0)

@@ -22,6 +22,7 @@ from trilemma.training.monitor import (
     all_the_same,
     dead_codes,
     few_distinct_codes,
+    no_better_than_linear,
     no_better_than_mean,
     posterior_collapse,
     small,
@@ -145,6 +146,7 @@ class Diagnosis:
             rmse = values["valid_rmse"] if "valid_rmse" in values else self.validation.reconstruction_rmse()
             text = no_better_than_mean(rmse, baseline, self.config)
         self._report("mean image", text)
+        self._report("linear estimate", no_better_than_linear(values))
 
     def _report(self, rule: str, text: str | None, *, settled: bool = True) -> None:
         """Pass a warning on if it is new, and it is time to warn."""

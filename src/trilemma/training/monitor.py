@@ -13,11 +13,12 @@ adversarial.py.
   its posterior mean over images is above 0.01 (Burda et al. 2016, section 5.2).
 - Dead codes (van den Oord et al. 2017): entries of a codebook that no image chooses.
 - Nothing learned: reconstructions no better than the mean training image, which is what a model that ignores its input
-  gives at best: its error is the standard deviation of the data. For samples: all of them are the same image.
+  gives at best: its error is the standard deviation of the data. Of a denoiser: no better than a linear estimate from
+  the noisy image, which needs no network. For samples: all of them are the same image.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trilemma.config import ModelConfig
-from trilemma.healthy import IN_USE, NO_BETTER
+from trilemma.healthy import IN_USE, NO_BETTER, linear_of
 from trilemma.metrics.likelihood import is_collapsed
 from trilemma.metrics.neighbours import coverage, distances, recall
 
@@ -138,6 +139,18 @@ def no_better_than_mean(rmse: float, baseline: float, config: ModelConfig | None
         f"learned nothing yet: its reconstructions are no better than the mean image (RMSE {rmse:.3f} against "
         f"{baseline:.3f}). Train longer{', lower beta=' if _has_beta(config) else ''} or change lr="
     )
+
+
+def no_better_than_linear(values: Mapping[str, Any]) -> str | None:
+    """Whether a denoiser is no better than a linear estimate, by the errors of both on held-out images."""
+    for name, error in values.items():
+        linear = values.get(linear_of(name), 0.0) if name.endswith("_rmse") else 0.0
+        if linear > 0 and error >= NO_BETTER * linear:
+            return (
+                f"learned nothing yet: its denoising is no better than a linear estimate ({error:.3f} against "
+                f"{linear:.3f}). Train longer, or change lr="
+            )
+    return None
 
 
 def all_the_same(*, real: Tensor, fake: Tensor) -> str | None:

@@ -27,6 +27,7 @@ LINES = {  # that share a panel with lines of other names: the panel, and what t
     "loss_clean": ("loss_by_noise", "little noise"),
     "loss_middle": ("loss_by_noise", "medium noise"),
     "loss_noisy": ("loss_by_noise", "much noise"),
+    "linear_denoising_mse": ("loss", "linear estimate, held out"),
 }
 SAME = {"denoising_mse": "loss"}  # on held-out images: of training images
 
@@ -125,8 +126,8 @@ def _label(name: str, lines: Iterable[str]) -> str:
     level = re.fullmatch(r"kl(\d+)_nats", what.removeprefix(HELD_OUT))
     if level:
         return f"level {level[1]}" + ("" if who else ", held out")
-    if what in LINES:
-        return LINES[what][1]
+    if (line := what.removeprefix(HELD_OUT)) in LINES:
+        return LINES[line][1]
     return "held out" if not who else who if sum("/" in other for other in lines) > 1 else "training"
 
 
