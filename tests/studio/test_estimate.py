@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import trilemma
 from trilemma import hardware
 from trilemma.errors import UserError
 from trilemma.studio import estimate
@@ -18,10 +19,11 @@ from trilemma.training.pace import Pace, measure_pace
 from trilemma.verbs import find
 from trilemma.words import duration
 
-MEASURED = {
-    "images": 60_000, "minutes": None, "rate": 500.0, "steps": 20, "seconds": 5.0, "device": "cpu",
-    "memory_bytes": 750_000_000, "gpu_bytes": None,
+PACE = {
+    "name": "", "images": 60_000, "minutes": None, "rate": 500.0, "before_s": 0.0, "steps": 20, "seconds": 5.0,
+    "device": "cpu", "memory_bytes": 750_000_000, "gpu_bytes": None,
 }  # fmt: skip
+MEASURED = {"paces": [PACE]}
 FORM = {"model": "vae", "data": "digits", "epochs": "40", "hidden": "8"}
 
 
@@ -51,13 +53,28 @@ def test_the_estimate_is_that_of_the_keys_in_the_form(browser, studio, monkeypat
 
 
 def test_a_length_in_minutes_is_the_time_and_what_is_not_known_is_said(browser, monkeypatch):
-    stands_in(monkeypatch, {**MEASURED, "images": None, "minutes": 3.0, "memory_bytes": None})
+    stands_in(monkeypatch, {"paces": [{**PACE, "images": None, "minutes": 3.0, "memory_bytes": None}]})
     text = browser.post("/train/estimate", FORM).text
     assert f"Time: {duration(180)} of training, as asked, about 90,000 images" in text
     assert "Memory: not known" in text
     stands_in(monkeypatch, {"error": "it has <parts>"})
     text = browser.post("/train/estimate", FORM).text
     assert "Time and memory are not known: it has &lt;parts&gt;" in text and "Measured with" not in text
+
+
+def test_the_time_of_parts_is_counted(browser, monkeypatch):
+    """1,000 images at 100 a second, then 30 seconds for the codes and 6,000 images at 200 a second."""
+    part = {**PACE, "name": "autoencoder", "images": 1_000, "rate": 100.0, "memory_bytes": 900_000_000}
+    own = {**PACE, "images": 6_000, "rate": 200.0, "before_s": 30.0}
+    stands_in(monkeypatch, {"paces": [part, own]})
+    text = browser.post("/train/estimate", FORM).text
+    assert f"about {duration(10 + 30 + 30)} of training, for 6,000 images" in text
+    assert f"Of these, {duration(10)} for the part autoencoder" in text and "about 900 MB" in text
+    assert "40 steps in 10 seconds" in text
+    halves = [{**pace, "images": None, "minutes": 2.0} for pace in (part, own)]
+    stands_in(monkeypatch, {"paces": halves})
+    text = browser.post("/train/estimate", FORM).text
+    assert f"Time: {duration(240)} of training, as asked, about {200 * 120:,} images" in text
 
 
 def test_a_measurement_ends(browser, studio, monkeypatch):
@@ -133,15 +150,24 @@ def test_nothing_is_measured_that_a_training_refuses(browser, monkeypatch):
 @pytest.mark.slow
 def test_some_steps_of_the_training_are_measured(tmp_path):
     keys = values_of(find("train"), ["epochs=40", "hidden=8", "batch=64", "seed=1", "precision=float32"])
-    pace = measure_pace("vae", "digits", keys, tmp_path, seconds=1.0)
+    (pace,) = measure_pace("vae", "digits", keys, tmp_path, seconds=1.0)
     assert isinstance(pace, Pace) and pace.minutes is None and pace.steps > 5 and pace.device == "cpu"
     assert pace.images % 64 == 0 and pace.seconds == pytest.approx(1.0, abs=0.5)
     assert pace.rate == pytest.approx(pace.steps * 64 / pace.seconds, rel=0.5)
     assert pace.memory_bytes is None or 10**8 < pace.memory_bytes < 10**10
-    minutes = measure_pace("vae", "digits", {"minutes": 2.0, "hidden": (8,)}, tmp_path / "other", seconds=0.2)
+    (minutes,) = measure_pace("vae", "digits", {"minutes": 2.0, "hidden": (8,)}, tmp_path / "other", seconds=0.2)
     assert (minutes.images, minutes.minutes) == (None, 2.0)
-    with pytest.raises(UserError, match="has parts"):
-        measure_pace("diffusion-latent", "digits", {}, tmp_path)
+
+
+@pytest.mark.slow
+def test_parts_are_measured_before_the_model(tmp_path):
+    keys = {"minutes": 2.0, "autoencoder": {"epochs": 3}, "width": 8}
+    part, own = measure_pace("diffusion-latent", "digits", keys, tmp_path / "trained", seconds=0.2)
+    assert (part.name, own.name) == ("autoencoder", "") and part.minutes is None and own.minutes == 2.0
+    assert part.images >= 3 * 1_000 and part.before_s < 0.1 < own.before_s and own.steps > 0
+    run = trilemma.train("ae-kl", "digits", steps=1, quiet=True, out=tmp_path / "ae")
+    (own,) = measure_pace("diffusion-latent", "digits", {"autoencoder": run.path, "steps": 9}, tmp_path / "given", 0.2)
+    assert own.name == "" and own.minutes is None and own.images % 9 == 0
 
 
 @pytest.mark.slow

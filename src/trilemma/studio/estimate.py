@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,15 @@ LONGEST_S = 60.0  # seconds for torch, the images, and the steps that are measur
 class TrainingEstimate:
     """What a training takes.
 
-    seconds: of its steps; images: None where its length is given in minutes; rate: images a second; steps, measured_s:
-    of the measurement; memory_bytes, gpu_bytes: None where it is not known; busy: whether a job ran meanwhile.
+    seconds: of its steps and of those of its parts; parts: (name, seconds) of each that is trained first; own_seconds:
+    of its own steps; images: of these, None where the length is given in minutes; rate: images a second; steps,
+    measured_s: of the measurement; memory_bytes, gpu_bytes: None where it is not known; busy: whether a job ran
+    meanwhile.
     """
 
     seconds: float
+    parts: tuple[tuple[str, float], ...]
+    own_seconds: float
     images: int | None
     rate: float
     steps: int
@@ -70,7 +74,7 @@ class Estimator:
             words: of its command line after `train`: model, data, keys.
             busy: whether a job runs.
         Raises:
-            UserError: the training is refused, has parts, could not be measured in LONGEST_S, another is measured, or
+            UserError: the training is refused, could not be measured in LONGEST_S, another is measured, or
                 the disk refuses.
         """
         if not self._turn.acquire(blocking=False):
@@ -108,8 +112,29 @@ class Estimator:
 
 
 def _estimate_of(answer: dict[str, Any], *, busy: bool) -> TrainingEstimate:
-    """The estimate of a pace."""
-    images, rate = answer["images"], answer["rate"]
-    seconds = 60 * answer["minutes"] if images is None else images / rate
-    measured = answer["steps"], answer["seconds"], answer["device"]
-    return TrainingEstimate(seconds, images, rate, *measured, answer["memory_bytes"], answer["gpu_bytes"], busy)
+    """The estimate of the paces of a training and its parts."""
+    *parts, own = answer["paces"]
+    seconds = [_seconds(pace) for pace in answer["paces"]]
+    return TrainingEstimate(
+        sum(seconds),
+        tuple((part["name"], part_s) for part, part_s in zip(parts, seconds, strict=False)),
+        seconds[-1],
+        own["images"],
+        own["rate"],
+        sum(pace["steps"] for pace in answer["paces"]),
+        sum(pace["seconds"] for pace in answer["paces"]),
+        own["device"],
+        _most(pace["memory_bytes"] for pace in answer["paces"]),
+        _most(pace["gpu_bytes"] for pace in answer["paces"]),
+        busy,
+    )
+
+
+def _seconds(pace: dict[str, Any]) -> float:
+    """How long the training of a pace takes; a length in minutes has the work before the first step in it."""
+    return 60 * pace["minutes"] if pace["images"] is None else pace["before_s"] + pace["images"] / pace["rate"]
+
+
+def _most(values: Iterable[int | None]) -> int | None:
+    """The most of what is known."""
+    return max((value for value in values if value is not None), default=None)

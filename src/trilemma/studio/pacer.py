@@ -1,6 +1,7 @@
 """The process that measures a training before it begins: python -m trilemma.studio.pacer FOLDER MODEL DATA KEY=VALUE...
 
-It works in the studio's folder, writes into FOLDER, and answers with a line in JSON: the pace, or {"error": TEXT}.
+It works in the studio's folder, writes into FOLDER, and answers with a line in JSON: {"paces": [...]}, of its parts
+and its own, or {"error": TEXT}.
 """
 
 import json
@@ -22,7 +23,8 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
     folder, model, data, *pairs = words
     try:
-        return asdict(measure_pace(model, data, values_of(find("train"), pairs), Path(folder)))
+        paces = measure_pace(model, data, values_of(find("train"), pairs), Path(folder))
+        return {"paces": [asdict(pace) for pace in paces]}
     except UserError as error:
         return {"error": str(error)}
 
