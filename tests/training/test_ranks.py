@@ -15,6 +15,9 @@ from processes import start_all, torchrun
 from safetensors.torch import load_file
 
 import trilemma
+from trilemma.errors import Disconnected, UserError
+from trilemma.memory import is_out_of_memory
+from trilemma.ranks import _connected, _is_lost_connection
 from trilemma.run.run import Run
 
 TALK = """
@@ -94,6 +97,17 @@ def test_the_command_under_torchrun_is_the_command(tmp_path: Path) -> None:
 def test_a_wrong_key_is_one_sentence(tmp_path: Path) -> None:
     done = torchrun("train", "vae", "digits", "stpes=12", f"out={tmp_path / 'run'}")
     assert done.returncode != 0 and done.stderr.count('did you mean "steps"?') == 1
+
+
+def test_memory_that_runs_out_in_an_exchange_is_no_lost_process() -> None:
+    """Nor is it tried again: the others wait for what was not sent."""
+    lost, full = RuntimeError("gloo: Connection closed by peer"), RuntimeError("gloo: can't allocate memory: 64 bytes")
+    for error, expected in ((lost, Disconnected), (full, UserError), (MemoryError(), UserError)):
+        with pytest.raises(UserError) as raised, _connected():
+            raise error
+        assert type(raised.value) is expected and not is_out_of_memory(raised.value)
+        assert str(raised.value).startswith("out of memory") == (expected is UserError)
+    assert _is_lost_connection(lost) and not _is_lost_connection(full)
 
 
 @pytest.mark.slow
