@@ -94,8 +94,8 @@ def check_same(team: Team, mark: str, what: str) -> None:
     def check() -> None:
         if mark != first:
             raise UserError(
-                f"the {what} of process {team.rank} are not those of process 0; give {what} on a disk that all machines "
-                "share"
+                f"the {what} of process {team.rank} are not those of process 0; give {what} on a disk that all "
+                "machines share"
             )
 
     together(team, check)
