@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trilemma.errors import Disconnected, UserError
+from trilemma.memory import is_out_of_memory
 from trilemma.team import ALONE, Team, wait
 
 TIMEOUT_S = 1800  # seconds to wait for another process, unless TRILEMMA_TIMEOUT_S says how many
@@ -142,7 +143,8 @@ def _name_of_group(store: Any, rank: int, size: int, timeout: timedelta) -> str:
 
 def _is_lost_connection(error: Exception) -> bool:
     """Whether it says that another process has ended, or does not answer."""
-    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))
+    is_of_connection = isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))
+    return is_of_connection and not is_out_of_memory(error)
 
 
 def _disconnected(error: Exception) -> Disconnected:
@@ -156,8 +158,13 @@ def _disconnected(error: Exception) -> Disconnected:
 
 @contextmanager
 def _connected() -> Iterator[None]:
-    """Inside, an error of the connection is one that says what to do."""
+    """Inside, an error of the connection is one that says what to do. One of memory is not to be recovered from: the
+    other processes wait for what this one does not send."""
     try:
         yield
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f"out of memory ({error}) in an exchange with the other processes; choose a smaller batch= or size="
+            ) from None
         raise _disconnected(error) from None

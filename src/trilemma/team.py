@@ -3,7 +3,7 @@
 `ranks.py` has the processes of torch.distributed; one process alone is a team, too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -79,6 +79,40 @@ def is_alike(team: Team, number: float) -> bool:
 def wait(team: Team) -> None:
     """Wait for all processes."""
     team.agree([0.0])
+
+
+def check_same(team: Team, mark: str, what: str) -> None:
+    """Refuse to go on with what is not the same in all processes.
+
+    Args:
+        mark: tells it from others; what: it is, in words.
+    Raises:
+        UserError: in the first process that has another mark than process 0; ReportedElsewhere in the others.
+    """
+    first = team.tell(mark)
+
+    def check() -> None:
+        if mark != first:
+            raise UserError(
+                f"the {what} of process {team.rank} are not those of process 0; give {what} on a disk that all "
+                "machines share"
+            )
+
+    together(team, check)
+
+
+@torch.no_grad()
+def send(team: Team, tensors: Iterable[Tensor]) -> None:
+    """Put what process 0 has, to the bit, in the place of tensors that have the same shapes in all processes."""
+    for tensor in tensors if team.size > 1 else ():
+        if not tensor.numel():
+            continue
+        values = tensor.clone(memory_format=torch.contiguous_format)
+        if team.rank > 0:
+            values.zero_()
+        team.sum(values.view(-1).view(torch.uint8))  # of all but one process these are zeros
+        if team.rank > 0:
+            tensor.copy_(values)
 
 
 def part_of(team: Team, total: int) -> tuple[int, int]:

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 from distance import assert_near
 from presets import small
-from threads import Threads, in_threads
+from threads import SELF, Threads, in_threads
 from torch import Tensor, nn
 
 import trilemma
@@ -21,11 +22,11 @@ from trilemma.errors import UserError
 from trilemma.progress import Display
 from trilemma.registry import create
 from trilemma.run.config import TrainConfig
-from trilemma.team import ALONE, Team, in_turn, part_of, together
+from trilemma.team import ALONE, Team, in_turn, part_of, send, together
 from trilemma.training.exchange import Exchange
 from trilemma.training.loop import Trainer
 from trilemma.training.players import check_divisible
-from trilemma.types import Batch, Player
+from trilemma.types import Batch, Model, Player
 
 BATCH = 7  # which neither two nor three processes divide evenly
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -156,6 +157,52 @@ def test_fifty_steps_in_float32_are_those_of_one_process(name: str, data: Data, 
     assert_near(weights, others, 1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ae-stacked", "vae"])
+def test_fifty_steps_in_float64_are_those_of_one_process(name: str, data: Data, seen: Any, tmp_path: Path) -> None:
+    one, two = (advance(name, data, tmp_path / str(n), n, 50)[0] for n in (1, 2))
+    assert_near(one, two, 1e-12)
+
+
+def test_a_training_begins_with_the_weights_of_the_first_process(data: Data, tmp_path: Path) -> None:
+    """And with its buffers, to the bit, where each process has drawn its own, as it may with a module of its own."""
+    name, config = "gan-dcgan", TrainConfig(batch=BATCH, steps=60)
+
+    def made(seed: int) -> Model:
+        return create(name, shape=(1, 8, 8), seed=seed, **small(name))
+
+    def run(team: Team) -> dict[str, Tensor]:
+        trainer = Trainer(made(team.rank), data, config, tmp_path, Display("x", quiet=True), bf16=False, team=team)
+        return trainer.parts.state().tensors["model"]
+
+    first, second = made(0).state_dict(), made(1).state_dict()
+    assert not all(torch.equal(tensor, second[key]) for key, tensor in first.items())
+    for state in in_threads(2, run):
+        assert state.keys() == first.keys()
+        assert all(torch.equal(tensor, first[key]) for key, tensor in state.items())
+
+
+def test_tensors_of_every_kind_are_sent_to_the_bit() -> None:
+    first = [
+        torch.tensor([1.5, -0.0, torch.nan]),
+        torch.tensor(-7),
+        torch.tensor([True, False]),
+        torch.zeros(0),
+        torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last),
+    ]
+
+    def run(team: Team) -> list[Tensor]:
+        own = [tensor.clone() if team.rank == 0 else torch.ones_like(tensor) for tensor in first]
+        send(team, own)
+        return own
+
+    def bits(tensor: Tensor) -> list[int]:
+        return tensor.contiguous().view(-1).view(torch.uint8).tolist()
+
+    for sent in in_threads(3, run):
+        assert [bits(tensor) for tensor in sent] == [bits(tensor) for tensor in first]
+
+
 def test_the_number_of_processes_may_change_at_every_resume(data: Data, seen: Any, tmp_path: Path) -> None:
     """3 steps in 2 processes, 2 in one, 2 in 3 and 3 in 2, from the same run folder."""
     images = []
@@ -242,6 +289,41 @@ def test_an_error_of_one_is_reported_by_the_first_that_has_it_and_ends_all() -> 
 
     elsewhere = "ReportedElsewhere: process 1 of 3 reports an error"
     assert in_threads(3, run) == [elsewhere, "UserError: no disk in 1", elsewhere]
+
+
+@pytest.fixture
+def train_in_team(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of the verb, whose team is in each thread that of the thread, if it has one."""
+    module = import_module("trilemma.training.train")
+    monkeypatch.setattr(module, "current_team", lambda: getattr(SELF, "team", ALONE))
+    return module
+
+
+def test_images_that_are_others_in_one_process_are_refused(train_in_team: ModuleType, tmp_path: Path) -> None:
+    def run(team: Team) -> str:
+        with pytest.raises(UserError) as error:
+            trilemma.train("vae", "shapes:40", split_seed=team.rank // 2, steps=1, out=tmp_path / "run", quiet=True)
+        return str(error.value)
+
+    elsewhere = "process 2 of 3 reports an error"
+    reason = "the images of process 2 are not those of process 0; give images on a disk that all machines share"
+    assert in_threads(3, run) == [elsewhere, elsewhere, reason]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_finished_where_all_processes_find_it_finished(
+    train_in_team: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not see the results on a shared disk yet would train on alone, and wait for the others."""
+    keys: dict[str, Any] = {"steps": 2, "batch": 8, "out": tmp_path / "run", "quiet": True, "device": "cpu"}
+    trilemma.train("vae", "shapes:40", **keys)
+    written, has_results = (tmp_path / "run" / "summary.json").stat().st_mtime_ns, train_in_team.has_results
+    in_threads(2, lambda team: trilemma.train("vae", "shapes:40", **keys))
+    assert (tmp_path / "run" / "summary.json").stat().st_mtime_ns == written
+    monkeypatch.setattr(train_in_team, "has_results", lambda *given: SELF.rank == 0 and has_results(*given))
+    in_threads(2, lambda team: trilemma.train("vae", "shapes:40", **keys))
+    assert (tmp_path / "run" / "summary.json").stat().st_mtime_ns > written
 
 
 def test_files_are_written_by_one_before_the_others_look() -> None:

@@ -15,6 +15,9 @@ from processes import start_all, torchrun
 from safetensors.torch import load_file
 
 import trilemma
+from trilemma.errors import Disconnected, UserError
+from trilemma.memory import is_out_of_memory
+from trilemma.ranks import _connected, _is_lost_connection
 from trilemma.run.run import Run
 
 TALK = """
@@ -96,8 +99,20 @@ def test_a_wrong_key_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode != 0 and done.stderr.count('did you mean "steps"?') == 1
 
 
+def test_memory_that_runs_out_in_an_exchange_is_no_lost_process() -> None:
+    """Nor is it tried again: the others wait for what was not sent."""
+    lost, full = RuntimeError("gloo: Connection closed by peer"), RuntimeError("gloo: can't allocate memory: 64 bytes")
+    for error, expected in ((lost, Disconnected), (full, UserError), (MemoryError(), UserError)):
+        with pytest.raises(UserError) as raised, _connected():
+            raise error
+        assert type(raised.value) is expected and not is_out_of_memory(raised.value)
+        assert str(raised.value).startswith("out of memory") == (expected is UserError)
+    assert _is_lost_connection(lost) and not _is_lost_connection(full)
+
+
 @pytest.mark.slow
-def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(rank: int, tmp_path: Path) -> None:
     """Nothing is lost but the steps since the last checkpoint; a second launch beside the first is refused."""
     words = ["-m", "trilemma", "train", "vae", "digits", "steps=4000", "batch=16", "save_every=1600"]
     words += ["sample_every=1000000", f"out={tmp_path / 'run'}"]
@@ -109,13 +124,13 @@ def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(tmp_path: Pa
     texts = [process.communicate(timeout=60)[1] for process in second]
     assert [process.returncode for process in second] == [2, 2]
     assert "is being trained by process" in texts[0] and "error" not in texts[1]
-    processes[1].send_signal(signal.SIGKILL)
-    began = time.monotonic()
-    text = processes[0].communicate(timeout=60)[1]
-    assert processes[0].returncode == 1 and time.monotonic() - began < 30, text
+    processes[rank].send_signal(signal.SIGKILL)
+    began, other = time.monotonic(), processes[1 - rank]
+    text = other.communicate(timeout=60)[1]
+    assert other.returncode == 1 and time.monotonic() - began < 30, text
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
     assert "another process of this training has ended" in line
-    saved = max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    saved = max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdecimal())
     assert 0 < saved < 64_000
     processes = start_all(2, *words)
     outputs = [process.communicate(timeout=200) for process in processes]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from presets import small
 from processes import start_all, torchrun
 from safetensors.torch import load_file
 from threads import Threads
-from torch import Tensor
+from torch import Tensor, nn
 
 import trilemma
 from trilemma.errors import UserError
@@ -27,7 +28,7 @@ from trilemma.team import ALONE
 from trilemma.training.blocks import LEAST
 from trilemma.training.loop import Trainer
 from trilemma.training.shards import check_shards
-from trilemma.types import Batch, Samples, draw
+from trilemma.types import Batch, Logs, Model, Phase, Player, Samples, draw
 
 MODELS: dict[str, dict[str, Any]] = {  # the name of each is that of a preset, unless it has one
     "vae": {},
@@ -36,6 +37,7 @@ MODELS: dict[str, dict[str, Any]] = {  # the name of each is that of a preset, u
     "diffusion": {},  # moved by muon
     "gan": {"optimizer": "nadam"},
     "ae-conv": {"optimizer": "adamw", "weight_decay": 0.1},
+    "forked": {"optimizer": "adamw", "weight_decay": 0.1},  # one process has no gradient of what the other has one of
 }
 BLOCKS: dict[str, dict[str, Any]] = {  # which are used in other ways
     "diffusion-dit": {"settings": {"depth": 12}},
@@ -52,6 +54,7 @@ BLOCKS: dict[str, dict[str, Any]] = {  # which are used in other ways
 }
 SMALLEST = 50  # numbers in a block, for models as small as these
 NO_BLOCKS = 10**9
+ROWS = {7: (4, 3), 4: (4, 0), 3: (0, 3)}  # of a batch for each branch of a fork: of all images, of the parts of two
 ADVANCE = """
 import json, sys, torch
 from pathlib import Path
@@ -67,16 +70,53 @@ with connected_ranks():
 """
 
 
-def advance(name: str, folder: Path, steps: int, *, shard: bool) -> None:
-    """More steps in float64, in the processes that there are; what is saved is then the state."""
+class Fork(nn.Module):
+    """One layer for the images of the first of two processes, one for those of the second, and one for none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.unused = nn.Linear(64, 64), nn.Linear(64, 64, bias=False), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = zip((self.first, self.second), x.split(ROWS[len(x)]), strict=True)
+        return torch.cat([layer(rows) for layer, rows in branches if len(rows)])
+
+
+class Forked(Model):
+    """An autoencoder of forks, of which some are blocks."""
+
+    whole_because = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.outside, self.blocks = Fork(), nn.ModuleList([Fork(), Fork()])
+        self.phases = [Phase("model", Player("model", list(self.parameters())), self.loss)]
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Logs]:
+        x = y = batch.image.flatten(1)
+        for fork in (self.outside, *self.blocks):
+            y = fork(y)
+        return (y - x).square().mean(), {}
+
+
+def advance(name: str, folder: Path, steps: int, *, shard: bool, pieces: int | None = None) -> None:
+    """More steps in float64, in the processes that there are; what is saved is then the state.
+
+    Args:
+        pieces: micro-batches from now on.
+    """
     folder.mkdir(exist_ok=True)
     keys = {"batch": 7, "steps": 60, "ema_halflife_images": 100, **(MODELS | BLOCKS)[name]}
-    preset = keys.pop("model", name)
-    model = create(preset, shape=(1, 8, 8), seed=0, **{**small(preset), **keys.pop("settings", {})}).double()
+    preset, settings = keys.pop("model", name), keys.pop("settings", {})
+    make = partial(create, preset, shape=(1, 8, 8), seed=0)
+    model = Forked() if preset == "forked" else make(**{**small(preset), **settings})
     config = TrainConfig(shard=shard, **keys)
     data, display = trilemma.load_data("digits"), Display("x", quiet=True)
-    trainer = InDouble(model, data, config, folder, display, bf16=False, team=current_team())
+    trainer = InDouble(model.double(), data, config, folder, display, bf16=False, team=current_team())
     trainer.model.train()
+    trainer.players.pieces = pieces or trainer.players.pieces
     for _ in range(steps):
         assert trainer.advance().fault is None
     trainer.saver.save(trainer.guard.sound_state())
@@ -196,6 +236,17 @@ def test_a_run_is_resumed_with_whole_and_with_divided_weights(tmp_path: Path) ->
     advance(name, folder, 2, shard=False)
     advance_in_two((name, folder, 2, True))
     advance(name, tmp_path / "one", 8, shard=False)
+    assert_same_training(tmp_path / "one", folder)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_has_as_many_micro_batches_in_each_process(tmp_path: Path) -> None:
+    """In 4 pieces, the 4 images of one process would have 4 losses, in each of which weights are gathered; the 3 images
+    of the other would have 3."""
+    name, folder = "ae-conv", tmp_path / "changing"
+    advance(name, folder, 2, shard=False, pieces=4)
+    advance_in_two((name, folder, 2, True))
+    advance(name, tmp_path / "one", 4, shard=False)
     assert_same_training(tmp_path / "one", folder)
 
 

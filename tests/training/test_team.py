@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,14 +13,19 @@ from threads import SELF, Threads, in_threads
 import trilemma
 from trilemma.autoencoders.vae import VAE
 from trilemma.data import Data
+from trilemma.errors import UserError
 from trilemma.progress import Display
 from trilemma.run.config import TrainConfig
+from trilemma.run.state import Checkpoint
 from trilemma.team import ALONE, smallest
 from trilemma.training import calendar, saving, time_budget
+from trilemma.training.guard import unless_full
 from trilemma.training.loop import Trainer
 from trilemma.training.players import Players
+from trilemma.training.shards import Shards
 from trilemma.training.signals import Stopped
 from trilemma.training.spikes import WINDOW
+from trilemma.training.state import Parts
 from trilemma.training.team import LastingJump, NoMemory, NotFinite, Outcome, agree
 
 BAD_STEP = 3
@@ -177,6 +182,60 @@ def test_memory_that_runs_out_in_one_divides_the_batch_of_both(
     trainers = train(digits, tmp_path, steps=4)
     assert_alike(trainers)
     assert [trainer.players.pieces for trainer in trainers] == [2, 2]
+
+
+def checkpoints(path: Path) -> list[list[int]]:
+    """The images of each checkpoint, of both trainers."""
+    return [sorted(int(folder.name) for folder in (path / rank / "checkpoints").iterdir()) for rank in "01"]
+
+
+def test_memory_that_runs_out_for_the_state_of_one_skips_the_checkpoint_of_both(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is tried, and no decision of the one is taken for another decision of the other."""
+    state_of, skipped = Parts.state, 16 * (BAD_STEP + 1)
+
+    def scarce(parts: Parts) -> Checkpoint:
+        state = state_of(parts)
+        if state.values["images"] == skipped and SELF.rank == 1:
+            raise torch.OutOfMemoryError("full")
+        return state
+
+    monkeypatch.setattr(Parts, "state", scarce)
+    trainers = train(digits, tmp_path, steps=8, save_every=skipped)
+    assert checkpoints(tmp_path) == [[16 * 8], [16 * 8]]
+    assert_alike(trainers)
+
+
+def test_memory_that_runs_out_for_the_files_of_one_is_no_matter_of_the_other(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, skipped = saving.save_checkpoint, 16 * (BAD_STEP + 1)
+
+    def scarce(folder: Path, images: int, *rest: Any) -> Path:
+        if SELF.rank == 1 and images == skipped:
+            raise MemoryError("full")
+        return save(folder, images, *rest)
+
+    monkeypatch.setattr(saving, "save_checkpoint", scarce)
+    trainers = train(digits, tmp_path, steps=8, save_every=skipped)
+    assert checkpoints(tmp_path) == [[skipped, 16 * 8], [16 * 8]]
+    assert_alike(trainers)
+
+
+def test_what_others_take_part_in_is_not_tried_again() -> None:
+    """With weights that are divided over processes: in one process it is, and is skipped with a warning then."""
+    tries, warnings = [], []
+
+    def action() -> None:
+        tries.append(1)
+        raise torch.OutOfMemoryError("full")
+
+    unless_full("a picture", action, warnings.append)
+    assert len(tries) == 2 and warnings == ["out of memory (full): a picture is skipped"]
+    with pytest.raises(UserError, match=r"out of memory \(full\).*the other processes wait for this one"):
+        unless_full("a picture", action, warnings.append, cast(Shards, object()))
+    assert len(tries) == 3 and len(warnings) == 1
 
 
 @pytest.mark.slow

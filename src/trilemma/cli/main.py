@@ -10,6 +10,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from typer.main import get_command
 
@@ -54,7 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(printable(traceback.format_exc(), lines=True), end="", file=sys.stderr)
         else:
             print(f"error: {where}{paragraph(text)}", file=sys.stderr)
+        if isinstance(error, Disconnected):
+            _leave(code)
         return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process without the end of Python: a thread of the lost connection may still hold a tensor of ours, and
+    to give it back needs the interpreter, without which the thread aborts the process."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or its reader left
+            stream.flush()
+    os._exit(code)
 
 
 def _run(words: list[str]) -> None:

@@ -28,7 +28,7 @@ from trilemma.ranks import connected_ranks, current_team
 from trilemma.run.contestant import Contestant, Thing, contestant_of, is_images
 from trilemma.run.run import Run
 from trilemma.run.text_to_image import TextToImage
-from trilemma.team import in_turn, together
+from trilemma.team import check_same, in_turn, together
 from trilemma.types import BoundsByPath, Inverts, Reconstructs, Upscales
 from trilemma.values import checked_call, shown
 
@@ -134,6 +134,7 @@ def evaluate(
     pipeline = contestant if isinstance(contestant, TextToImage) else None
     check_prompt(prompt, [contestant])
     data = in_turn(team, lambda: _real_data(contestant, against, reference))
+    check_same(team, data.fingerprint, "real images")
     own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
     split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own, least=FEWEST)
     if pipeline is not None:

@@ -62,8 +62,8 @@ class Evaluation:
         most = self._batches_in_time() if over else None
         with self.budget.timed("validation"):
             row |= self.validation.validate(self.calendar.images, most)
-            unless_full("the check of the codes", lambda: row.update(self.diagnosis.active_units()), self.warn)
-            unless_full("the check of the critic", lambda: row.update(self.diagnosis.critic_overfit()), self.warn)
+            self._unless_full("the check of the codes", lambda: row.update(self.diagnosis.active_units()))
+            self._unless_full("the check of the critic", lambda: row.update(self.diagnosis.critic_overfit()))
         return row
 
     def check_row(self, row: dict[str, Any]) -> None:
@@ -81,13 +81,13 @@ class Evaluation:
                 self.diagnosis.check_samples(images, settled=self.settled)
 
         with self.budget.timed("picture"):
-            unless_full(f"the picture {name}.png", draw, self.warn)
+            self._unless_full(f"the picture {name}.png", draw)
 
     def keep_weights(self) -> None:
         """The weights to use by now, named by the images seen. The user asked for them: no other evaluation has less
         time for that."""
         name = f"{self.calendar.images:012d}"
-        unless_full(f"the weights {name}", lambda: keep_weights(self.in_use, self.path, name, self.warn), self.warn)
+        self._unless_full(f"the weights {name}", lambda: keep_weights(self.in_use, self.path, name, self.warn))
 
     def draw_last(self, name: str) -> None:
         """The picture of the final weights, whose samples are checked in every model."""
@@ -148,5 +148,8 @@ class Evaluation:
         return self.budget.allows("picture", self.calendar.seconds, share)
 
     def _draw_part(self, parts: int) -> None:
-        unless_full("a picture", lambda: self.samples.draw_part(parts), self.warn)
+        self._unless_full("a picture", lambda: self.samples.draw_part(parts))
         self.budget.costs["drawing"] = self.samples.seconds
+
+    def _unless_full(self, what: str, action: Callable[[], None]) -> None:
+        unless_full(what, action, self.warn, self.in_use.shards)

@@ -5,10 +5,12 @@
   times the learning rate; once. A state in doubt is not saved, so this is the same wherever a training was interrupted.
 - Memory that runs out: return to the last good state, and divide each batch into twice as many micro-batches.
 
-A fault is met in one process (`attempt`), agreed on by all (team.py), and mended in all alike (`recover`).
+A fault is met in one process (`attempt`), agreed on by all (team.py), and mended in all alike (`recover`). What is only
+tried again or skipped where memory runs out (`unless_full`) is no part of that: others must not have to wait for it.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,10 +25,12 @@ from trilemma.training.history import History
 from trilemma.training.incidents import Incidents
 from trilemma.training.log import LogFile
 from trilemma.training.players import PhaseLoss, Players, needing_whole_batch
+from trilemma.training.shards import Shards
 from trilemma.training.spikes import WINDOW, LossJump, LossSpikeDetector
 from trilemma.training.team import Fault, LastingJump, NoMemory, NotFinite, Outcome, agree
 from trilemma.types import Batch, count_players
 
+T = TypeVar("T")
 SLOWER = 0.5  # times the learning rate, after a loss that jumped and did not come back
 MOST_SKIPPED = 5  # steps skipped since the last good state, after which a training gives up
 
@@ -98,10 +102,7 @@ class Guard:
             if self.team.size > 1 and (whole := needing_whole_batch(self.players.model)):
                 raise _too_large(self.players.config.batch, error, whole[0]) from None  # the others wait in its loss
             if self.players.shards is not None:
-                raise UserError(
-                    f"out of memory ({error}); with shard=true the other processes wait in the same loss, so choose a "
-                    "smaller batch= or size= yourself"
-                ) from None
+                raise _awaited(error) from None
             fault = NoMemory(self.calendar.step, str(error))
         if fault is not None:
             self.players.exchange.abandon()
@@ -123,10 +124,18 @@ class Guard:
 
         Raises:
             NotFinite: if a tensor of it is not finite that was at the start, under the last step that was taken.
+            MemoryError: if memory runs out in any process, in all of them.
         """
         state: list[Checkpoint] = []
-        fault = self.attempt(lambda: with_room(lambda: state.append(self._checked_state())))
+        try:
+            fault = self.attempt(lambda: with_room(lambda: state.append(self._checked_state())))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fault = NoMemory(self.calendar.step, str(error))  # the others wait for what is agreed on
         outcome = agree(self.team, Outcome(fault, self.monitor.in_doubt))
+        if isinstance(outcome.fault, NoMemory):
+            raise MemoryError(str(outcome.fault))
         if outcome.fault is not None:
             raise outcome.fault
         self.in_doubt = outcome.in_doubt
@@ -202,10 +211,39 @@ def _too_large(batch: int, error: Exception, part: str) -> UserError:
     )
 
 
-def unless_full(what: str, action: Callable[[], None], warn: Callable[[str], None]) -> None:
-    """Do what a training can go without for a while; a warning if memory runs out, and runs out again."""
+def _awaited(error: Exception) -> UserError:
+    return UserError(
+        f"out of memory ({error}); with shard=true the other processes wait for this one, so choose a smaller batch= "
+        "or size= yourself"
+    )
+
+
+def with_own_room(action: Callable[[], T], shards: Shards | None) -> T:
+    """`with_room`, where other processes need not take part once more: not where weights are divided over them.
+
+    Raises:
+        UserError: if memory runs out there.
+    """
+    if shards is None:
+        return with_room(action)
     try:
-        with_room(action)
+        return action()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _awaited(error) from None
+
+
+def unless_full(
+    what: str, action: Callable[[], None], warn: Callable[[str], None], shards: Shards | None = None
+) -> None:
+    """Do what a training can go without for a while; a warning if memory runs out, and runs out again.
+
+    Raises:
+        UserError: as `with_own_room`.
+    """
+    try:
+        with_own_room(action, shards)
         return
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

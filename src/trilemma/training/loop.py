@@ -31,7 +31,7 @@ from trilemma.pictures.levels import to_float
 from trilemma.progress import Display
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, is_finite
-from trilemma.team import ALONE, Team, part_of
+from trilemma.team import ALONE, Team, part_of, send
 from trilemma.training.calendar import Calendar
 from trilemma.training.earlier import drop_later
 from trilemma.training.evaluation import Evaluation
@@ -56,7 +56,7 @@ class Trainer:
 
     Args:
         bf16: whether losses are computed under bfloat16 autocast; command: of the training, for its pictures; team: the
-            processes that train it together, whose models are the same.
+            processes that train it together, whose models have the same form; they begin with the weights of process 0.
     Raises:
         UserError: if there are checkpoints and none can be used, or a player's keys do not fit.
     """
@@ -74,6 +74,7 @@ class Trainer:
         team: Team = ALONE,
     ) -> None:
         self.model, self.data, self.config, self.display, self.team = model, data, config, display, team
+        send(team, (*model.parameters(), *model.buffers()))  # a module of one's own may have drawn other ones
         if config.channels_last and not config.shard:  # shards are rows, one after the other
             to_channels_last(model)
         self.players = Players(model, config, bf16=bf16, team=team)

@@ -114,8 +114,7 @@ class Players:
         sums = self.exchange.sum(player, [self.gradient(phase, batch) for phase in phases])
         losses = [PhaseLoss(phase, loss, _means(parts)) for phase, (loss, parts) in zip(phases, sums, strict=True)]
         if self.shards is not None:
-            self.shards.take_gradients(player)
-            return losses, self.shards.norm(player)
+            return losses, self.shards.take_gradients(player)
         norm = nn.utils.get_total_norm([p.grad for p in player.parameters if p.grad is not None], foreach=True)
         return losses, norm
 
@@ -125,7 +124,7 @@ class Players:
         losses: Logs = {}
         sums: Logs = {}
         first, total = self.first, self.config.batch if self.exchange.team.size > 1 else len(batch.image)
-        for piece in split(batch, self.pieces):
+        for piece in split(batch, self._pieces()):
             n = len(piece.image)
             with self._autocast(), self._rows(first, n, total):
                 loss, parts = self._loss(phase, piece)
@@ -134,6 +133,10 @@ class Players:
             _add(losses, {"": loss.detach()}, share)
             _add(sums, parts, share)
         return losses[""], sums
+
+    def _pieces(self) -> int:
+        """Micro-batches of this process's part of a batch; as many in all processes where each gathers weights."""
+        return self.pieces if self.shards is None else min(self.pieces, self.config.batch // self.exchange.team.size)
 
     def _loss(self, phase: Phase, batch: Batch) -> tuple[Tensor, Logs]:
         """The loss of a phase, with whole weights."""

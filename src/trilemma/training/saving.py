@@ -10,7 +10,7 @@ from trilemma.run.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.run.state import Checkpoint
 from trilemma.team import in_turn, is_alike
 from trilemma.training.calendar import Calendar
-from trilemma.training.guard import Guard, unless_full
+from trilemma.training.guard import Guard, unless_full, with_own_room
 from trilemma.training.signals import Signals
 
 
@@ -34,11 +34,15 @@ class Saver:
     def save_if_room(self) -> None:
         """Save the state, unless memory runs out."""
         self.calendar.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
-        unless_full("a checkpoint", lambda: self.save(self.guard.sound_state()), self.warn)
+        try:
+            state = self.guard.sound_state()
+        except MemoryError as error:  # in all processes
+            return self.warn(f"out of memory ({error}): a checkpoint is skipped")
+        unless_full("a checkpoint", partial(self.save, state), self.warn, self.guard.players.shards)
 
     def save_last(self, unfinished: Checkpoint | None) -> None:
         """Save the state that a training is left in, or the one before an unfinished report."""
-        with_room(partial(self.save, unfinished or self.guard.sound_state()))
+        with_own_room(partial(self.save, unfinished or self.guard.sound_state()), self.guard.players.shards)
 
     def save(self, state: Checkpoint) -> None:
         """Write a checkpoint of a state; of the last good one, where a loss stands out."""

@@ -8,6 +8,10 @@ again for its backward pass, all others for a loss. Optimisers and averages work
 they change each number by itself. Only muon needs whole matrices: every process has those it moves gathered, one after
 the other, and takes its rows of the step.
 
+FSDP sums the gradients that there are in a process, one after the other, and which there are may differ between
+processes. So each weight of the player that moves is given one before they are summed, zeros where it has none; a
+weight without a gradient in any process stays without, as in one process.
+
 States of a training are of shards, too. What is saved is whole, as that of one process: `gathered` and `divide`
 translate.
 """
@@ -67,12 +71,17 @@ class Shards:
         mesh = init_device_mesh(next(model.parameters()).device.type, (team.size,))
         self.blocks, self.losses = blocks_of(model), _Losses(model)
         self.note, self._kinds = division(model, self.blocks), [type(block) for block in self.blocks]
-        for part in (*self.blocks, self.losses):
-            unit: Any = fully_shard(part, mesh=mesh, ignored_params=single)
+        parts = (*self.blocks, self.losses)
+        units: list[Any] = [fully_shard(part, mesh=mesh, ignored_params=single) for part in parts]
+        for unit in units:
             unit.set_force_sum_reduction_for_comms(True)
             unit.set_gradient_divide_factor(1.0)  # the sum: each process computes its share of the mean
         parameters = dict(model.named_parameters())
         self.divided = {name: p for name, p in parameters.items() if isinstance(p, DTensor)}
+        self._moving: set[str] = set()  # the weights of the player whose losses are computed
+        self._present: set[str] = set()  # those of them that have a gradient in this process
+        for group in filter(None, (unit._get_fsdp_state()._fsdp_param_group for unit in units)):
+            self._complete(group)
         by_names = model.named_parameters(remove_duplicate=False)  # a weight that is shared has several
         self.shapes = {name: p.shape for name, p in by_names if isinstance(p, DTensor)}
         self.own = {
@@ -92,25 +101,56 @@ class Shards:
         ]
 
     def clear(self, player: Player) -> None:
-        """Forget the gradients of a player."""
-        for name in filter(None, self.names[player.name]):
+        """Forget the gradients of a player, whose losses come next."""
+        self._moving, self._present = set(filter(None, self.names[player.name])), set()
+        for name in self._moving:
             self.divided[name].grad = None
 
-    def take_gradients(self, player: Player) -> None:
-        """Let the shards of a player have their gradients, which lie in the same memory."""
-        for name in filter(None, self.names[player.name]):
+    def take_gradients(self, player: Player) -> Tensor:
+        """Let the shards of a player have their gradients, which lie in the same memory.
+
+        Returns:
+            The norm of its whole gradient; a scalar, the same in all processes.
+        """
+        names = list(filter(None, self.names[player.name]))
+        for name in names:
             gradient = self.divided[name].grad
             self.own[name].grad = None if gradient is None else gradient.to_local()  # pyright: ignore
-
-    def norm(self, player: Player) -> Tensor:
-        """The norm of a player's whole gradient; a scalar, the same in all processes."""
-        shards = [self.own[name] for name in filter(None, self.names[player.name])]
+        shards = [self.own[name] for name in names]
         known = set(map(id, shards))
         single = [parameter for parameter in player.parameters if id(parameter) not in known]
-        total = _square(shards)
-        self.team.sum(total)
-        gradient = next(p.grad for p in player.parameters if p.grad is not None)
-        return (total + _square(single).to(total)).sqrt().to(gradient.dtype)
+        square = _square(shards)
+        missing = [number for number, name in enumerate(names) if name not in self._present]
+        sums = torch.cat([square.view(1), square.new_ones(len(names))])  # and in how many processes each has one
+        for number in missing:
+            sums[1 + number] = 0
+        self.team.sum(sums)
+        counts = sums[1:].tolist() if missing else []  # which waits for a GPU
+        for number in missing:
+            if not counts[number]:
+                shards[number].grad = None
+        return (sums[0] + _square(single).to(sums)).sqrt().to(player.parameters[0].dtype)
+
+    def _complete(self, group: Any) -> None:
+        """Before FSDP sums the gradients of a unit: let those weights have one that the player moves, and no others."""
+        by_parameter = {id(parameter): name for name, parameter in self.divided.items()}
+        names, reduce = [by_parameter[id(p.sharded_param)] for p in group.fsdp_params], group.post_backward
+
+        def complete(*unused: Any) -> None:
+            reached = group._training_state.name == "PRE_BACKWARD"  # else it is called to tidy up
+            for name, parameter in zip(names, group.fsdp_params, strict=True):
+                weight = getattr(parameter, "_unsharded_param", None)
+                if weight is None:
+                    continue
+                if name not in self._moving:
+                    weight.grad = None
+                elif weight.grad is not None:
+                    self._present.add(name)
+                elif reached:
+                    weight.grad = torch.zeros_like(weight)
+            reduce(*unused)
+
+        group.post_backward = complete
 
     @contextmanager
     def whole(self) -> Iterator[None]:

@@ -29,7 +29,7 @@ from trilemma.run.parts import read_parts
 from trilemma.run.record import read_config
 from trilemma.run.run import Run
 from trilemma.run.unfinished import CHECKPOINTS
-from trilemma.team import Team, in_turn, together
+from trilemma.team import Team, check_same, in_turn, smallest, together
 from trilemma.text import quoted
 from trilemma.training.gates import OF_NOISE, check_autoencoder
 from trilemma.training.loop import Trainer
@@ -147,6 +147,7 @@ def train(
     display = Display(order.recipe.name, quiet=quiet)
     try:
         loaded = in_turn(team, lambda: read_images(order, source, out, quiet=quiet))
+        check_same(team, loaded.fingerprint, "images")
         for note in () if isinstance(source, Data) else loaded.notes:
             display.say(f"  {note}")
         if request.again and data is None and loaded.fingerprint != request.again:
@@ -255,7 +256,7 @@ def _train_in(path: Path, plan: Plan, display: Display, owner: _Owner) -> None:
     environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
     trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"], team=team)
     at = trainer.calendar
-    if at.progress >= 1 and has_results(path, at.step, module):
+    if at.progress >= 1 and smallest(team, has_results(path, at.step, module)):  # in all alike
         display.say(f"{path} is already trained ({at.images:,} images); to train longer, give a greater length")
         if team.writes:
             update_source(path, record)

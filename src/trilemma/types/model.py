@@ -27,8 +27,8 @@ class Model(nn.Module):
         each. Any part of a model may say so, too.
     whole_because: where several processes have parts of each weight (shard=true), why those of this model are all
         gathered for each loss. "": those of its blocks are gathered one after the other, since the entries of its lists
-        and sequences of modules are used by their forward passes alone, and no loss has a gradient of a gradient
-        through them. Any part of a model may say so of itself, too; None: as what it is part of.
+        and sequences of modules are used by their forward passes alone, in all processes alike, and no loss has a
+        gradient of a gradient through them. Any part of a model may say so of itself, too; None: as what it is part of.
     n_classes: of the label that it can be asked for; 0: it takes no label.
     takes: the other fields of a Condition that it can be asked for.
     null_condition: whether it has learned to do without the label or caption that it takes.
