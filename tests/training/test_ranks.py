@@ -15,6 +15,9 @@ from processes import start_all, torchrun
 from safetensors.torch import load_file
 
 import trilemma
+from trilemma.cli.main import main
+from trilemma.errors import UserError
+from trilemma.ranks import connected_ranks
 from trilemma.run.run import Run
 
 TALK = """
@@ -157,6 +160,29 @@ def test_torchrun_restarts_the_processes_and_the_training_resumes(rank: int, tmp
     one, other = (load_file(tmp_path / run / "weights.safetensors") for run in ("broken", "unbroken"))
     assert all(torch.equal(value, other[key]) for key, value in one.items())
     assert Run(tmp_path / "broken").summary["images"] == 16_000
+
+
+@pytest.mark.parametrize("text", ["abc", "", "0", "-1", "nan", "inf"])
+def test_a_timeout_that_is_not_above_0_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "TRILEMMA_TIMEOUT_S": text}.items():
+        monkeypatch.setenv(name, value)
+    refusal = f"cannot be connected: TRILEMMA_TIMEOUT_S={text}: give a number of seconds above 0"
+    with pytest.raises(UserError, match=refusal), connected_ranks():
+        pass
+
+
+@pytest.mark.parametrize(("rank", "named"), [("0", ""), ("3", "process 3 of 4: ")])
+def test_each_process_that_cannot_connect_says_why(
+    rank: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others cannot say it for one of another machine."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert main(["train", "vae", "digits", f"out={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {named}the processes of this training cannot be connected" in error and "MASTER_ADDR" in error
+    assert not (tmp_path / "run").exists()
 
 
 PRESETS = """
