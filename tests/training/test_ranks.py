@@ -3,14 +3,17 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from distance import assert_near
 from processes import start_all, torchrun
 from safetensors.torch import load_file
 
@@ -125,6 +128,55 @@ def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(tmp_path: Pa
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert f"resuming at {saved:,} images" in outputs[0][1]
     assert Run(tmp_path / "run").summary["images"] == 64_000
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_is_one_to_both(tmp_path: Path) -> None:
+    """SIGUSR1 saves, and the training continues; SIGTERM ends both with 143. The same command resumes in 1 and in 3."""
+    words = ["-m", "trilemma", "train", "vae", "digits", "batch=16", "save_every=1000000", "sample_every=1000000"]
+    words += ["device=cpu"]
+    run = tmp_path / "1"
+    processes = start_all(2, *words, "steps=100000", f"out={run}")
+
+    def wait_for(reached: Callable[[], bool]) -> None:
+        end = time.monotonic() + 120
+        while not reached():
+            assert time.monotonic() < end and all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+
+    wait_for(lambda: images_logged(run) > 0)
+    assert saved_images(run) == 0
+    processes[1].send_signal(signal.SIGUSR1)
+    wait_for(lambda: saved_images(run) > 0)
+    saved = saved_images(run)
+    wait_for(lambda: images_logged(run) > saved)
+    assert saved_images(run) == saved
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], outputs
+    stopped = saved_images(run)
+    assert stopped > saved and f"stopped after {stopped:,} images; the state is saved. Resume with: " in outputs[0][1]
+    shutil.copytree(run, tmp_path / "3")
+    weights = []
+    for size in (1, 3):
+        resumed = start_all(size, *words, f"steps={stopped // 16 + 30}", f"out={tmp_path / str(size)}")
+        outputs = [process.communicate(timeout=200) for process in resumed]
+        assert [process.returncode for process in resumed] == [0] * size, outputs
+        assert f"resuming at {stopped:,} images" in outputs[0][1]
+        assert Run(tmp_path / str(size)).summary["images"] == stopped + 30 * 16
+        weights.append(load_file(tmp_path / str(size) / "weights.safetensors"))
+    assert_near(*({f"model/{name}": value for name, value in own.items()} for own in weights), 1e-5)
+
+
+def images_logged(run: Path) -> int:
+    """Images of the last whole row of a log, 0 where there is none."""
+    lines = (run / "log.jsonl").read_text().split("\n")[:-1] if (run / "log.jsonl").exists() else []
+    return json.loads(lines[-1])["images"] if lines else 0
+
+
+def saved_images(run: Path) -> int:
+    """Images of the newest checkpoint, 0 where there is none."""
+    return max((int(path.name) for path in (run / "checkpoints").glob("[0-9]*")), default=0)
 
 
 def children_of(process: subprocess.Popen) -> list[int]:
