@@ -164,7 +164,8 @@ def test_a_signal_to_one_of_two_processes_is_one_to_both(tmp_path: Path) -> None
         assert [process.returncode for process in resumed] == [0] * size, outputs
         assert f"resuming at {stopped:,} images" in outputs[0][1]
         assert Run(tmp_path / str(size)).summary["images"] == stopped + 30 * 16
-        weights.append(load_file(tmp_path / str(size) / "weights.safetensors"))
+        last = tmp_path / str(size) / "checkpoints" / f"{stopped + 30 * 16:012d}"
+        weights.append(load_file(last / "model.safetensors"))
     assert_near(*({f"model/{name}": value for name, value in own.items()} for own in weights), 1e-5)
 
 
