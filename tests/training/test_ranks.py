@@ -136,7 +136,7 @@ def test_a_signal_to_one_of_two_processes_is_one_to_both(tmp_path: Path) -> None
     words = ["-m", "trilemma", "train", "vae", "digits", "batch=16", "save_every=1000000", "sample_every=1000000"]
     words += ["device=cpu"]
     run = tmp_path / "1"
-    processes = start_all(2, *words, "steps=100000", f"out={run}")
+    processes = start_all(2, *words, "steps=8000", f"out={run}")
 
     def wait_for(reached: Callable[[], bool]) -> None:
         end = time.monotonic() + 120
