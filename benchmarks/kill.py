@@ -14,7 +14,8 @@ that are ended by SIGKILL (the whole process group) and started again, always by
   calls, too.
 
 With --ranks, each training is one of several processes (gloo, without torchrun), of which one or all are killed at a
-random time; those that are left must end by themselves. The unbroken training is one of as many processes.
+random time; those that are left must end by themselves, and with exit code 1. The unbroken training is one of as many
+processes. Models that several processes refuse are left out, and named.
 
 After each kill: no checkpoint that was there is gone, and none is there that is not whole. After each finish: final
 weights, averaged weights, optimisers, log, summary and sample pictures equal those of the unbroken training, the
@@ -45,6 +46,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"}  # before torch is imported
@@ -67,7 +69,8 @@ SMALL = {  # by model, or else by family
 }
 DATA = {"diffusion-text": "scenes"}  # by model, where digits do not suit
 SAVE_EVERY = 640  # images between saves, as in the first of these
-LONG = ["steps=400", "batch=32", f"save_every={SAVE_EVERY}", "sample_every=3200"]  # with a validation on the way
+BATCH = 32  # images in a step of the random kills
+LONG = ["steps=400", f"batch={BATCH}", f"save_every={SAVE_EVERY}", "sample_every=3200"]  # with a validation on the way
 SHORT = ["steps=12", "batch=16", "save_every=64", "sample_every=96"]
 
 CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "chmod", "truncate")
@@ -325,13 +328,15 @@ class RanksBench(Bench):
         _gather(running, statuses, lambda: self._trace_bytes() > offset, PATIENCE_S)
         begun = time.time()
         _gather(running, statuses, lambda: bool(statuses), PATIENCE_S if after_s is None else after_s)
-        killed = not statuses and after_s is not None
+        killed, victims = not statuses and after_s is not None, list[int]()
         if killed:
             victims = [self.choose.randrange(self.ranks)] if self.alone else list(running)
             self.alone = not self.alone
             for rank in victims:
                 os.killpg(running[rank], signal.SIGKILL)
         _gather(running, statuses, lambda: False, 4 * RANKS_TIMEOUT_S)
+        if killed:
+            self.check_survivors(statuses, victims)
         if running:
             self.broken.append(f"{self.words[1]}: processes {list(running)} do not end")
             for pid in running.values():
@@ -359,6 +364,13 @@ class RanksBench(Bench):
         if killed:  # the last of the first process may have been begun by it alone
             batches = [entry for entry in batches if all(entry[0] in part for part in parts)]
         return replace(first, killed=killed, code=0 if killed else max(codes), batches=batches)
+
+    def check_survivors(self, statuses: dict[int, int], victims: list[int]) -> None:
+        """Note the processes that were not killed and did not end with 1; a run that is finished may end with 0."""
+        allowed = (0, 1) if (self.run / "summary.json").exists() else (1,)
+        codes = {rank: os.waitstatus_to_exitcode(status) for rank, status in statuses.items() if rank not in victims}
+        wrong = {rank: code for rank, code in codes.items() if code not in allowed}
+        self.broken += [f"{self.words[1]}: process {rank} ends with {code}" for rank, code in wrong.items()]
 
 
 def _gather(running: dict[int, int], statuses: dict[int, int], until: Callable[[], bool], seconds: float) -> None:
@@ -540,8 +552,8 @@ def plan(
     families: list[str], only: list[str], kills: int, calls: int, seed: int, ranks: int = 1
 ) -> list[tuple[Any, ...]]:
     """Pieces of work: every model of a family has its share of the random kills, its usual model the others; `only`
-    the models named, where any are. Models with parts, whose trainings are several, are killed by
-    tests/training/test_parts.py."""
+    the models named, where any are. Left out are models that several processes refuse, and models with parts, whose
+    trainings are several: these are killed by tests/training/test_parts.py."""
     from trilemma import list_models
     from trilemma.comparison.request import ONE_PER_FAMILY
     from trilemma.registry import get_recipe
@@ -553,6 +565,7 @@ def plan(
         recipes = map(get_recipe, list_models())
         models = [recipe.name for recipe in recipes if recipe.family == family and not recipe.parts]
         models = [name for name in models if name in only] if only else models
+        models = [name for name in models if ranks == 1 or is_divisible(name, ranks)]
         for model in models[:kills]:
             share = math.ceil(kills / len(models))
             counts = [min(CHUNK, share - done) for done in range(0, share, CHUNK)]
@@ -561,6 +574,20 @@ def plan(
         if calls and usual and ranks == 1:
             pieces += [("calls", usual, family, part, LANES, calls, seed) for part in range(LANES)]
     return pieces
+
+
+def is_divisible(model: str, ranks: int) -> bool:
+    """Whether so many processes can train a model together; the reason is printed where they cannot."""
+    from trilemma.errors import UserError
+    from trilemma.registry import get_recipe, without_memory
+    from trilemma.training.players import check_divisible
+
+    try:
+        check_divisible(without_memory(get_recipe(model)), BATCH, SimpleNamespace(size=ranks))  # type: ignore[arg-type]
+    except UserError as error:
+        print(f"{model} is left out: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 HEAD = (

@@ -413,6 +413,18 @@ def test_a_mistake_is_one_message(tmp_path):
     assert re.fullmatch(r'error: .*did you mean "vae"\?.*\n', done.stderr)
 
 
+def test_a_verb_of_one_process_is_refused_in_several(here):
+    """By the first of them; what torchrun is for is said. In one process, and for its help, it is as ever."""
+    done = here("data", "list", RANK="0", WORLD_SIZE="2")
+    assert done.returncode == 2 and not done.stdout
+    refusal = "error: data list runs in one process, and 2 were started; start it without torchrun, which is for "
+    assert done.stderr.strip() == f"{refusal}train, sample and evaluate"
+    other = here("data", "list", RANK="1", WORLD_SIZE="2")
+    assert (other.returncode, other.stderr) == (2, "")
+    assert here("data", "list", RANK="0", WORLD_SIZE="1").returncode == 0
+    assert here("data", "list", "--help", RANK="0", WORLD_SIZE="2").returncode == 0
+
+
 def test_debug_shows_the_trace(here, tmp_path):
     for words, environment in ((["--debug"], {}), ([], {"TRILEMMA_DEBUG": "1"})):
         done = here("sample", "no-run", *words, cwd=tmp_path, **environment)

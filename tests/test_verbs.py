@@ -57,6 +57,12 @@ def test_options_are_the_keywords_of_the_function(verb):
             assert text == str(parameter.default).lower() or parse(text, verb.keys[name]) == parameter.default
 
 
+def test_the_verbs_that_processes_divide_connect_them():
+    sources = {verb.name: inspect.getsource(inspect.unwrap(function_of(verb.function))) for verb in VERBS}
+    connecting = {name for name, source in sources.items() if "@connected_ranks()" in source}
+    assert connecting == {verb.name for verb in VERBS if verb.divided}
+
+
 def test_the_page_of_commands_is_written_from_the_verbs():
     assert PAGE.read_text("utf-8") == page() + "\n", "make words"
 

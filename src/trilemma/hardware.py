@@ -73,6 +73,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_one_of_several() -> bool:
+    """Whether torchrun, or a batch system, has started this process with others that are to work together."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def supports_fast_bf16(device: torch.device | str) -> bool:
     """Whether matrix products and convolutions gain from bfloat16 on this device."""
     import torch

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trilemma.errors import Disconnected, UserError
+from trilemma.hardware import is_first_process, is_one_of_several
 from trilemma.memory import is_out_of_memory
 from trilemma.team import ALONE, Team, wait
 
@@ -72,7 +73,7 @@ def connected_ranks() -> Iterator[None]:
     Raises:
         UserError: they cannot be connected.
     """
-    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _is_connected():
+    if is_one_of_several() and not _is_connected():
         _connect()
     team = current_team()
     try:
@@ -102,19 +103,39 @@ def _connect() -> None:
     """
     from torch.distributed.rendezvous import rendezvous
 
-    backend, timeout = "gloo", timedelta(seconds=float(os.environ.get("TRILEMMA_TIMEOUT_S", TIMEOUT_S)))
+    backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
+        timeout = _timeout()
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         store.set_timeout(timeout)
         name = _name_of_group(store, rank, size, timeout)
         store = dist.PrefixStore(name, store)  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"the processes of this training cannot be connected: {error}") from None
+        refusal = UserError(f"the processes of this training cannot be connected: {error}")
+        if not is_first_process():
+            refusal.add_note(f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}")
+        raise refusal from None
     atexit.register(dist.destroy_process_group)
+
+
+def _timeout() -> timedelta:
+    """How long to wait for another process.
+
+    Raises:
+        UserError: $TRILEMMA_TIMEOUT_S is not a number of seconds above 0.
+    """
+    text = os.environ.get("TRILEMMA_TIMEOUT_S", str(TIMEOUT_S))
+    try:
+        timeout = timedelta(seconds=float(text))
+    except (ValueError, OverflowError):  # also of nan and inf
+        timeout = timedelta(0)
+    if timeout <= timedelta(0):
+        raise UserError(f"TRILEMMA_TIMEOUT_S={text}: give a number of seconds above 0, for instance {TIMEOUT_S}")
+    return timeout
 
 
 def _name_of_group(store: Any, rank: int, size: int, timeout: timedelta) -> str:

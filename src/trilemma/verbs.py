@@ -29,7 +29,8 @@ class Verb:
 
     about, more: help in a line, and what follows it; see: where keys are shown that are not in the signature;
     fields: "module:name" of fields that describe keys which the signature does not; lists: the function that answers
-    where no argument is given; doing: what a terminal says of silent work; light: it answers without torch.
+    where no argument is given; doing: what a terminal says of silent work; light: it answers without torch; divided:
+    processes that torchrun has started divide its work.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Verb:
     lists: str = ""
     doing: str = ""
     light: bool = False
+    divided: bool = False
 
     @cached_property
     def schema(self) -> Mapping[str, Any]:
@@ -92,6 +94,7 @@ VERBS = (
         see="More keys are given in the same way: those of the training (optimizer, lr_schedule, clip, monitor ...) "
         "and those of the model. `trilemma list MODEL` shows them with their defaults.",
         fields="trilemma.training.request:FIELDS",
+        divided=True,
     ),
     Verb(
         "sample",
@@ -99,6 +102,7 @@ VERBS = (
         "Draw new images from a run: a grid and single files.",
         see=SAMPLER_KEYS,
         doing="drawing images",
+        divided=True,
     ),
     Verb(
         "again",
@@ -114,6 +118,7 @@ VERBS = (
         "Measure generated images against real ones.",
         see=SAMPLER_KEYS,
         doing="drawing and measuring images",
+        divided=True,
     ),
     Verb(
         "compare",

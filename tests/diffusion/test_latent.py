@@ -1,9 +1,11 @@
 """Diffusion on codes: with codes that are the pixels it is diffusion of pixels."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
+from threads import in_threads
 from torch import Tensor, nn
 
 import trilemma
@@ -13,7 +15,7 @@ from trilemma.diffusion.latent import LatentDiffusion, LatentDiffusionConfig
 from trilemma.diffusion.model import PixelDiffusion
 from trilemma.errors import UserError
 from trilemma.registry import create, get_recipe
-from trilemma.team import ALONE
+from trilemma.team import ALONE, Team
 from trilemma.types import (
     UNCONDITIONAL,
     Batch,
@@ -111,6 +113,28 @@ def test_the_codes_of_training_images_are_worked_out_once(pair, monkeypatch):
     assert torch.equal(latent.train().x_of(batch), expected)
     with pytest.raises(pytest.fail.Exception):  # held-out images have numbers of their own
         latent.eval().x_of(batch)
+
+
+def test_the_codes_are_those_of_one_process(pair, monkeypatch):
+    """Worked out by three, of which each has a batch."""
+    monkeypatch.setattr("trilemma.diffusion.latent.ENCODED_TOGETHER", 4)
+    latent, _ = pair
+    x, asked = images(10), list[tuple[int, int]]()
+
+    def codes(team: Team) -> Tensor | None:
+        def rows(first: int, count: int) -> Tensor:
+            asked.append((first, count))
+            return x[first : first + count]
+
+        model = deepcopy(latent)
+        model.precompute(rows, 10, team)
+        return model._codes
+
+    alone = codes(ALONE)
+    assert alone is not None and torch.equal(alone, latent.to_x(x))
+    asked.clear()
+    assert all(torch.equal(own, alone) for own in in_threads(3, codes))
+    assert sorted(rows for rows in asked if rows != (0, 1)) == [(0, 4), (4, 4), (8, 2)]  # the first tells how large
 
 
 def test_codes_that_take_too_much_memory_are_not_kept(pair, monkeypatch):

@@ -70,3 +70,37 @@ def test_a_careless_save_would_be_noticed() -> None:
 def test_hundreds_of_kills_lose_nothing() -> None:
     done = harness("--kills", "50")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+RANKS = """
+import os, random, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import kill
+from trilemma import list_models
+from trilemma.registry import get_recipe
+
+plan = kill.plan(["gan"], [], kills=1000, calls=0, seed=0, ranks=2)
+recipes = [get_recipe(name) for name in list_models()]
+assert {piece[1] for piece in plan} == {r.name for r in recipes if r.family == "gan" and not r.parts} - {"gan-style"}
+assert any(piece[1] == "gan-style" for piece in kill.plan(["gan"], [], kills=1000, calls=0, seed=0))
+
+bench = kill.RanksBench("vae", "vae", kill.LONG, Path(sys.argv[2]), ranks=4, choose=random.Random(0))
+bench.run.mkdir(parents=True)
+statuses = {0: 0 << 8, 1: 1 << 8, 2: 6, 3: 9}  # as os.waitpid has them: two exit codes, two signals
+bench.check_survivors(statuses, [3])
+assert bench.broken == ["vae: process 0 ends with 0", "vae: process 2 ends with -6"], bench.broken
+bench.broken.clear()
+(bench.run / "summary.json").touch()
+bench.check_survivors(statuses, [3])
+assert bench.broken == ["vae: process 2 ends with -6"], bench.broken
+"""
+
+
+@pytest.mark.slow
+def test_of_several_processes_the_survivors_must_end_with_1_and_refused_models_are_left_out(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", RANKS, str(KILL.parent), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "is left out" in line]
+    assert line.startswith("gan-style is left out: ")

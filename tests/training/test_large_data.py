@@ -48,8 +48,9 @@ def test_of_data_larger_than_memory_a_process_keeps_little(tmp_path: Path, monke
     processes = start_all(2, "-c", TRAIN, str(tmp_path / "images.npy"), str(tmp_path / "run"))
     outputs = [process.communicate(timeout=500) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], [text[-2500:] for _, text in outputs]
-    for out, _ in outputs:
+    for rank, (out, _) in enumerate(outputs):
         before, peak = json.loads(out)
+        print(f"process {rank}: {before / 1e6:.0f} MB before, {peak / 1e6:.0f} MB at the most")
         assert before < peak < MOST, (before, peak)
 
 

@@ -3,21 +3,25 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from distance import assert_near
 from processes import start_all, torchrun
 from safetensors.torch import load_file
 
 import trilemma
+from trilemma.cli.main import main
 from trilemma.errors import Disconnected, UserError
 from trilemma.memory import is_out_of_memory
-from trilemma.ranks import _connected, _is_lost_connection
+from trilemma.ranks import _connected, _is_lost_connection, connected_ranks
 from trilemma.run.run import Run
 
 TALK = """
@@ -139,6 +143,56 @@ def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(rank: int, t
     assert Run(tmp_path / "run").summary["images"] == 64_000
 
 
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_is_one_to_both(tmp_path: Path) -> None:
+    """SIGUSR1 saves, and the training continues; SIGTERM ends both with 143. The same command resumes in 1 and in 3."""
+    words = ["-m", "trilemma", "train", "vae", "digits", "batch=16", "save_every=1000000", "sample_every=1000000"]
+    words += ["device=cpu"]
+    run = tmp_path / "1"
+    processes = start_all(2, *words, "steps=8000", f"out={run}")
+
+    def wait_for(reached: Callable[[], bool]) -> None:
+        end = time.monotonic() + 120
+        while not reached():
+            assert time.monotonic() < end and all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+
+    wait_for(lambda: images_logged(run) > 0)
+    assert saved_images(run) == 0
+    processes[1].send_signal(signal.SIGUSR1)
+    wait_for(lambda: saved_images(run) > 0)
+    saved = saved_images(run)
+    wait_for(lambda: images_logged(run) > saved)
+    assert saved_images(run) == saved
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], outputs
+    stopped = saved_images(run)
+    assert stopped > saved and f"stopped after {stopped:,} images; the state is saved. Resume with: " in outputs[0][1]
+    shutil.copytree(run, tmp_path / "3")
+    weights = []
+    for size in (1, 3):
+        resumed = start_all(size, *words, f"steps={stopped // 16 + 30}", f"out={tmp_path / str(size)}")
+        outputs = [process.communicate(timeout=200) for process in resumed]
+        assert [process.returncode for process in resumed] == [0] * size, outputs
+        assert f"resuming at {stopped:,} images" in outputs[0][1]
+        assert Run(tmp_path / str(size)).summary["images"] == stopped + 30 * 16
+        last = tmp_path / str(size) / "checkpoints" / f"{stopped + 30 * 16:012d}"
+        weights.append(load_file(last / "model.safetensors"))
+    assert_near(*({f"model/{name}": value for name, value in own.items()} for own in weights), 1e-5)
+
+
+def images_logged(run: Path) -> int:
+    """Images of the last whole row of a log, 0 where there is none."""
+    lines = (run / "log.jsonl").read_text().split("\n")[:-1] if (run / "log.jsonl").exists() else []
+    return json.loads(lines[-1])["images"] if lines else 0
+
+
+def saved_images(run: Path) -> int:
+    """Images of the newest checkpoint, 0 where there is none."""
+    return max((int(path.name) for path in (run / "checkpoints").glob("[0-9]*")), default=0)
+
+
 def children_of(process: subprocess.Popen) -> list[int]:
     """The processes that one has started, oldest first."""
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
@@ -174,11 +228,33 @@ def test_torchrun_restarts_the_processes_and_the_training_resumes(rank: int, tmp
     assert Run(tmp_path / "broken").summary["images"] == 16_000
 
 
+@pytest.mark.parametrize("text", ["abc", "", "0", "-1", "nan", "inf"])
+def test_a_timeout_that_is_not_above_0_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "TRILEMMA_TIMEOUT_S": text}.items():
+        monkeypatch.setenv(name, value)
+    refusal = f"cannot be connected: TRILEMMA_TIMEOUT_S={text}: give a number of seconds above 0"
+    with pytest.raises(UserError, match=refusal), connected_ranks():
+        pass
+
+
+@pytest.mark.parametrize(("rank", "named"), [("0", ""), ("3", "process 3 of 4: ")])
+def test_each_process_that_cannot_connect_says_why(
+    rank: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others cannot say it for one of another machine."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert main(["train", "vae", "digits", f"out={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {named}the processes of this training cannot be connected" in error and "MASTER_ADDR" in error
+    assert not (tmp_path / "run").exists()
+
+
 PRESETS = """
 import json, sys, torch, trilemma
 from presets import small
 from trilemma.errors import UserError
-from trilemma.ranks import connected_ranks
 
 torch.set_num_threads(1)
 refused = {}

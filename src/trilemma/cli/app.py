@@ -13,7 +13,7 @@ import trilemma
 from trilemma.announce import announced
 from trilemma.cli.arguments import SETTING
 from trilemma.cli.results import carry_out
-from trilemma.cli.words import COMPLETE, check_count, check_words
+from trilemma.cli.words import COMPLETE, check_count, check_processes, check_words
 from trilemma.verbs import GROUPS, VERBS, Verb, default_of, kind_of
 
 
@@ -27,6 +27,7 @@ class Command(TyperCommand):
         cut = args.index("--") if "--" in args else len(args)
         options, what = args[:cut], args[cut + 1 :]
         if "--help" not in options and not ctx.resilient_parsing:  # which is how the shell asks
+            check_processes(self.verb)
             check_count(self.verb, what, {option.removeprefix("--").partition("=")[0] for option in options})
         return super().parse_args(ctx, args)
 

@@ -14,9 +14,21 @@ from typing import Any
 from trilemma import vocabulary
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json
+from trilemma.hardware import is_one_of_several
 from trilemma.pretrained.table import CHECKPOINTS, check_name, pipeline_name
 from trilemma.run.locate import CONFIG, is_of_hub, known_runs, no_run, run_folder
 from trilemma.verbs import GROUPS, VERBS, Verb
+from trilemma.words import listed
+
+
+def check_processes(verb: Verb) -> None:
+    """Refuse a verb that each of the processes that torchrun has started would do, with the same files."""
+    if not verb.divided and is_one_of_several():
+        names = listed([own.name for own in VERBS if own.divided])
+        raise UserError(
+            f"{verb.name} runs in one process, and {os.environ['WORLD_SIZE']} were started; start it without torchrun, "
+            f"which is for {names}"
+        )
 
 
 def check_count(verb: Verb, what: Sequence[str], keys: set[str]) -> None:
