@@ -23,8 +23,7 @@ from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.data.selection import ALL, part_named
 from trilemma.errors import UserError
 from trilemma.metrics import neighbours
-from trilemma.metrics.feature_cache import real_features
-from trilemma.metrics.features import extract
+from trilemma.metrics.feature_cache import cached_features
 from trilemma.metrics.intervals import Spread, difference
 from trilemma.metrics.quality import Real, Setup, classifier_for, quality, quality_scores, real_of
 from trilemma.metrics.reals import choice, order, real_images
@@ -82,7 +81,7 @@ def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
         _check_alike(earlier.setup, setup)
         return earlier
     images = real_images(setup.data, setup.split, setup.n, setup.seed)
-    real = real_of(real_features(setup.network, images, setup.team))
+    real = real_of(cached_features(setup.network, images, setup.team), setup.team)
     controls = tuple(_control(setup, real, name, x) for name, x in _images(setup))
     return Reference(setup, real, controls, classifier_for(setup))
 
@@ -118,7 +117,8 @@ def spreads_of(values: Mapping[str, Spread | str]) -> dict[str, Spread]:
 
 
 def _control(setup: Setup, real: Real, name: str, images: Tensor) -> Control:
-    values = quality(real=real, fake=extract(setup.network, images).expand(setup.n, -1))
+    features = cached_features(setup.network, images, setup.team)
+    values = quality(real=real, fake=features.expand(setup.n, -1))
     resize = setup.network.resize_rule(setup.data.shape)
     return Control(name, TITLES[name], tuple(quality_scores(setup, values, resize)), spreads_of(values))
 

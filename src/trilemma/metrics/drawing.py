@@ -28,7 +28,8 @@ from trilemma.types import Conditional, Samples
 class DrawnImages(NamedTuple):
     """Images of a contestant, uint8 (n, C, H, W), and what is measured and noted beside their quality.
 
-    of_run: what the scores say of a run; reading: how images that were read were scaled, and which were skipped.
+    of_run: what the scores say of a run; reading: how images that were read were scaled, and which were skipped; given:
+    whether they were there before, so that the same ones may be measured again.
     """
 
     images: Tensor
@@ -36,6 +37,7 @@ class DrawnImages(NamedTuple):
     notes: Sequence[str] = ()
     of_run: Mapping[str, Any] = MappingProxyType({})
     reading: Sequence[str] = ()
+    given: bool = False
 
 
 def drawn_by(contestant: Contestant, setup: Setup, batch: int) -> DrawnImages:
@@ -45,7 +47,7 @@ def drawn_by(contestant: Contestant, setup: Setup, batch: int) -> DrawnImages:
     if not isinstance(contestant, ImageSet):
         return DrawnImages(images)
     reading = [f"generated images: {note}" for note in contestant.notes]
-    return DrawnImages(images, notes=[contestant.described(setup.n)], reading=reading)
+    return DrawnImages(images, notes=[contestant.described(setup.n)], reading=reading, given=True)
 
 
 def drawn_by_pipeline(pipeline: TextToImage, setup: Setup, batch: int) -> DrawnImages:

@@ -17,6 +17,7 @@ from trilemma.keys import BatchSize, Inverted, Prompt, Resize, Seed
 from trilemma.metrics import frechet
 from trilemma.metrics.controls import Control, Reference, learned_nothing, reference_of, spreads_of
 from trilemma.metrics.drawing import DrawnImages, drawn_by, drawn_by_pipeline, drawn_by_run
+from trilemma.metrics.feature_cache import cached_features
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.intervals import Spread
 from trilemma.metrics.quality import Setup, details, quality, quality_scores
@@ -246,7 +247,8 @@ def reference_by(
 
 def _evaluation(setup: Setup, drawn: DrawnImages, reference: Reference) -> Evaluation:
     """The scores of what was drawn, beside the controls."""
-    features = extract(setup.network, drawn.images, team=setup.team)
+    features_of = cached_features if drawn.given else extract
+    features = features_of(setup.network, drawn.images, team=setup.team)
     values = quality(real=reference.real, fake=features)
     spreads = spreads_of(values)
     further = details(setup, values, reference.classifier, real=reference.real, fake=features)

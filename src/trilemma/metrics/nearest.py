@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.errors import UserError
-from trilemma.metrics.feature_cache import real_features
+from trilemma.metrics.feature_cache import cached_features
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.neighbours import nearest
 
@@ -72,7 +72,7 @@ def nearest_training_images(
     """
     if refused := refusal(len(train_images), network):
         raise UserError(refused)
-    return nearest(queries, real_features(network, train_images).split(block))
+    return nearest(queries, cached_features(network, train_images).split(block))
 
 
 def authenticity(index: Tensor, distance: Tensor, train: Tensor, block: int = BLOCK) -> Estimate:
