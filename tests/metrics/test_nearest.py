@@ -105,8 +105,8 @@ def test_the_threshold_of_all_held_out_images_lies_between_order_statistics(m, k
 @pytest.mark.parametrize(("m", "n"), [(100, 1000), (360, 360)])
 @pytest.mark.parametrize("copied", [0.0, 0.1])
 def test_the_interval_of_near_copies_covers(m, n, copied):
-    """Distances of one law, in 6 dimensions, but for the share that is copied, over draws of either set. Where nothing is
-    copied, Wilson's interval, which holds the held-out images fixed, is too narrow."""
+    """Distances of one law, in 6 dimensions, but for the share that is copied, over draws of either set. Where nothing
+    is copied, Wilson's interval, which holds the held-out images fixed, is too narrow."""
     generator, k = torch.Generator().manual_seed(m), math.ceil(m / 100)
     truth = copied + (1 - copied) * k / (m + 1)
     held = narrow = 0
