@@ -47,7 +47,7 @@ from trilemma.keys import Inverted, Prompt, Quiet, Resize, Seed
 from trilemma.language import in_language
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
-from trilemma.run.contestant import Thing, images_of
+from trilemma.run.contestant import Thing, images_to_measure
 from trilemma.text import encodable, printable, quoted
 from trilemma.values import checked_call
 from trilemma.words import counted
@@ -239,7 +239,7 @@ def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | 
         raise UserError(f"{names}: {what}; add what to measure them against, for instance against=digits")
     else:
         with announced("reading the images"):
-            loaded = images_of(source, size)
+            loaded = images_to_measure(source, size)
     return loaded
 
 

@@ -104,7 +104,7 @@ def finished(things: Sequence[Thing], size: Size | None = None) -> list[Entry]:
     there is of a run is read. One that cannot be read is an entry with its error.
 
     Args:
-        size: of sets of images (default: as `images_of` says).
+        size: of sets of images (default: as `images_to_measure` says).
     Raises:
         UserError: if there is nothing at a path, none can be read, one is given twice, or trained on other images.
     """

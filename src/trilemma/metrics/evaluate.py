@@ -27,7 +27,7 @@ from trilemma.metrics.reconstruction import check_inverted
 from trilemma.modes import own_modes
 from trilemma.pretrained.table import pipeline_name
 from trilemma.ranks import connected_ranks, current_team
-from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, images_of, is_images
+from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, images_to_measure, is_images
 from trilemma.run.run import Run
 from trilemma.run.text_to_image import TextToImage
 from trilemma.team import in_turn, together
@@ -211,7 +211,7 @@ def _real_data(contestant: Contestant, against: Source | None, reference: Refere
         channels, height, width = contestant.shape
         return load_data(against, size=(height, width), channels=channels)
     if against is not None:
-        return images_of(against, size)
+        return images_to_measure(against, size)
     if reference is not None:
         return reference.setup.data
     if isinstance(contestant, Run):

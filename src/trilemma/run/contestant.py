@@ -136,7 +136,7 @@ def contestant_of(what: Thing, size: Size | None = None) -> Contestant:
     loaded data.
 
     Args:
-        size: of the images of a folder, an archive or a file; default: as `images_of` says.
+        size: of the images of a folder, an archive or a file; default: as `images_to_measure` says.
     Raises:
         UserError: it is something else, or there is nothing at the path.
     """
@@ -158,7 +158,7 @@ def contestant_of(what: Thing, size: Size | None = None) -> Contestant:
     raise refusal("what", what, Thing)
 
 
-def images_of(source: Source, size: Size | None = None) -> Data:
+def images_to_measure(source: Source, size: Size | None = None) -> Data:
     """Images as they are measured where no model says their size: as large as they are, up to MEASURED_PX on the longer
     side, or as it is asked for. Loaded data stay as they are where nothing is asked for."""
     if isinstance(source, Data):
@@ -182,7 +182,7 @@ def _of_path(place: str | Path, size: Size | None) -> Contestant:
         raise no_run(path)
     if not is_images(place):
         return load(path)
-    data = images_of(place, size)
+    data = images_to_measure(place, size)
     if path.is_dir():
         _refuse_mixtures(path, [name for split in data.splits.values() for name in split.names or ()])
     return _set_of(data, path.resolve().name, path.absolute())
