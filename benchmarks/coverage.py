@@ -2,13 +2,15 @@
 
 The truth of a score at n images is its mean over all draws. Laws that never run out: features of Fashion-MNIST as a
 mixture of Gaussians, one for each class, with the moments of the class; and Gaussians. What is generated is of the same
-law, noisier, softer, less various, narrower or wider. Leads are told by the rules of a comparison.
+law, noisier, softer, less various, narrower or wider. The training images, among which copies are sought, are held
+fixed. Scores that are means over images, or counts of classes, have laws of their own: classes drawn right with some
+probability, path lengths and errors of reconstructions that are lognormal. Leads are told by the rules of a comparison.
 
     python benchmarks/coverage.py [--images 360 1000 2500] [--draws 200] [--leads 200]
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +18,27 @@ from torch import Tensor
 
 from trilemma.comparison.differences import RowMetric, differences, unbeaten
 from trilemma.data import load_data
-from trilemma.metrics.classification import class_diversity
+from trilemma.metrics.classification import class_diversity, f_score
 from trilemma.metrics.features import extract, feature_network
-from trilemma.metrics.frechet import frechet_distance
+from trilemma.metrics.frechet import frechet_distance, frechet_infinity
 from trilemma.metrics.inception import inception_score
-from trilemma.metrics.intervals import Spread
+from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.kernel import kernel_distance
-from trilemma.metrics.neighbours import neighbour_scores
+from trilemma.metrics.nearest import BLOCK, authenticity, near_copies
+from trilemma.metrics.neighbours import nearest, neighbour_scores
+from trilemma.metrics.path_length import STEP, of_moves
+from trilemma.metrics.reconstruction import reconstruction_values
 
 NAMES = ("density", "coverage", "precision", "recall", "kernel_distance", "frechet_distance")
+BESIDE = ("frechet_infinity", "authenticity", "near_copies")
 FURTHER = ("class_diversity", "inception_score")  # by the classifier behind the features, where there is one
+MEANS = ("class_f_score", "path_length", "reconstruction_rmse", "reconstruction_psnr", "reconstruction_ssim")
+TRAINING = 2_000  # training images
+CLASSES, SIDE = 10, 16  # of the images whose classes are counted; px of those that are reconstructed
+RIGHT, WIDTH = (0.6, 0.9, 0.99), (0.3, 0.6, 1.2)  # share of right classes; scatter of the logarithm of an error
 MODELS = 4
 Law = Callable[[int], Tensor]
+Score = Spread | Estimate | str
 
 
 def scores(real: Tensor, fake: Tensor) -> dict[str, Spread]:
@@ -42,6 +53,35 @@ def further(real: Tensor, fake: Tensor) -> dict[str, Spread]:
     diversity = class_diversity(real=real, fake=fake, real_class=of_real.argmax(1), fake_class=of_fake.argmax(1))
     assert isinstance(diversity, Spread)
     return {"class_diversity": diversity, "inception_score": inception_score(of_fake)}
+
+
+def beside(real: Tensor, fake: Tensor, train: Tensor, at_n: Spread) -> dict[str, Score]:
+    """The extrapolated distance, and the scores that look for generated images among the training images."""
+    index, distance = nearest(torch.cat([fake, real]), train.split(BLOCK))
+    n = len(fake)
+    return {
+        "frechet_infinity": frechet_infinity(real=real, fake=fake, at_n=at_n, minimum=2),
+        "authenticity": authenticity(index[:n], distance[:n], train),
+        "near_copies": near_copies(index[:n], distance[:n], real=distance[n:]),
+    }
+
+
+def means(n: int, right: float, width: float, generator: torch.Generator) -> dict[str, Score]:
+    """The scores MEANS of n images, of which the classifier takes a share for the class asked for, and whose moves and
+    errors scatter."""
+    asked = torch.arange(n) % CLASSES
+    other = (asked + torch.randint(1, CLASSES, (n,), generator=generator)) % CLASSES
+    taken = torch.where(torch.rand(n, generator=generator) < right, asked, other)
+    size = (width * torch.randn(n, generator=generator, dtype=torch.float64)).exp()
+    moved = STEP * size[:, None] * torch.ones(1, 4, dtype=torch.float64)
+    real = torch.randn(n, 4, generator=generator, dtype=torch.float64)
+    image = torch.rand(n, 1, SIDE, SIDE, generator=generator)
+    error = 0.05 * size[:, None, None, None] * torch.randn(image.shape, generator=generator)
+    return {
+        "class_f_score": f_score(taken, asked, CLASSES),
+        "path_length": of_moves(torch.zeros_like(moved), moved, real=real),
+        **reconstruction_values(image, (image + error).clamp(0, 1)),
+    }
 
 
 def mixture(features: Tensor, labels: Tensor, generator: torch.Generator, classes: range = range(10)) -> Law:
@@ -83,13 +123,30 @@ def laws(generator: torch.Generator) -> dict[str, tuple[Law, Law]]:
 
 
 def coverage(real: Law, fake: Law, n: int, draws: int, *, clothes: bool) -> dict[str, float]:
-    """Share of draws whose interval holds the mean over all draws."""
-    pairs = ((real(n), fake(n)) for _ in range(draws))
-    drawn = [scores(x, y) | (further(x, y) if clothes else {}) for x, y in pairs]
+    """Share of draws whose interval holds the mean over all draws; scores that are refused have none."""
+    train, drawn = real(TRAINING), []
+    for _ in range(draws):
+        x, y = real(n), fake(n)
+        of_sets = scores(x, y)
+        more = further(x, y) if clothes else {}
+        drawn.append({**of_sets, **beside(x, y, train, of_sets["frechet_distance"]), **more})
+    return _held(drawn)
+
+
+def coverage_of_means(n: int, draws: int, right: float, width: float, generator: torch.Generator) -> dict[str, float]:
+    """The same of MEANS."""
+    return _held([means(n, right, width, generator) for _ in range(draws)])
+
+
+def _held(drawn: Sequence[Mapping[str, Score]]) -> dict[str, float]:
     held = {}
     for name in drawn[0]:
-        truth = sum(s[name].value for s in drawn) / draws
-        held[name] = sum(low <= truth <= high for low, high in (s[name].estimate().interval for s in drawn)) / draws
+        scores_of = [s[name] for s in drawn]
+        estimates = [s.estimate() if isinstance(s, Spread) else s for s in scores_of if not isinstance(s, str)]
+        if estimates:
+            truth = sum(estimate.value for estimate in estimates) / len(estimates)
+            hits = (low <= truth <= high for _, (low, high) in estimates)
+            held[name] = sum(hits) / len(estimates)
     return held
 
 
@@ -128,13 +185,19 @@ def main() -> None:
     parser.add_argument("--leads", type=int, default=200)
     options = parser.parse_args()
     families = laws(torch.Generator().manual_seed(0))
-    columns = (*NAMES, *FURTHER)
+    columns = (*NAMES, *BESIDE, *FURTHER)
     print(f"| images | law | {' | '.join(columns)} |\n|{' --- |' * (2 + len(columns))}", flush=True)
     for n in options.images:
         for name, (real, fake) in families.items():
             held = coverage(real, fake, n, options.draws, clothes=name.startswith("clothes"))
             cells = (f"{held[s]:.3f}" if s in held else "" for s in columns)
             print(f"| {n} | {name} | {' | '.join(cells)} |", flush=True)
+    generator = torch.Generator().manual_seed(1)
+    print(f"| images | right classes, scatter | {' | '.join(MEANS)} |\n|{' --- |' * (2 + len(MEANS))}", flush=True)
+    for n in options.images:
+        for right, width in zip(RIGHT, WIDTH, strict=True):
+            held = coverage_of_means(n, options.draws, right, width, generator)
+            print(f"| {n} | {right}, {width} | {' | '.join(f'{held[s]:.3f}' for s in MEANS)} |", flush=True)
     if not options.leads:
         return
     real, alike = families["clothes, alike"]

@@ -2,13 +2,15 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trilemma.classifiers import inception
@@ -82,6 +84,110 @@ def test_poolings_by_hand() -> None:
     assert pooled(x, AVERAGE)[0, 0, 0, 0] == (0 + 1 + 3 + 4) / 4  # the four pixels inside the map
     assert pooled(x, AVERAGE)[0, 0, 1, 1] == 4 and pooled(x, LARGEST)[0, 0, 0, 0] == 4
     assert pooled(x, SHRINK).tolist() == [[[[8.0]]]]
+
+
+Layer = Callable[..., Tensor]  # a layer by its name, of a map, with its padding and stride
+
+
+def mean_inside(x: Tensor) -> Tensor:
+    """The mean of those of 3 x 3 pixels that lie inside the map."""
+    return F.avg_pool2d(x, 3, 1, 1) / F.avg_pool2d(torch.ones_like(x), 3, 1, 1)
+
+
+def figure_5(layer: Layer, x: Tensor) -> list[Tensor]:
+    """Szegedy et al. (2016), with one 5 x 5 convolution, as the network of 2015 has it."""
+    double = layer("branch3x3dbl_2", layer("branch3x3dbl_1", x), 1)
+    return [
+        layer("branch1x1", x),
+        layer("branch5x5_2", layer("branch5x5_1", x), 2),
+        layer("branch3x3dbl_3", double, 1),
+        layer("branch_pool", mean_inside(x)),
+    ]
+
+
+def figure_6(layer: Layer, x: Tensor) -> list[Tensor]:
+    across, down = (0, 3), (3, 0)  # of kernels of 1 x 7 and 7 x 1
+    single = layer("branch7x7_2", layer("branch7x7_1", x), across)
+    double = layer("branch7x7dbl_3", layer("branch7x7dbl_2", layer("branch7x7dbl_1", x), down), across)
+    double = layer("branch7x7dbl_5", layer("branch7x7dbl_4", double, down), across)
+    pool = layer("branch_pool", mean_inside(x))
+    return [layer("branch1x1", x), layer("branch7x7_3", single, down), double, pool]
+
+
+def figure_7(layer: Layer, x: Tensor, pool: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    single = layer("branch3x3_1", x)
+    double = layer("branch3x3dbl_2", layer("branch3x3dbl_1", x), 1)
+    return [
+        layer("branch1x1", x),
+        *(layer(f"branch3x3_2{k}", single, padding) for k, padding in (("a", (0, 1)), ("b", (1, 0)))),
+        *(layer(f"branch3x3dbl_3{k}", double, padding) for k, padding in (("a", (0, 1)), ("b", (1, 0)))),
+        layer("branch_pool", pool(x)),
+    ]
+
+
+def to_17(layer: Layer, x: Tensor) -> list[Tensor]:
+    """Figure 10, with strides of 2."""
+    double = layer("branch3x3dbl_2", layer("branch3x3dbl_1", x), 1)
+    return [layer("branch3x3", x, 0, 2), layer("branch3x3dbl_3", double, 0, 2), F.max_pool2d(x, 3, 2)]
+
+
+def to_8(layer: Layer, x: Tensor) -> list[Tensor]:
+    double = layer("branch7x7x3_3", layer("branch7x7x3_2", layer("branch7x7x3_1", x), (0, 3)), (3, 0))
+    single = layer("branch3x3_2", layer("branch3x3_1", x), 0, 2)
+    return [single, layer("branch7x7x3_4", double, 0, 2), F.max_pool2d(x, 3, 2)]
+
+
+BY_HAND = {
+    "Mixed_5b": (192, figure_5),
+    "Mixed_6a": (288, to_17),
+    "Mixed_6b": (768, figure_6),
+    "Mixed_7a": (768, to_8),
+    "Mixed_7b": (1280, partial(figure_7, pool=mean_inside)),
+    "Mixed_7c": (2048, partial(figure_7, pool=lambda x: F.max_pool2d(x, 3, 1, 1))),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_block_by_hand(network: InceptionV3, name: str) -> None:
+    """A map of 9 x 9 pixels by plain calls, with moments of the batch norms that differ from 0 and 1."""
+    start, block = torch.Generator().manual_seed(0), deepcopy(network.get_submodule(name))
+    for norm in (module for module in block.modules() if isinstance(module, nn.BatchNorm2d)):
+        for values, low, high in (
+            (norm.running_mean, -0.2, 0.2),
+            (norm.running_var, 0.5, 2.0),
+            (norm.weight, 0.5, 1.5),
+            (norm.bias, -0.2, 0.2),
+        ):
+            assert values is not None
+            values.data.uniform_(low, high, generator=start)
+    weights = block.state_dict()
+
+    def layer(name: str, x: Tensor, padding: int | tuple[int, int] = 0, stride: int = 1) -> Tensor:
+        y = F.conv2d(x, weights[f"{name}.conv.weight"], stride=stride, padding=padding)
+        keys = ("running_mean", "running_var", "weight", "bias")
+        mean, variance, scale, shift = (weights[f"{name}.bn.{key}"].view(1, -1, 1, 1) for key in keys)
+        return F.relu((y - mean) / (variance + 0.001).sqrt() * scale + shift)
+
+    width, plain = BY_HAND[name]
+    x = torch.rand(1, width, 9, 9, generator=start)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), torch.cat(plain(layer, x), 1), rtol=1e-4, atol=1e-5)
+
+
+def test_images_come_between_minus_one_and_one_and_the_last_maps_are_averaged(network: InceptionV3) -> None:
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        network.get_submodule("Conv2d_1a_3x3").register_forward_pre_hook(lambda _, x: seen.update(first=x[0])),
+        network.get_submodule("Mixed_7c").register_forward_hook(lambda _, __, y: seen.update(last=y)),
+    ]
+    image = torch.rand(1, 3, 107, 107, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = network.features(image)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(seen["first"], (255 * image - 128) / 128)
+    assert seen["last"].shape[2:] == (2, 2)
+    torch.testing.assert_close(features, seen["last"].sum((2, 3)) / 4)
 
 
 def test_the_resizing_of_tensorflow_1_by_its_definition() -> None:

@@ -295,7 +295,7 @@ def test_one_second_is_no_seconds(stage):
 def runs(monkeypatch):
     """Runs by path."""
     opened = {}
-    monkeypatch.setattr("trilemma.comparison.entries.contestant_of", lambda what: opened[what])
+    monkeypatch.setattr("trilemma.comparison.entries.contestant_of", lambda what, size: opened[what])
     return opened
 
 

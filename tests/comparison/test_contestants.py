@@ -19,7 +19,10 @@ from trilemma.comparison import compare
 from trilemma.comparison.answer import NO_COST
 from trilemma.comparison.content import Model, Training
 from trilemma.comparison.document import columns
+from trilemma.comparison.entries import finished as finished_things
+from trilemma.comparison.entries import prepare_images
 from trilemma.data import load_data
+from trilemma.data.decoding.size import fit
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY, names_that_need
@@ -187,14 +190,25 @@ def test_training_images_are_better_than_noise_on_the_command_line(tmp_path, mon
     assert "are sets of images" in " ".join(capsys.readouterr().out.split())
 
 
+class Larger:
+    """Draws images of 12 x 12, and must not be asked to."""
+
+    name, shape, classes, count = "larger", (1, 12, 12), (), None
+
+    def draw(self, n, *, seed, first, batch, **settings):
+        pytest.fail("images were drawn")
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = run_in(Path("run"))
-    photos, large = save(Path("photos"), levels(20, 5)), save(Path("large"), levels(20, 5, side=12))
+    photos = save(Path("photos"), levels(20, 5))
     with pytest.raises(UserError, match=r"photos: these are images; add what to measure them against.*against="):
         compare(photos, quiet=True)
-    with pytest.raises(UserError, match=r"large holds images of 1 x 12 x 12 .* digits are 1 x 8 x 8; resize them"):
-        compare(run, large, quiet=True)
+    with pytest.raises(UserError, match=r"draws images of 1 x 12 x 12 .* digits are 1 x 8 x 8; resize them"):
+        compare(run, Larger(), quiet=True)
+    with pytest.raises(UserError, match=r"size=16: finished runs are compared as they are"):
+        compare(run, photos, size=16, quiet=True)
     with pytest.raises(UserError, match=r"against=digits: finished runs are compared as they are"):
         compare(run, photos, against="digits", quiet=True)
     with pytest.raises(UserError, match="both name the real images"):
@@ -205,6 +219,36 @@ def test_what_does_not_fit_is_refused_before_anything_is_measured(tmp_path, monk
         compare(against="digits", quiet=True)
     with pytest.raises(UserError, match=r"n=21: .* there are 20 generated ones; choose n from 12 to"):
         compare(photos, against=make(), n=21, quiet=True)
+
+
+def test_images_are_read_in_the_shape_that_a_run_draws(tmp_path):
+    """A folder and an array of larger images; what is in colour becomes grey, and both is said."""
+    large = save(tmp_path / "large", levels(20, 5, side=12))
+    array = levels(20, 6, side=16).expand(-1, 3, -1, -1)
+    entries = finished_things([run_in(tmp_path / "run"), large, array])
+    prepare_images(entries, (1, 8, 8), "digits")
+    _, folder, memory = (entry.contestant for entry in entries)
+    expected = load_data(large, size=8)
+    assert {tuple(x.flatten().tolist()) for x in folder.images.take(torch.arange(20)).images} == {
+        tuple(x.flatten().tolist()) for split in expected.splits.values() for x in split.images
+    }
+    (scaled,) = folder.notes
+    assert scaled.startswith("all images are 12x12: each is scaled (Lanczos) to cover 8x8")
+    assert torch.equal(memory.images.take(torch.arange(20)).images, fit(levels(20, 6, side=16), (8, 8), 1))
+    assert memory.notes[1] == "colour images, measured as grey" and memory.shape == (1, 8, 8)
+
+
+@pytest.mark.slow
+def test_sets_of_images_are_compared_in_the_size_asked_for(tmp_path):
+    """Which is in the commands, too: the same again measures the same."""
+    sets = [save(tmp_path / name, levels(20, k, side=9 + k)) for k, name in enumerate(("photos", "prints"))]
+    real = save(tmp_path / "real", levels(60, 9, side=12))
+    keys = {"against": real, "features": "digits-cnn", "quiet": True, "n": N, "out": tmp_path / "out"}
+    report = compare(*sets, size=6, **keys).report
+    assert [*report.data.shape] == [1, 6, 6] and "size=6x6" in report.again["all"]
+    again = report.models[0].commands["evaluate"]
+    score = evaluate(sets[0], against=real, features="digits-cnn", n=N, size=6, split="all")["density"]
+    assert "size=6x6" in again and report.models[0].scores["density"].value == score.value
 
 
 def test_a_set_of_images_draws_by_number_and_its_seed_only_chooses_the_order(tmp_path):

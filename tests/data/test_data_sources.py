@@ -17,7 +17,7 @@ from PIL import Image
 from trilemma import rng, show
 from trilemma.cli import main as cli
 from trilemma.data import check, list_sources, load_data
-from trilemma.data.decoding.size import choose_size, cover, parse_size, with_channels
+from trilemma.data.decoding.size import MEASURED_PX, choose_size, cover, parse_size, with_channels
 from trilemma.data.hold_out import split_off
 from trilemma.data.options import share
 from trilemma.data.places import find
@@ -149,6 +149,25 @@ def test_sizes():
 )
 def test_size_rule(seen, size, target):
     assert choose_size(seen, size)[0] == target
+
+
+@pytest.mark.parametrize(
+    ("seen", "target"),
+    [
+        ([(256, 66)], (256, 66)),
+        ([(512, 128)], (256, 64)),
+        ([(500, 400), (450, 900)], (256, 256)),
+        ([(500, 400), (3, 900)], (8, 8)),
+    ],
+)
+def test_size_rule_of_images_that_are_only_measured(seen, target):
+    assert choose_size(seen, None, MEASURED_PX)[0] == target
+
+
+def test_the_size_that_keeps_images_is_named():
+    assert choose_size([(200, 150)], None)[1].endswith("; size=200x150 keeps their size")
+    for seen, size in (([(200, 150)], (20, 30)), ([(4000, 3000)], None), ([(50, 40), (45, 90)], None)):
+        assert choose_size(seen, size)[1].endswith("its centre is kept")
 
 
 def test_covering_a_constant_or_a_ramp_changes_nothing_else():

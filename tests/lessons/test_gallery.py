@@ -23,6 +23,7 @@ QUICK = {
     "mode-collapse": {"steps": 2, "losses": ["hinge", "relativistic+r1r2"]},
     "styles": {"rows": 1, "columns": 4, "truncations": [0.5]},
     "metric-faults": {"strengths": [0.0, 1.0]},
+    "model-faults": {"strengths": [0.0, 1.0]},
     "guidance": {"scales": [1.0, 2.0], "n": 20, "steps": 2},
     "calls": {"numbers": [1, 2], "samplers": ["ddim"], "n": 20, "reference": 3},
 }
@@ -39,7 +40,16 @@ RUNS = {
 
 
 # whose values other tests of their lessons check, and which take longer to draw
-LONG = ("metric-faults", "pca", "solver-order", "score-field", "adversarial-game", "beside", "jensen-gap")
+LONG = (
+    "metric-faults",
+    "model-faults",
+    "pca",
+    "solver-order",
+    "score-field",
+    "adversarial-game",
+    "beside",
+    "jensen-gap",
+)
 
 
 @pytest.mark.slow

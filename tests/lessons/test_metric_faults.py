@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from trilemma.lessons.metric_faults import FAULTS, faulty, measure
+from trilemma.classifiers.bundled import load_network
+from trilemma.lessons.metric_faults import FAULTS, OF_MODELS, faulty, measure, values_of_model
 from trilemma.metrics.self_test import N, digits
 
 
@@ -36,10 +37,31 @@ def test_what_moves_each_metric() -> None:
         for name in moved:
             good, bad = values[fault][name]
             assert bad < 0.6 * good, (fault, name)
-    for name in ("kernel_distance", "frechet_distance"):
+    for name in ("kernel_distance", "frechet_distance", "frechet_infinity"):
         for fault in ("blur", "noise", "missing digits", "one image"):
             good, bad = values[fault][name]
             assert bad > good + 1e-3
+    good, bad = values["copies"]["near_copies"]
+    assert good < 0.1 and bad > 0.9  # about 0.01 of new images
     for name in ("density", "coverage", "precision", "recall", "inception_score"):
         good, bad = values["copies"][name]
         assert bad == pytest.approx(good, rel=0.15)
+
+
+def test_what_moves_the_metrics_of_a_model() -> None:
+    sets, network = digits(0), load_network("digits-cnn")
+    values = {
+        fault: [values_of_model(network, fault, strength, sets, 0) for strength in (0.0, 0.5, 1.0)]
+        for fault in OF_MODELS
+    }
+    none, half, all_others = values["other digits"]
+    for name in ("class_obeyed", "class_f_score"):
+        assert none[name] > 0.9 and all_others[name] < 0.1
+    assert half["class_obeyed"] == pytest.approx((none["class_obeyed"] + all_others["class_obeyed"]) / 2, abs=0.05)
+    for fault in ("blur", "noise"):
+        error, likeness = ([one[f"reconstruction_{name}"] for one in values[fault]] for name in ("rmse", "ssim"))
+        assert error[0] == values[fault][0]["reconstruction_features"] == 0
+        assert error[2] == pytest.approx(2 * error[1], rel=0.02)  # but for rounding to levels
+        assert likeness[0] == pytest.approx(1) and likeness[2] < likeness[1] < 1
+    even, _, cliff = (one["path_length"] for one in values["a cliff"])
+    assert cliff > 3 * even

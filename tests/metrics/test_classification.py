@@ -125,7 +125,24 @@ def test_the_f_score_by_hand():
     assert estimate.value == pytest.approx((4 / 5 + 4 / 5) / 2)
     values = [f_score(taken[keep], asked[keep], 3).value for keep in (torch.arange(5) != k for k in range(5))]
     spread = math.sqrt(4 / 5 * sum((value - sum(values) / 5) ** 2 for value in values))
-    assert (estimate.interval[1] - estimate.value) / spread == pytest.approx(2.57, abs=0.01)  # t of 5 degrees
+    for end, t in zip(estimate.interval, (-2.57, 2.57), strict=True):  # of 5 degrees, on the logit scale
+        assert math.log(end / (1 - end) / 4) * 0.8 * 0.2 / spread == pytest.approx(t, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [2, 12, 30])
+def test_an_f_score_of_all_or_none_is_no_certainty(n):
+    """30 images as asked for leave room for a model of which a tenth are not: 0.9**30 = 0.04."""
+    asked = torch.arange(n) % 2
+    for taken, right in ((asked, n), (1 - asked, 0)):
+        assert f_score(taken, asked, 2) == (right / n, wilson(right, n).interval)
+    low, high = f_score(asked, asked, 2).interval
+    assert low < 0.9 and high == 1
+
+
+def test_the_interval_of_an_f_score_near_one_stays_below_it():
+    asked = torch.arange(12) % 2
+    value, (low, high) = f_score(asked.index_fill(0, torch.tensor([5]), 0), asked, 2)
+    assert 0 < low < value == pytest.approx((12 / 13 + 10 / 11) / 2) and value < high < 1
 
 
 def test_the_interval_of_the_f_score_holds_the_truth():

@@ -1,10 +1,13 @@
 """Controls on images whose quality is known, and who is said to have learned nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.data import Data, Split
+from trilemma.errors import UserError
 from trilemma.metrics.controls import _images, learned_nothing, reference_of, spreads_of
 from trilemma.metrics.features import extract
 from trilemma.metrics.quality import Setup, quality
@@ -129,5 +132,15 @@ def test_a_reference_is_used_again_for_the_same_images_only():
     data = data_of()
     first = reference_of(setup_of(data))
     assert reference_of(setup_of(data), first) is first
-    with pytest.raises(ValueError, match="other real images"):
+    with pytest.raises(
+        UserError, match=r"made with n=100, and this is with n=50; give the same, or leave reference= out"
+    ):
         reference_of(setup_of(data, n=50), first)
+    other = replace(setup_of(data, split="train"), network=replace(PIXELS, name="other", sha256="0123456789abcdef"))
+    made, now = "split=valid, features=pixels", r"split=train, features=other \(weights 0123456789ab\)"
+    with pytest.raises(UserError, match=f"made with {made}, and this is with {now}; give the same"):
+        reference_of(other, first)
+    with pytest.raises(
+        UserError, match=r"made with against=blobs \(fingerprint fingerprint\), .*against=blobs \(fingerprint f\)"
+    ):
+        reference_of(setup_of(replace(data, fingerprint="f")), first)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -344,6 +345,49 @@ def test_folder_of_images(tmp_path):
         evaluate(tmp_path / "fakes", features=PIXELS)
     with pytest.raises(UserError, match="steps"):
         evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS, steps=3)
+
+
+def enlarged(images, factor):
+    return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
+def test_large_images_are_measured_in_the_size_of_the_real_ones(tmp_path, monkeypatch):
+    """Of 162 px, which a training would see at 64 px; or in the size asked for."""
+    asked = []
+
+    def pixels(name, shape, data_name):
+        asked.append(shape)
+        return FeatureNetwork("pixels", Pixels(), SHAPE)
+
+    monkeypatch.setattr(import_module("trilemma.metrics.evaluate"), "feature_network", pixels)
+    save_images(tmp_path / "fakes", enlarged(images_of(range(10), 12, seed=9), 33))
+    save_images(tmp_path / "reals", enlarged(images_of(range(10), 14, seed=3), 27))
+    evaluation = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"))
+    assert asked == [(1, 162, 162)] and evaluation.fakes.shape == (12, 1, 162, 162)
+    scaled = "all images are 198x198: each is scaled (Lanczos) to cover 162x162 and its centre is kept"
+    assert f"generated images: {scaled}" in evaluation.notes
+    assert evaluation["density"].reading == f"generated images: {scaled}"
+    smaller = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), size=30)
+    assert asked[1:] == [(1, 30, 30)] and smaller.fakes.shape == (12, 1, 30, 30)
+    assert sum("to cover 30x30" in note for note in smaller.notes) == 2  # of either side
+
+
+def test_images_that_cannot_be_read_are_said_of_either_side(tmp_path):
+    for name, seed in (("fakes", 9), ("reals", 3)):
+        save_images(tmp_path / name, images_of(range(10), 14, seed=seed))
+        whole = (tmp_path / name / "0000.png").read_bytes()
+        (tmp_path / name / "0000.png").write_bytes(whole[: len(whole) // 2])
+    evaluation = evaluate(tmp_path / "fakes", against=str(tmp_path / "reals"), features=PIXELS)
+    for side in ("real", "generated"):
+        (note,) = [x for x in evaluation.notes if x.startswith(f"{side} images: 1 unreadable and skipped: 0000.png: ")]
+        assert note in evaluation["density"].reading
+    assert len(evaluation.fakes) == 13
+
+
+def test_a_size_of_its_own_is_refused_for_a_model(tmp_path):
+    run = run_of(tmp_path, images_of(range(10), 20, seed=9))
+    with pytest.raises(UserError, match="size=12: gallery is measured in the size that it draws; leave size out"):
+        evaluate(run, features=PIXELS, size=12)
 
 
 def test_our_grids_in_a_folder_of_images_are_refused(tmp_path):

@@ -24,6 +24,13 @@ def test_from_one_to_the_number_of_classes() -> None:
     assert two == pytest.approx(math.exp(-(0.6 * math.log(0.6) + 0.4 * math.log(0.4))), rel=1e-9)
 
 
+def test_no_interval_exceeds_the_number_of_classes() -> None:
+    """Classes that are nearly even, of 12 images."""
+    spread = inception_score(sure(torch.arange(12) % K))
+    low, high = spread.estimate().interval
+    assert low < spread.value < K == high
+
+
 def test_the_definition() -> None:
     """exp of the mean divergence from the mean distribution."""
     logits = torch.randn(40, K, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -13,6 +13,7 @@ from trilemma.metrics.intervals import (
     fraction_estimate,
     half_width,
     jackknife,
+    logit_estimate,
     mean_estimate,
     median_interval,
     quantile,
@@ -90,8 +91,19 @@ def test_two_fractions_of_which_nothing_was_seen_do_not_differ_for_sure():
     assert low < 0 < high
 
 
-def test_a_floor_is_kept():
-    assert Spread(0.1, normal(40), least=0.0).estimate().interval[0] == 0
+def test_limits_are_kept():
+    assert Spread(0.1, normal(40), least=0.0, most=1.0).estimate().interval == (0, 1)
+
+
+@pytest.mark.parametrize("value", [1e-6, 0.3, 1 - 1e-6])
+def test_an_interval_on_the_logit_scale_stays_within(value):
+    """Its ends have the odds of the value, over and times one factor; for a small error it is value +- t sd."""
+    _, (low, high) = logit_estimate(value, 0.1, 9)
+    odds = value / (1 - value)
+    assert 0 <= low < value < high <= 1
+    assert low / (1 - low) / odds == pytest.approx(math.exp(-stats.t.ppf(0.975, 9) * 0.1 / (value * (1 - value))))
+    narrow = logit_estimate(value, 1e-6 * value * (1 - value), math.inf).interval
+    assert (narrow[1] - narrow[0]) / (value * (1 - value)) == pytest.approx(2 * 1.96e-6, rel=1e-3)
 
 
 def test_mean_of_values_is_a_t_interval():

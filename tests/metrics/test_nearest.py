@@ -1,11 +1,14 @@
 """Copying, tested against orders counted one by one and against drawn images whose truth is known."""
 
+import math
 from itertools import combinations
 
 import pytest
 import torch
+from scipy import stats
 
-from trilemma.metrics.nearest import authenticity, closeness, copies, near_copies, tail
+from trilemma.metrics.intervals import wilson
+from trilemma.metrics.nearest import authenticity, closeness, copies, near_copies, tail, threshold_interval
 from trilemma.metrics.neighbours import distances, nearest
 
 
@@ -86,6 +89,36 @@ def test_one_in_a_hundred_of_new_images_is_a_near_copy_and_every_copy_is():
         assert near_copies(*nearest(train[:50], [train]), real=real[1]).value == 1
     shares = torch.tensor(shares)
     assert abs(shares.mean() - 3 / 301) < 4 * shares.std() / 40**0.5 and shares.mean() > 0
+
+
+@pytest.mark.parametrize(("m", "k"), [(100, 1), (360, 4)])
+def test_the_threshold_of_all_held_out_images_lies_between_order_statistics(m, k):
+    """The share of all values below the j-th smallest of m has the law Beta(j, m + 1 - j); here value j is its mean."""
+    ends = threshold_interval(torch.arange(1, m + 1).double() / (m + 1), k)
+    for end, below in zip(ends, (0.975, 0.025), strict=True):
+        rank = end * (m + 1)
+        assert stats.beta(rank, m + 1 - rank).cdf(k / (m + 1)) == pytest.approx(below, abs=1e-5)
+    assert ends[0] < k / (m + 1) < ends[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("m", "n"), [(100, 1000), (360, 360)])
+@pytest.mark.parametrize("copied", [0.0, 0.1])
+def test_the_interval_of_near_copies_covers(m, n, copied):
+    """Distances of one law, in 6 dimensions, but for the share that is copied, over draws of either set. Where nothing
+    is copied, Wilson's interval, which holds the held-out images fixed, is too narrow."""
+    generator, k = torch.Generator().manual_seed(m), math.ceil(m / 100)
+    truth = copied + (1 - copied) * k / (m + 1)
+    held = narrow = 0
+    for _ in range(300):
+        real, distance = (torch.rand(size, generator=generator).double() ** (1 / 6) for size in (m, n))
+        distance[torch.rand(n, generator=generator) < copied] = 0.0
+        share, (low, high) = near_copies(torch.arange(n), distance, real=real)
+        held += low <= truth <= high
+        low, high = wilson(round(share * n), n).interval
+        narrow += low <= truth <= high
+    assert held / 300 > 0.92
+    assert copied or narrow / 300 < 0.9
 
 
 def test_near_copies_need_a_hundred_held_out_images_that_are_not_training_images():

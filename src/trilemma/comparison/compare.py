@@ -21,8 +21,8 @@ from trilemma.comparison.content import Asked, Document, Model
 from trilemma.comparison.document import document
 from trilemma.comparison.entries import (
     Entry,
-    check_shapes,
     finished,
+    prepare_images,
     prepare_pipelines,
     rows_of,
     shown,
@@ -47,7 +47,7 @@ from trilemma.keys import Inverted, Prompt, Quiet, Resize, Seed
 from trilemma.language import in_language
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
-from trilemma.run.contestant import Thing
+from trilemma.run.contestant import Thing, images_to_measure
 from trilemma.text import encodable, printable, quoted
 from trilemma.values import checked_call
 from trilemma.words import counted
@@ -167,7 +167,8 @@ def compare(
         inverted: so many images come back through every model: through codes that are searched, as `invert` does, where
             it has no encoder.
         prompt: what pipelines draw, with {} for the caption or the class of a real image.
-        size: height and width of the images, px (default: inferred).
+        size: height and width of the images, px (default: inferred); of sets of images, in which they and the real ones
+            are measured (default: that of the real ones, up to 256 px on the longer side, or of the runs).
         want: the model to recommend: balance, one that is unbeaten in quality and diversity; quality, diversity or
             speed, one that is unbeaten in this.
         curves: also measure weights that each training keeps on the way, which tell what a longer training would
@@ -192,12 +193,12 @@ def compare(
     say, begin = _printer(quiet), time.perf_counter()
     if things := [thing for item in runs for thing in (item if isinstance(item, list | tuple) else [item])]:
         given = {"minutes": minutes, "images": images, "parameters": parameters}
-        refuse_training_keys(models=models, size=size, seeds=None if seeds == 1 else seeds, **given)
-        entries, budget = finished(things), None
+        refuse_training_keys(models=models, seeds=None if seeds == 1 else seeds, **given)
+        entries, budget = finished(things, size), None
         for entry in entries:
             if entry.error:
                 say(f"{entry.label} is skipped: {entry.error}")
-        loaded = _real_data(entries, data, against)
+        loaded = _real_data(entries, data, against, size)
     else:
         if against is not None:
             raise UserError("against= is for runs and images to compare; to train models, give data=")
@@ -211,9 +212,9 @@ def compare(
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
     check_prompt(prompt, [entry.contestant for entry in entries])
     prepare_pipelines(entries, loaded, split, prompt)
-    check_shapes(entries, loaded.shape, loaded.name)
+    prepare_images(entries, loaded.shape, loaded.name)
     request = request_of(entries, loaded, budget, n, seed, features, inverted, prompt)
-    with_size = size is not None or not isinstance(data, str | Path | None)
+    with_size = size is not None or not isinstance(data if against is None else against, str | Path | None)
     make_command = partial(command_of, request, with_size=with_size, want=want, curves=curves, lang=lang)
     plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves, lang, features, inverted)
     with claim_folder(loaded.name, request, out, say) as folder:
@@ -225,10 +226,10 @@ def compare(
             raise
 
 
-def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | None) -> Data:
+def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | None, size: Resize) -> Data:
     """The images that finished runs were trained on; of images alone, those they are to be measured against."""
     if run := next((entry.run for entry in entries if entry.run), None):
-        refuse_training_keys(data=data, against=against)
+        refuse_training_keys(data=data, against=against, size=size)
         loaded = run.data
     elif data is not None and against is not None:
         raise UserError("data= and against= both name the real images; give one of them")
@@ -237,7 +238,8 @@ def _real_data(entries: Sequence[Entry], data: Source | None, against: Source | 
         what = "these draw images" if any(entry.pipeline for entry in entries) else "these are images"
         raise UserError(f"{names}: {what}; add what to measure them against, for instance against=digits")
     else:
-        loaded = _loaded(source, None)
+        with announced("reading the images"):
+            loaded = images_to_measure(source, size)
     return loaded
 
 

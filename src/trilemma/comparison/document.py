@@ -58,7 +58,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
         data: what all of them were trained on, or are measured by.
         machine: what `hardware.describe` tells of the machine that sampled and measured.
     """
-    from trilemma.metrics.reals import role_of
+    from trilemma.metrics.reals import real_notes, role_of
 
     notes = _shared_notes(entries)
     rows = rows_of(entries)
@@ -84,7 +84,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
             language=language(),
             real={"split": asked.split, "role": role_of(asked.split, own=False)},
             caveats=[translated(caveat.form, **caveat.values) for caveat in asked.caveats],
-            notes=[note for note in notes if note not in map(str, asked.caveats)],
+            notes=[note for note in notes if note not in (*map(str, asked.caveats), *real_notes(data))],
             seed=asked.seed,
             models=models,
             controls=below,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trilemma.data.decoding.size import Size
 from trilemma.errors import UserError
 from trilemma.pretrained.table import pipeline_name
-from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of
+from trilemma.run.contestant import Contestant, ImageSet, Shape, Thing, contestant_of
 from trilemma.run.parts import identity
 from trilemma.run.run import Run
 from trilemma.run.text_to_image import TextToImage
@@ -98,14 +99,16 @@ def to_train(names: Sequence[str], seed: int, seeds: int) -> list[Entry]:
     ]
 
 
-def finished(things: Sequence[Thing]) -> list[Entry]:
+def finished(things: Sequence[Thing], size: Size | None = None) -> list[Entry]:
     """Entries of runs on the same images, of pipelines and of sets of images, with names that tell them apart; all
     there is of a run is read. One that cannot be read is an entry with its error.
 
+    Args:
+        size: of sets of images (default: as `images_to_measure` says).
     Raises:
         UserError: if there is nothing at a path, none can be read, one is given twice, or trained on other images.
     """
-    opened, broken = _opened(things)
+    opened, broken = _opened(things, size)
     if not opened:
         raise UserError("; ".join(broken.values()))
     runs = [run for run in opened.values() if isinstance(run, Run)]
@@ -122,7 +125,7 @@ def finished(things: Sequence[Thing]) -> list[Entry]:
     return entries + [Entry(labels[place], error=error, path=place) for place, error in broken.items()]
 
 
-def _opened(things: Sequence[Thing]) -> tuple[dict[Path, Contestant], dict[Path, str]]:
+def _opened(things: Sequence[Thing], size: Size | None) -> tuple[dict[Path, Contestant], dict[Path, str]]:
     """What can be read, by its place, and by their folders why the others cannot.
 
     Raises:
@@ -133,7 +136,7 @@ def _opened(things: Sequence[Thing]) -> tuple[dict[Path, Contestant], dict[Path,
     for thing in things:
         place, error = _place(thing, len(opened)), None
         try:
-            contestant = contestant_of(thing)
+            contestant = contestant_of(thing, size)
             if isinstance(contestant, Run):
                 _ = contestant.model, contestant.summary, contestant.log
                 place = contestant.path.resolve()
@@ -229,19 +232,21 @@ def prepare_pipelines(entries: Sequence[Entry], data: "Data", split: str, prompt
             _ = pipeline.place
 
 
-def check_shapes(entries: Sequence[Entry], shape: Sequence[int], data_name: str) -> None:
-    """Refuse sets of images of another shape than the real ones.
+def prepare_images(entries: Sequence[Entry], shape: Shape, data_name: str) -> None:
+    """Bring sets of images to the shape of the real ones, and refuse what draws in another one.
 
     Raises:
-        UserError: one does not fit.
+        UserError: one does not fit, or is not there any more.
     """
     for entry in entries:
+        if isinstance(entry.contestant, ImageSet):
+            entry.contestant = entry.contestant.in_shape(shape)
         if entry.images is None or tuple(entry.images.shape) == tuple(shape):
             continue
         same_size = tuple(entry.images.shape[1:]) == tuple(shape[1:])
-        advice = "store them with as many channels" if same_size else "resize them"
+        advice = "draw them with as many channels" if same_size else "resize them"
         raise UserError(
-            f"{entry.label} holds images of {_by(entry.images.shape)} (channels, height, width), and the real ones "
+            f"{entry.label} draws images of {_by(entry.images.shape)} (channels, height, width), and the real ones "
             f"of {data_name} are {_by(shape)}; {advice}, or give other real images with against="
         )
 

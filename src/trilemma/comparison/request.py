@@ -118,11 +118,12 @@ def command_of(
         return "the same call of trilemma.compare"
     if "runs" in request:
         words = [*request["runs"], *([f"against={request['against']}"] if "against" in request else [])]
+        with_size = with_size and "against" in request
     else:
         words = [f"data={request['data']}", f"models={','.join(request['models'])}"]
         words += [f"{key}={_shortest(request[key])}" for key in ("minutes", "images", "parameters") if key in request]
         words += [f"seeds={request['seeds']}"] if request["seeds"] > 1 else []
-        words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
+    words += [f"size={'x'.join(map(str, request['size']))}"] if with_size else []
     words = [*words, f"n={request['n']}", f"seed={request['seed']}"]
     words += [f"{key}={request[key]}" for key in ("features", "inverted", "prompt") if key in request]
     words += [] if want == "balance" else [f"want={want}"]

@@ -87,6 +87,7 @@ def commands(entry: Entry, data: "Data", asked: Asked) -> dict[str, str]:
     if entry.place is None and entry.pipeline is None:
         return {}
     what = entry.pipeline.name if entry.pipeline else str(entry.place)
-    keys += words_of(asked, "prompt") if entry.pipeline else []
+    size = f"size={'x'.join(map(str, data.shape[1:]))}"  # of a pipeline, the size it draws at
+    keys += words_of(asked, "prompt") if entry.pipeline else [size]
     against = [f"against={source_word(data.source)}", f"split={asked.split}"]
     return {"evaluate": quoted(["trilemma", "evaluate", what, *against, *keys])}

@@ -48,6 +48,7 @@ def load_data(
     seed: int | None = None,
     frames: str | None = None,
     rule: str | None = None,
+    most_px: int | None = None,
 ) -> Data:
     """Decode a source into uint8 images with splits.
 
@@ -67,10 +68,12 @@ def load_data(
             "all" makes an image of each, FILE#0, FILE#1 ..., with the file's class, caption and split.
         rule: "tenth" divides as earlier versions did, for their runs: a tenth, whatever the classes (default:
             "enough").
+        most_px: of a side, where the size is inferred (default: 128 of images of one size, or else 64).
     Raises:
         UserError: the source is not found or holds nothing that can be read, or a value does not fit.
     """
     keys = {"size": size, "channels": channels, "valid": valid, "frames": frames, "seed": seed, "rule": rule}
+    keys["most_px"] = most_px
     if isinstance(source, Data):
         options = change(source.options, **keys)
         if options == source.options:

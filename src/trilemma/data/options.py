@@ -14,7 +14,7 @@ RULES = ("enough", "tenth")
 class Options(NamedTuple):
     """size: (height, width); channels: 1 or 3; both default to inferred. frames: one of FRAMES; valid: fraction of
     the training images to hold out (default: as much as `rule`, one of RULES, says); seed: chooses them, and draws what
-    is drawn. See `load_data`."""
+    is drawn; most_px: of a side, where the size is inferred (default: as `choose_size` says). See `load_data`."""
 
     size: tuple[int, int] | None = None
     channels: int | None = None
@@ -22,6 +22,7 @@ class Options(NamedTuple):
     valid: float | None = None
     seed: int = 0
     rule: str = RULES[0]
+    most_px: int | None = None
 
 
 def change(options: Options, **keys: Any) -> Options:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from trilemma.data.decoding.duplicates import exact_groups
-from trilemma.data.decoding.size import choose_size, fit
+from trilemma.data.decoding.size import SCALED, choose_size, fit
 from trilemma.data.decoding.storage import blocks
 from trilemma.data.options import Options
+from trilemma.words import names_counted
 
 LEAST = 12  # images that can be measured
 
@@ -86,6 +87,13 @@ class Data:
         name = held_out_split(self.splits)
         return name, self.splits[name]
 
+    @property
+    def reading_notes(self) -> list[str]:
+        """How images were brought to one size, and which could not be read, in words; empty where all are as they
+        were."""
+        scaled = [note for note in self.notes if SCALED in note]
+        return [*scaled, *filter(None, [names_counted("unreadable and skipped", self.skipped)])]
+
 
 def held_out_split(splits: Mapping[str, Split], least: int = LEAST) -> str:
     """The name of the split to measure on: the test split, or the validation split if that alone has so many images.
@@ -122,7 +130,7 @@ def make_data(
         (summary, *filter(None, notes)),
         tuple(skipped),
         fingerprint or fingerprint_of(splits["train"]),
-        options._replace(size=(height, width), channels=channels),
+        options._replace(size=(height, width), channels=channels, most_px=None),
         given,
     )
 
@@ -142,7 +150,7 @@ def resized(
 ) -> Data:
     """The data of a source whose images are all of one size, in the size and the channels asked for."""
     shape = splits["train"].images.shape
-    target, rule = choose_size([shape[2:]], options.size)
+    target, rule = choose_size([shape[2:]], options.size, options.most_px)
     channels = options.channels or shape[1]
     splits = {key: Split(fit(split.images, target, channels), split.labels) for key, split in splits.items()}
     return make_data(name, name, splits, options, classes=classes, notes=[rule, *notes])

@@ -166,8 +166,9 @@ def plan_verdict(
             f"the {split} split of {data.name} has {len(held_out)} images, and a verdict needs {LEAST_TEST} to test "
             "on; give more images, or verdict=false"
         )
-    network, _ = choose(data.shape, data.name)  # of large photographs one that is not trained here
-    name = next((name for name, own in BUNDLED.items() if own == network), "cifar10")
+    network, _ = choose(data.shape, data.name)  # of large images one that is not trained here
+    instead = "fashion-mnist" if data.shape[0] == 1 else "cifar10"
+    name = next((name for name, own in BUNDLED.items() if own == network), instead)
     recipe = get_recipe(f"features-{name}")
     words = tuple(recipe.training["augment"] if classical is None else classical)
     keys = {key: value for key, value in recipe.training.items() if key not in LENGTHS}

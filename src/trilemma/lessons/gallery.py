@@ -23,7 +23,7 @@ from trilemma.lessons.gumbel import gumbel
 from trilemma.lessons.jensen import jensen_gap
 from trilemma.lessons.jensen_wasserstein import jensen_wasserstein
 from trilemma.lessons.levels import levels
-from trilemma.lessons.metric_faults import metric_faults
+from trilemma.lessons.metric_faults import metric_faults, model_faults
 from trilemma.lessons.mode_collapse import mode_collapse
 from trilemma.lessons.noising import noising
 from trilemma.lessons.pca import pca
@@ -116,6 +116,11 @@ LESSONS = {
     "score-field": Lesson("the score of a mixture and the path of each sampler through it", "nothing", score_field),
     "solver-order": Lesson("error of each solver over network calls, with the measured order", "nothing", solver_order),
     "metric-faults": Lesson("images with one fault each, and how every metric moves with it", "nothing", metric_faults),
+    "model-faults": Lesson(
+        "classes, reconstructions and codes with one fault each, and how their metrics move with it",
+        "nothing",
+        model_faults,
+    ),
     "calls": Lesson(
         "distance to real images against network calls, for several samplers", "RUN of a diffusion model", calls
     ),

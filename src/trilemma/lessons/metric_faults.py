@@ -7,7 +7,13 @@
     copies           so many of the images are training images
 
 Density and precision fall with what makes images unlike real ones, coverage and recall with what is not drawn, the
-distances rise with both. Copies move nothing but authenticity: in everything else they are perfect."""
+distances rise with both. Copies move nothing but authenticity and near copies: in everything else they are perfect.
+
+A second figure has what is measured of a model beside the set of its images:
+
+    other digits     so many images show the next digit instead of the one that was asked for
+    blur, noise      held-out images come back with the fault above
+    a cliff          the way from one digit to another, at last half of it within a twentieth of its length"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -19,12 +25,18 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.classifiers.bundled import FeatureNetwork, load_network
+from trilemma.metrics.classification import classes_seen, f_score
 from trilemma.metrics.features import extract
-from trilemma.metrics.nearest import authenticity
+from trilemma.metrics.frechet import frechet_infinity
+from trilemma.metrics.intervals import Estimate, Spread
+from trilemma.metrics.nearest import authenticity, near_copies
 from trilemma.metrics.neighbours import nearest
+from trilemma.metrics.path_length import STEP, of_moves
+from trilemma.metrics.reconstruction import feature_distance, reconstruction_values
 from trilemma.metrics.self_test import N, Sets, digits, scores_of
 from trilemma.pictures import plots
 from trilemma.pictures.grid import grid
+from trilemma.pictures.levels import to_float
 from trilemma.pictures.page import below, side_by_side
 
 if TYPE_CHECKING:
@@ -35,11 +47,15 @@ FAULTS = ("blur", "noise", "missing digits", "one image", "copies")
 PLOTS = {  # title -> metrics, and the value that each is divided by
     "like real images": {"density": 1.0, "precision": 1.0},
     "all kinds of real images": {"coverage": 1.0, "recall": 1.0, "class_diversity": 1.0},
-    "distances, over their largest": {"kernel_distance": 0.0, "frechet_distance": 0.0},
-    "without real images; copies": {"inception_score": 10.0, "authenticity": 1.0},
+    "distances, over their largest": {"kernel_distance": 0.0, "frechet_distance": 0.0, "frechet_infinity": 0.0},
+    "without real images; copies": {"inception_score": 10.0, "authenticity": 1.0, "near_copies": 1.0},
 }
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHOWN = 8  # images of the strongest fault
+OF_MODELS = ("other digits", "blur", "noise", "a cliff")
+RELATIVE = ("reconstruction_rmse", "reconstruction_features", "path_length")  # shown over their largest value
+STEEP = 50.0  # slope of a logistic curve
+Strengths = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2)]
 
 
 class Fault(NamedTuple):
@@ -78,16 +94,23 @@ def measure(fault: str, strengths: Sequence[float], seed: int) -> Fault:
 
 
 def _values(network: FeatureNetwork, real: Tensor, train: Tensor, images: Tensor) -> dict[str, float]:
-    fake = extract(network, images)
-    scores = {name: spread.value for name, spread in scores_of(network, real=real, fake=fake).items()}
-    return {**scores, "authenticity": authenticity(*nearest(fake, [train]), train).value}
+    fake, of_real = extract(network, images), nearest(real, [train])[1]
+    scores = scores_of(network, real=real, fake=fake)
+    near = nearest(fake, [train])
+    more = {
+        "frechet_infinity": frechet_infinity(real=real, fake=fake, at_n=scores["frechet_distance"], minimum=2),
+        "authenticity": authenticity(*near, train),
+        "near_copies": near_copies(*near, real=of_real),
+    }
+    return {name: _value(score) for name, score in {**scores, **more}.items()}
 
 
-def metric_faults(
-    *,
-    strengths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2)] = STRENGTHS,
-    seed: int = 0,
-) -> "Image.Image":
+def _value(score: Spread | Estimate | str) -> float:
+    assert not isinstance(score, str), score
+    return score.value
+
+
+def metric_faults(*, strengths: Strengths = STRENGTHS, seed: int = 0) -> "Image.Image":
     """A row for each fault: images of the strongest, and the scores over its strength.
 
     Args:
@@ -116,3 +139,52 @@ def _row(fault: str, one: Fault, strengths: Sequence[float], largest: dict[str, 
 def _line(ax: "Axes", k: int, name: str, x: Sequence[float], y: Sequence[float]) -> None:
     ax.plot(x, y, marker=plots.style(k)[1], markersize=4, label=name.replace("_", " "), **plots.line_style(k))
     ax.set_ylim(-0.05, max(1.15, ax.get_ylim()[1]))
+
+
+def model_faults(*, strengths: Strengths = STRENGTHS, seed: int = 0) -> "Image.Image":
+    """A plot for each fault of a model: the scores over its strength.
+
+    Args:
+        strengths: of a fault, from 0 (none) to 1.
+    """
+    sets, network = digits(seed), load_network("digits-cnn")
+    figure, axes = plots.row_of_plots(len(OF_MODELS), width=11.0, height=2.4)
+    for ax, fault in zip(axes, OF_MODELS, strict=True):
+        values = [values_of_model(network, fault, strength, sets, seed) for strength in strengths]
+        for k, name in enumerate(values[0]):
+            largest = (name in RELATIVE and max(one[name] for one in values)) or 1.0
+            _line(ax, k, name.removeprefix("reconstruction_"), strengths, [one[name] / largest for one in values])
+        plots.label_axes(ax, "", fault)
+        ax.legend(fontsize=7, frameon=False)
+    return plots.pixels(figure)
+
+
+def values_of_model(network: FeatureNetwork, fault: str, strength: float, sets: Sets, seed: int) -> dict[str, float]:
+    """What a fault of a strength in [0, 1] moves."""
+    good, labels = sets.good, sets.labels
+    if fault == "other digits":
+        other = torch.arange(N) < round(strength * N)
+        asked, taken = torch.where(other, (labels + 9) % 10, labels), classes_seen(network, good)
+        return {
+            "class_obeyed": (taken == asked).double().mean().item(),
+            "class_f_score": f_score(taken, asked, 10).value,
+        }
+    if fault == "a cliff":
+        return {"path_length": _path_length(network, strength, sets, seed)}
+    result = faulty(fault, strength, sets, seed)
+    values = reconstruction_values(to_float(good), to_float(result))
+    values["reconstruction_features"] = feature_distance(real=extract(network, good), fake=extract(network, result))
+    return {name: _value(value) for name, value in values.items() if name != "reconstruction_psnr"}
+
+
+def _path_length(network: FeatureNetwork, strength: float, sets: Sets, seed: int) -> float:
+    """Of ways from one digit to another that fade evenly, the more suddenly the stronger the fault."""
+    start, end = to_float(sets.good), to_float(sets.real)
+    t = (1 - STEP) * rng.uniform(torch.arange(N), (), seed, "a cliff").double()
+
+    def images(at: Tensor) -> Tensor:
+        share = torch.lerp(at, (STEEP * (at - 0.5)).sigmoid(), strength)
+        return start.lerp(end, share.float()[:, None, None, None])
+
+    before, after = (extract(network, images(at), rounded=False) for at in (t, t + STEP))
+    return _value(of_moves(before, after, real=extract(network, sets.real)))

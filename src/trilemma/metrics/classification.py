@@ -21,7 +21,7 @@ from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.metrics.catalogue import CATALOGUE, names_that_need
 from trilemma.metrics.features import extract
-from trilemma.metrics.intervals import Estimate, Spread, infinitesimal_jackknife, jackknife, wilson
+from trilemma.metrics.intervals import Estimate, Spread, infinitesimal_jackknife, jackknife, logit_estimate, wilson
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.types import Conditional, Samples, default_label
 
@@ -33,7 +33,10 @@ LEAST_OF_CLASS = 10  # real images, from which a variance is estimated
 METRICS = names_that_need("classes") + names_that_need("classes", detail=True)
 INTERVAL_IS = "Wilson 95% over the generated images, the classifier held fixed"
 DIVERSITY_IS = "infinitesimal jackknife over the images of both sets, the classifier held fixed"
-F_SCORE_IS = "delete-one jackknife over the generated images, the classifier held fixed"
+F_SCORE_IS = (
+    "delete-one jackknife over the generated images on the logit scale (Wilson where all or none are as asked for), "
+    "the classifier held fixed"
+)
 
 
 def class_scores(
@@ -97,7 +100,8 @@ def _agreement(taken: Tensor, labels: Tensor) -> Estimate:
 def f_score(taken: Tensor, labels: Tensor, n_classes: int) -> Estimate:
     """The mean over the classes of 2 TP / (2 TP + FP + FN), of the classes `taken` (N,) for those asked for, `labels`.
 
-    Its interval is by the delete-one jackknife: all images of one class that are taken for one have the same influence.
+    Its interval is by the delete-one jackknife on the logit scale: all images of one class that are taken for one have
+    the same influence. Where all images are as asked for, or none is, that of the share of such images (Wilson 1927).
     """
     cell = labels * n_classes + taken
     counts = torch.bincount(cell, minlength=n_classes**2).double()
@@ -106,7 +110,10 @@ def f_score(taken: Tensor, labels: Tensor, n_classes: int) -> Estimate:
         counts[one] -= 1
         left_out[one] = _mean_f(counts, n_classes)
         counts[one] += 1
-    return Spread(_mean_f(counts, n_classes), torch.zeros(0), jackknife(left_out[cell]), least=0.0).estimate()
+    value, n = _mean_f(counts, n_classes), len(labels)
+    if value in (0.0, 1.0):
+        return Estimate(value, wilson(round(value * n), n).interval)
+    return logit_estimate(value, float(jackknife(left_out[cell]).square().sum().sqrt()), n)
 
 
 def _mean_f(counts: Tensor, n_classes: int) -> float:

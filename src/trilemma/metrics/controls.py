@@ -21,9 +21,9 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.data.selection import ALL, part_named
+from trilemma.errors import UserError
 from trilemma.metrics import neighbours
-from trilemma.metrics.feature_cache import real_features
-from trilemma.metrics.features import extract
+from trilemma.metrics.feature_cache import cached_features
 from trilemma.metrics.intervals import Spread, difference
 from trilemma.metrics.quality import Real, Setup, classifier_for, quality, quality_scores, real_of
 from trilemma.metrics.reals import choice, order, real_images
@@ -47,6 +47,7 @@ WORDS = {"kernel_distance": "are no nearer the real images than", "coverage": "c
 FEWEST = 20  # images a side that tell whether a model has learned anything
 MEAN_IMAGES = 10_000  # the mean is taken over, at most
 STATIC_ROWS = 500  # of noise drawn at a time
+DIGITS = 12  # of a hash, in a message
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,13 @@ def reference_of(setup: Setup, earlier: Reference | None = None) -> Reference:
     """The real images' features and the controls for which there are enough images; an earlier one by the same images.
 
     Raises:
-        ValueError: if the earlier one is by other real images.
+        UserError: the earlier one is by other real images, or by other features.
     """
     if earlier is not None:
-        if _key(earlier.setup) != _key(setup):
-            raise ValueError("this reference was made with other real images")
+        _check_alike(earlier.setup, setup)
         return earlier
     images = real_images(setup.data, setup.split, setup.n, setup.seed)
-    real = real_of(real_features(setup.network, images, setup.team))
+    real = real_of(cached_features(setup.network, images, setup.team), setup.team)
     controls = tuple(_control(setup, real, name, x) for name, x in _images(setup))
     return Reference(setup, real, controls, classifier_for(setup))
 
@@ -117,7 +117,8 @@ def spreads_of(values: Mapping[str, Spread | str]) -> dict[str, Spread]:
 
 
 def _control(setup: Setup, real: Real, name: str, images: Tensor) -> Control:
-    values = quality(real=real, fake=extract(setup.network, images).expand(setup.n, -1))
+    features = cached_features(setup.network, images, setup.team)
+    values = quality(real=real, fake=features.expand(setup.n, -1))
     resize = setup.network.resize_rule(setup.data.shape)
     return Control(name, TITLES[name], tuple(quality_scores(setup, values, resize)), spreads_of(values))
 
@@ -151,7 +152,26 @@ def _others(setup: Setup) -> list[str]:
     return [name for name in setup.data.splits if name != setup.split and not (setup.own and name == "train")]
 
 
-def _key(setup: Setup) -> tuple[object, ...]:
-    """What makes two references the same."""
+def _check_alike(earlier: Setup, setup: Setup) -> None:
+    """Raises UserError where a reference of one setup is no reference of the other."""
+    made, now = _key(earlier), _key(setup)
+    if differing := [key for key in made if made[key] != now[key]]:
+        its, own = (", ".join(f"{key}={key_of[key]}" for key in differing) for key_of in (made, now))
+        raise UserError(
+            f"the reference was made with {its}, and this is with {own}; give the same, or leave reference= out"
+        )
+
+
+def _key(setup: Setup) -> dict[str, str]:
+    """What makes two references the same, as it is given."""
     network, data = setup.network, setup.data
-    return data.fingerprint, data.shape, setup.split, setup.own, network.name, network.sha256, setup.n, setup.seed
+    return {
+        "against": f"{data.name} (fingerprint {data.fingerprint[:DIGITS]})",
+        "size": "x".join(map(str, data.shape[1:])),
+        "channels": str(data.shape[0]),
+        "split": setup.split,
+        "own": str(setup.own),
+        "features": f"{network.name} (weights {network.sha256[:DIGITS]})" if network.sha256 else network.name,
+        "n": str(setup.n),
+        "seed": str(setup.seed),
+    }

@@ -28,20 +28,26 @@ from trilemma.types import Conditional, Samples
 class DrawnImages(NamedTuple):
     """Images of a contestant, uint8 (n, C, H, W), and what is measured and noted beside their quality.
 
-    of_run: what the scores say of a run.
+    of_run: what the scores say of a run; reading: how images that were read were scaled, and which were skipped; given:
+    whether they were there before, so that the same ones may be measured again.
     """
 
     images: Tensor
     scores: Sequence[Score] = ()
     notes: Sequence[str] = ()
     of_run: Mapping[str, Any] = MappingProxyType({})
+    reading: Sequence[str] = ()
+    given: bool = False
 
 
 def drawn_by(contestant: Contestant, setup: Setup, batch: int) -> DrawnImages:
     """Images of a contestant that has no cost of its own."""
     parts = contestant.draw(setup.n, seed=setup.seed, first=0, batch=batch, **setup.settings)
     images = torch.cat([to_levels(part.images) for part in parts])
-    return DrawnImages(images, notes=[contestant.described(setup.n)] if isinstance(contestant, ImageSet) else [])
+    if not isinstance(contestant, ImageSet):
+        return DrawnImages(images)
+    reading = [f"generated images: {note}" for note in contestant.notes]
+    return DrawnImages(images, notes=[contestant.described(setup.n)], reading=reading, given=True)
 
 
 def drawn_by_pipeline(pipeline: TextToImage, setup: Setup, batch: int) -> DrawnImages:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -12,20 +13,21 @@ from trilemma.config import Config
 from trilemma.data import Data, load_data
 from trilemma.data.load import Source
 from trilemma.errors import UserError, named
-from trilemma.keys import BatchSize, Inverted, Prompt, Seed
+from trilemma.keys import BatchSize, Inverted, Prompt, Resize, Seed
 from trilemma.metrics import frechet
 from trilemma.metrics.controls import Control, Reference, learned_nothing, reference_of, spreads_of
 from trilemma.metrics.drawing import DrawnImages, drawn_by, drawn_by_pipeline, drawn_by_run
+from trilemma.metrics.feature_cache import cached_features
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.intervals import Spread
 from trilemma.metrics.quality import Setup, details, quality, quality_scores
-from trilemma.metrics.reals import FEWEST, caveats, choose_reals, role_of
+from trilemma.metrics.reals import FEWEST, caveats, choose_reals, real_notes, role_of
 from trilemma.metrics.receipt import METRICS, Score, claim_scores, write_score
 from trilemma.metrics.reconstruction import check_inverted
 from trilemma.modes import own_modes
 from trilemma.pretrained.table import pipeline_name
 from trilemma.ranks import connected_ranks, current_team
-from trilemma.run.contestant import Contestant, Thing, contestant_of, is_images
+from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, images_to_measure, is_images
 from trilemma.run.run import Run
 from trilemma.run.text_to_image import TextToImage
 from trilemma.team import check_same, in_turn, together
@@ -79,6 +81,13 @@ def evaluate(
         str | None,
         Field(description="split of the real data: test, valid or train (default: held-out images if there are any)"),
     ] = None,
+    size: Annotated[
+        int | str | tuple[int, int] | None,
+        Field(
+            description="resize images of both sides to this, px: 32, or 48x64 (height x width) (default: their "
+            "own up to 256); of a pipeline, the size it draws at"
+        ),
+    ] = None,
     seed: Seed = 0,
     batch: BatchSize = 256,
     bound_samples: Annotated[
@@ -104,12 +113,14 @@ def evaluate(
         n: images on either side (default: as many as there are, at most N_DEFAULT).
         features: "auto", the name of a bundled feature network, or a network of your own.
         split: default: as `choose_reals` says.
+        size: default: that of the real images, up to 256 px on the longer side. A run draws in its own, in which the
+            real images are read; a pipeline draws at this one, and its images are scaled to that of the real ones.
         seed: of the generated images, and of which real images are taken.
         batch: images drawn at a time; the time per image is for this batch.
         inverted: as many images come back through codes that are searched, as `invert` does.
         reference: that of an earlier evaluation by the same real images, which are not read again then.
         prompt: of a pipeline: what its images show, with {} for the caption or the class of a real image.
-        settings: of the run's sampler (steps, ...); of a pipeline steps, guidance, negative, size and scheduler.
+        settings: of the run's sampler (steps, ...); of a pipeline steps, guidance, negative and scheduler.
     Returns:
         Frechet distance (refused below 2,048 images), kernel distance (below 3), density, coverage, precision, recall
         (below 12), and the same of controls; the Frechet distance extrapolated to infinitely many images, and the
@@ -122,19 +133,24 @@ def evaluate(
     """
     if against is None and reference is None and is_images(what):
         raise _no_real_data(shown(what))  # before the images are read
-    contestant = contestant_of(what)
+    contestant = contestant_of(what, size)
     run, keys, team = contestant if isinstance(contestant, Run) else None, Config(), current_team()
     if run is not None:
         keys = run.sampling(settings, evaluate)
         settings = keys.given()
         folder = run.path / METRICS
         together(team, lambda: claim_scores(folder) if team.writes else None)
+    _check_size(run, size)
     _check_likelihood(run, likelihood, bound_samples)
     _check_inverted(run, inverted)
     pipeline = contestant if isinstance(contestant, TextToImage) else None
+    if pipeline is not None and size is not None:
+        settings, size = {**settings, "size": size}, None
     check_prompt(prompt, [contestant])
-    data = in_turn(team, lambda: _real_data(contestant, against, reference))
+    data = in_turn(team, lambda: _real_data(contestant, against, reference, size))
     check_same(team, data.fingerprint, "real images")
+    if isinstance(contestant, ImageSet):
+        contestant = in_turn(team, partial(contestant.in_shape, data.shape))
     own = reference.setup.own if reference else run is not None and data.fingerprint == run.config["fingerprint"]
     split, n = choose_reals(data, n, split=split, n_fake=contestant.count, own=own, least=FEWEST)
     if pipeline is not None:
@@ -155,6 +171,12 @@ def evaluate(
     for score in evaluation.scores if team.writes else ():
         write_score(folder, score)
     return evaluation
+
+
+def _check_size(run: Run | None, size: Resize) -> None:
+    """Raises UserError where a size is asked for and the model has its own."""
+    if run is not None and size is not None:
+        raise UserError(f"size={shown(size)}: {run.recipe.name} is measured in the size that it draws; leave size out")
 
 
 def _check_likelihood(run: Run | None, likelihood: str, samples: int) -> None:
@@ -184,13 +206,13 @@ def _check_inverted(run: Run | None, inverted: int) -> None:
         run.require(f"take inverted={inverted}", Inverts)
 
 
-def _real_data(contestant: Contestant, against: Source | None, reference: Reference | None) -> Data:
+def _real_data(contestant: Contestant, against: Source | None, reference: Reference | None, size: Resize) -> Data:
     """The real data: as asked for, else those of the reference, else the run's own."""
     if against is not None and isinstance(contestant, Run):
         channels, height, width = contestant.shape
         return load_data(against, size=(height, width), channels=channels)
     if against is not None:
-        return load_data(against)
+        return images_to_measure(against, size)
     if reference is not None:
         return reference.setup.data
     if isinstance(contestant, Run):
@@ -226,16 +248,19 @@ def reference_by(
 
 def _evaluation(setup: Setup, drawn: DrawnImages, reference: Reference) -> Evaluation:
     """The scores of what was drawn, beside the controls."""
-    features = extract(setup.network, drawn.images, team=setup.team)
+    features_of = cached_features if drawn.given else extract
+    features = features_of(setup.network, drawn.images, team=setup.team)
     values = quality(real=reference.real, fake=features)
     spreads = spreads_of(values)
     further = details(setup, values, reference.classifier, real=reference.real, fake=features)
-    scores = [*quality_scores(setup, {**values, **further}, _resize(setup, drawn.images)), *drawn.scores]
+    reading = "; ".join([*real_notes(setup.data), *drawn.reading])
+    of_images = quality_scores(setup, {**values, **further}, _resize(setup, drawn.images))
+    scores = [*(replace(score, reading=reading) for score in of_images), *drawn.scores]
     return Evaluation(
         tuple(replace(score, **drawn.of_run) for score in scores),
         drawn.images,
         features,
-        (*_notes(setup, drawn.images), *drawn.notes),
+        (*_notes(setup, drawn.images), *drawn.reading, *drawn.notes),
         spreads,
         reference,
         learned_nothing(spreads, reference.controls),
@@ -248,6 +273,7 @@ def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:
         yield setup.network.note
     reals = f"{setup.split}: {role_of(setup.split, own=True)}" if setup.own else setup.split
     yield f"{setup.n} real images of {setup.data.name} ({reals}) against {setup.n} generated, all at uint8 levels"
+    yield from real_notes(setup.data)
     yield from map(str, caveats(setup.data, setup.split, setup.n, own=setup.own))
     shape = tuple(fakes.shape[1:])
     if shape != tuple(setup.data.shape):

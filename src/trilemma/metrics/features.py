@@ -25,7 +25,9 @@ from trilemma.pictures.levels import to_float, to_uint8
 from trilemma.team import ALONE, Team, by_batches
 
 SMALL_PX = 12  # grey images up to this size are nearer to the 8x8 digits than to 28x28
-LARGE_PX = 64  # colour images above it lose detail in cifar10-cnn, whose own have 32; up to it, docs/measuring.md
+# A small network, for 28 px in grey and 32 px in colour, sees a quarter of the pixels of larger images or less. Up to
+# here it stays the better choice (docs/measuring.md).
+LARGE_GREY_PX, LARGE_COLOUR_PX = 56, 64
 MOST_PIXELS = 2**20  # of the images in a pass
 LUMA = (0.299, 0.587, 0.114)
 
@@ -55,8 +57,8 @@ def feature_network(name: str, shape: Shape, data_name: str) -> FeatureNetwork:
 def choose(shape: Shape, data_name: str) -> tuple[str, str]:
     """The network of the package that fits images of a shape, and why, in words.
 
-    The one trained on these data where there is one; EfficientNet-Lite0 for colour images of more than LARGE_PX; else
-    the nearest by channels and size.
+    The one trained on these data where there is one; EfficientNet-Lite0 for grey images of more than
+    LARGE_GREY_PX and colour images of more than LARGE_COLOUR_PX; else the nearest by channels and size.
     """
     if data_name in BUNDLED and CHANNELS[data_name] == shape[0]:
         name = BUNDLED[data_name]
@@ -64,10 +66,14 @@ def choose(shape: Shape, data_name: str) -> tuple[str, str]:
     if data_name in SAME_IMAGES:
         name = BUNDLED[SAME_IMAGES[data_name]]
         return name, f"features: {name}, the bundled network trained on the grey images behind {data_name}"
-    if shape[0] != 1:
-        name, kind = imagenet.NAME if max(shape[1:]) > LARGE_PX else "cifar10-cnn", "colour images"
+    side, grey = max(shape[1:]), shape[0] == 1
+    if side > (LARGE_GREY_PX if grey else LARGE_COLOUR_PX):
+        name = imagenet.NAME
+    elif grey:
+        name = "digits-cnn" if side <= SMALL_PX else "fashion-mnist-cnn"
     else:
-        name, kind = "digits-cnn" if max(shape[1:]) <= SMALL_PX else "fashion-mnist-cnn", "grey images"
+        name = "cifar10-cnn"
+    kind = "grey images" if grey else "colour images"
     why = f"the network of the package nearest to {kind} of {shape[1]}x{shape[2]} (none was trained on {data_name})"
     return name, f"features: {name}, {why}; its values rank models of these data and compare with nothing else"
 

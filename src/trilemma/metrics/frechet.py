@@ -51,16 +51,18 @@ def refusal(n_real: int, n_fake: int) -> str | None:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Features less their mean, float64 (N, D), their mean (D,) and their covariance (D, D)."""
+    """Features less their mean, float64 (N, D), their mean (D,) and their covariance (D, D), with its symmetric root
+    where it is known."""
 
     centred: Tensor
     mean: Tensor
     cov: Tensor
+    known_root: Tensor | None = None
 
     @cached_property
     def root(self) -> Tensor:
-        """The symmetric root of the covariance, computed where it is asked for."""
-        return _sqrt(self.cov)
+        """The symmetric root of the covariance, computed where it is asked for and not known."""
+        return _sqrt(self.cov) if self.known_root is None else self.known_root
 
 
 def gaussian(features: Tensor) -> Gaussian:

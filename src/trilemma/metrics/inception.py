@@ -29,7 +29,8 @@ def inception_score(logits: Tensor) -> Spread:
     mean = p.mean(0)
     negative_entropy = (p * log_p).sum(1)
     log_mean = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
-    score = max(1.0, math.exp(float(negative_entropy.mean() - (mean * log_mean).sum())))
+    most = float(logits.shape[1])
+    score = min(max(1.0, math.exp(float(negative_entropy.mean() - (mean * log_mean).sum()))), most)
     rate = negative_entropy - negative_entropy.mean() - (p - mean) @ log_mean
     own = score * infinitesimal_jackknife(rate)
-    return Spread(score, own.new_zeros(0), own, least=1.0)
+    return Spread(score, own.new_zeros(0), own, least=1.0, most=most)

@@ -37,7 +37,7 @@ class Spread:
     shared: deviations due to the real images, or to both sets cut alike for every model, float64 (R,).
     own: deviations due to the generated images alone, float64 (S,).
     n: images that a fraction is taken of; 0 for a score that is not a fraction.
-    least: the smallest possible value.
+    least, most: the smallest and the largest possible value.
     """
 
     value: float
@@ -45,6 +45,7 @@ class Spread:
     own: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64), compare=False)
     n: int = 0
     least: float = -math.inf
+    most: float = math.inf
 
     def estimate(self, level: float = LEVEL) -> Estimate:
         """The value and its interval, which always holds the value."""
@@ -53,7 +54,7 @@ class Spread:
             spread = max(spread, self.value * (1 - self.value) / self.n)
             return fraction_estimate(self.value, spread, self.n, quantile(level, df))
         half = quantile(level, df) * math.sqrt(spread)
-        return Estimate(self.value, (max(self.least, self.value - half), self.value + half))
+        return Estimate(self.value, (max(self.least, self.value - half), min(self.most, self.value + half)))
 
 
 def difference(a: Spread, b: Spread, *, level: float = LEVEL) -> Estimate:
@@ -100,6 +101,16 @@ def fraction_estimate(p: float, spread: float, n: int, z: float) -> Estimate:
     z2 = z**2 / size
     centre, half = (p + z2 / 2) / (1 + z2), math.sqrt(p * (1 - p) * z2 + z2**2 / 4) / (1 + z2)
     return Estimate(p, (max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))))
+
+
+def logit_estimate(value: float, sd: float, df: float) -> Estimate:
+    """A value above 0 and below 1 with its interval: value +- t sd on the scale of log(v / (1 - v)), on which both ends
+    stay within [0, 1]."""
+    from scipy.special import expit, logit
+
+    half = quantile(df=df) * sd / (value * (1 - value))
+    low, high = (float(expit(logit(value) + step)) for step in (-half, half))
+    return Estimate(value, (min(value, low), max(value, high)))
 
 
 def jackknife(left_out: Tensor) -> Tensor:

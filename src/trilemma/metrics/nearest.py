@@ -7,6 +7,11 @@ real ones (a hypergeometric law; with ever more real images, x of n is binomial 
 
     P(X >= x) = sum_{j < k} C(m, j) C(n, x + k - 1 - j) / C(n + m, x + k - 1)
 
+The share of near copies scatters with both sets. Which order statistics hold the threshold of all held-out images, the
+beta law of their ranks tells (Hutson 1999, "Calculating nonparametric confidence intervals for quantiles using
+fractional order statistics"); the shares below these and Wilson's interval are joined by square and add (Newcombe 1998,
+"Interval estimation for the difference between independent proportions").
+
 Authenticity asks the same of each image alone, by the distances among training images around it.
 """
 
@@ -14,18 +19,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.errors import UserError
-from trilemma.metrics.feature_cache import real_features
+from trilemma.metrics.feature_cache import cached_features
 from trilemma.metrics.intervals import Estimate, wilson
 from trilemma.metrics.neighbours import nearest
 
 BLOCK = 4096  # training images compared at a time
 MOST, MOST_SLOW = 100_000, 10_000  # training images that are searched, by a slow network
 AUTHENTICITY_IS = "Wilson 95% over the generated images, the training images held fixed"
-NEAR_COPIES_IS = "Wilson 95% over the generated images, the training and the held-out images held fixed"
+NEAR_COPIES_IS = (
+    "95% over the generated images (Wilson) and the held-out images (order statistics of their distances), the "
+    "training images held fixed"
+)
 QUANTILES = (0.01, 0.05)  # of the held-out images' distances
 LEVEL = 0.05  # of all quantiles together
 
@@ -72,7 +81,7 @@ def nearest_training_images(
     """
     if refused := refusal(len(train_images), network):
         raise UserError(refused)
-    return nearest(queries, real_features(network, train_images).split(block))
+    return nearest(queries, cached_features(network, train_images).split(block))
 
 
 def authenticity(index: Tensor, distance: Tensor, train: Tensor, block: int = BLOCK) -> Estimate:
@@ -97,7 +106,34 @@ def near_copies(index: Tensor, distance: Tensor, *, real: Tensor) -> Estimate | 
     part = closeness(index, distance, real=real)[0]
     if part.threshold == 0:
         return "one in a hundred of the held-out images, or more, are training images themselves"
-    return wilson(round(part.share * len(distance)), len(distance))
+    share, (low, high) = wilson(round(part.share * len(distance)), len(distance))
+    ends = threshold_interval(real, math.ceil(QUANTILES[0] * len(real)))
+    fewer, more = ((distance < end).double().mean().item() for end in ends)
+    low, high = share - math.hypot(share - low, share - fewer), share + math.hypot(high - share, more - share)
+    return Estimate(share, (max(0.0, low), min(1.0, high)))
+
+
+def threshold_interval(values: Tensor, k: int) -> list[float]:
+    """The 95% interval of the number that k / (M + 1) of all values lie below, from M of them, (M,), none negative."""
+    m, ordered = len(values), torch.cat([values.new_zeros(1), values.sort().values])
+    ends = []
+    for tail in (0.975, 0.025):
+        rank = _rank(k / (m + 1), m, tail)
+        whole = int(rank)
+        ends.append(torch.lerp(ordered[whole], ordered[whole + 1], rank - whole).item())
+    return ends
+
+
+def _rank(share: float, m: int, tail: float) -> float:
+    """The rank j, not whole, of which this share of all values, or less, lies below the j-th of m with probability
+    `tail`: that share has the law Beta(j, m + 1 - j)."""
+    from scipy.special import betainc
+
+    low, high = 0.0, float(m)
+    while high - low > 1e-6:
+        rank = (low + high) / 2
+        low, high = (low, rank) if betainc(rank, m + 1 - rank, share) < tail else (rank, high)
+    return low
 
 
 def closeness(index: Tensor, distance: Tensor, *, real: Tensor) -> tuple[Closeness, ...]:

@@ -103,6 +103,11 @@ def real_balls(real: Tensor, block: int = 1024) -> Balls:
     return Balls(x, half, _radii(near, K_PRECISION, half), _radii(near, K_DENSITY, half))
 
 
+def balls_of(real: Tensor, narrow: Tensor, wide: Tensor) -> Balls:
+    """The balls around real images (N, D) whose radii are known, (1 + SPLITS, N) each."""
+    return Balls(real.double(), _halves(len(real), "real"), narrow, wide)
+
+
 @in_float32()
 def neighbour_scores(*, real: Tensor | Balls, fake: Tensor, block: int = 1024) -> dict[str, Spread]:
     """Precision, recall, density and coverage of two sets of features.

@@ -22,7 +22,7 @@ from trilemma import rng
 from trilemma.data.selection import part_named
 from trilemma.errors import UserError
 from trilemma.interpolation import linear, spherical
-from trilemma.metrics.feature_cache import real_features
+from trilemma.metrics.feature_cache import cached_features
 from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import Estimate, mean_estimate
 from trilemma.metrics.likelihood import refusal, some_images
@@ -123,7 +123,7 @@ def path_length(model: nn.Module, setup: Setup, ends: Ends) -> Estimate | str:
             before, after = torch.cat([part for _, part in in_batches(compute, 0, len(codes), _rows(setup))]).chunk(2)
     except UserError as error:  # images of some codes are not finite
         return str(error)
-    return of_moves(before, after, real=real_features(setup.network, _real(setup, len(one))))
+    return of_moves(before, after, real=cached_features(setup.network, _real(setup, len(one))))
 
 
 def of_moves(before: Tensor, after: Tensor, *, real: Tensor) -> Estimate | str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.data import Data
 from trilemma.errors import UserError
-from trilemma.metrics.feature_cache import real_features
+from trilemma.metrics.feature_cache import cached_features
 from trilemma.metrics.reals import choice
 
 SHRINK = 0.1
@@ -63,11 +63,11 @@ def probe_of(data: Data, network: FeatureNetwork, seed: int = 0) -> FeatureNetwo
             f"class {fewest[0]} has fewer than 2 images among {len(rows):,} training images, too few to tell it apart; "
             "add images of it, or leave it out"
         )
-    weight, bias = discriminants(real_features(network, data.train.images[rows]), labels)
+    weight, bias = discriminants(cached_features(network, data.train.images[rows]), labels)
     probe = Probe(network.network, weight, bias).to(network.device).eval()
     classifier = replace(network, name=f"{network.name}-probe", network=probe)
     n = min(HELD_OUT, len(held_out))
-    taken = classifier.classify(real_features(network, held_out.images[:n])).argmax(1)
+    taken = classifier.classify(cached_features(network, held_out.images[:n])).argmax(1)
     correct = balanced_accuracy(taken, held_out.labels[:n])
     if correct < LEAST:
         raise UserError(

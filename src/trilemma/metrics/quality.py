@@ -1,7 +1,7 @@
 """How near two sets of images are in features: Frechet and kernel distance, precision, recall, density, coverage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from trilemma.data.selection import ALL
 from trilemma.errors import UserError
 from trilemma.metrics import classification, frechet, inception, kernel, nearest, neighbours
 from trilemma.metrics.catalogue import CATALOGUE, DETAILS, QUALITY
-from trilemma.metrics.feature_cache import real_features
+from trilemma.metrics.feature_cache import cached_features, cached_statistics
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.probe import probe_of
 from trilemma.metrics.receipt import Score, protocol_name, score_of
@@ -70,10 +70,26 @@ class Real:
     balls: neighbours.Balls | str
 
 
-def real_of(features: Tensor) -> Real:
-    """What the scores need of real images, from their features (n, D)."""
-    balls = neighbours.refusal(len(features)) or neighbours.real_balls(features)
-    return Real(features, frechet.gaussian(features), kernel.similarity(features), balls)
+def real_of(features: Tensor, team: Team = ALONE) -> Real:
+    """What the scores need of real images, from their features (N, D); what takes long is kept in the user's cache."""
+    n, gaussian = len(features), frechet.gaussian(features)
+
+    def compute() -> dict[str, Tensor]:
+        statistics = {"sums": kernel.similarity(features).sums}
+        if not frechet.refusal(n, n):
+            statistics["root"] = gaussian.root
+        if not neighbours.refusal(n):
+            balls = neighbours.real_balls(features)
+            statistics |= {"narrow": balls.narrow, "wide": balls.wide}
+        return statistics
+
+    known = cached_statistics(features, compute, team)
+    return Real(
+        features,
+        replace(gaussian, known_root=known.get("root")),
+        kernel.Similarity(features.double(), known["sums"]),
+        neighbours.refusal(n) or neighbours.balls_of(features, known["narrow"], known["wide"]),
+    )
 
 
 def quality(*, real: Real, fake: Tensor) -> dict[str, Spread | str]:
@@ -152,7 +168,7 @@ def _memorisation(setup: Setup, *, real: Real, fake: Tensor) -> dict[str, Estima
         return {}
     if refused := nearest.refusal(len(images), setup.network):
         return dict.fromkeys(OF_TRAINING, refused)
-    train, n = real_features(setup.network, images, setup.team), min(SEARCHED, len(fake))
+    train, n = cached_features(setup.network, images, setup.team), min(SEARCHED, len(fake))
     held_out = real.features[: 0 if setup.split in ("train", ALL) else SEARCHED]
     index, distance = nearest.nearest(torch.cat([fake[:n], held_out]), train.split(nearest.BLOCK))
     scores: dict[str, Estimate | str] = {"authenticity": nearest.authenticity(index[:n], distance[:n], train)}

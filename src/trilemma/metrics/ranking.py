@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UserError
-from trilemma.metrics.intervals import Estimate, quantile, satterthwaite
+from trilemma.metrics.intervals import Estimate, logit_estimate, satterthwaite
 
 INTERVAL_IS = "95% by leaving each image of either kind out (jackknife, Student's t on the logit scale)"
 
@@ -118,8 +118,6 @@ def _rest(values: Tensor) -> Tensor:
 
 def _intervals(normal: Tensor, abnormal: Tensor) -> list[tuple[float, float]]:
     """The intervals of AUROC and average precision."""
-    from scipy.special import expit, logit
-
     parts: list[list[tuple[float, float]]] = []  # variance and degrees of freedom, by kind and value
     for counts, of in ((normal, _without_a_normal), (abnormal, _without_an_abnormal)):
         size, without = counts.sum(), of(normal, abnormal)
@@ -128,11 +126,9 @@ def _intervals(normal: Tensor, abnormal: Tensor) -> list[tuple[float, float]]:
         parts.append([(variance, float(size) - 1) for variance in variances.tolist()])
     intervals = []
     for value, of_kinds in zip(_values(normal, abnormal).tolist(), zip(*parts, strict=True), strict=True):
-        half = math.inf
-        if 0 < value < 1:
-            sd = math.sqrt(sum(variance for variance, _ in of_kinds))
-            half = quantile(df=satterthwaite(of_kinds)) * sd / (value * (1 - value))
-        intervals.append((float(expit(logit(value) - half)), float(expit(logit(value) + half))))
+        sd = math.sqrt(sum(variance for variance, _ in of_kinds))
+        inside = 0 < value < 1
+        intervals.append(logit_estimate(value, sd, satterthwaite(of_kinds)).interval if inside else (0.0, 1.0))
     return intervals
 
 

@@ -104,6 +104,11 @@ def caveats(data: Data, split: str, n: int, *, own: bool) -> list[Caveat]:
     return texts
 
 
+def real_notes(data: Data) -> list[str]:
+    """How the real images were brought to one size, and which could not be read, in words."""
+    return [f"real images: {note}" for note in data.reading_notes]
+
+
 def real_images(data: Data, split: str, n: int, seed: int) -> Tensor:
     """The n images that are measured by, uint8 (n, C, H, W), in the order in which they lie."""
     part = part_named(data, split)

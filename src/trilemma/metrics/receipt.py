@@ -34,6 +34,7 @@ class Score:
     rough: of too few images to decide anything, whatever the interval says.
     interval: 95%, (low, high), or None; `interval_is` says how it was made and what it leaves out.
     resize: how the images were brought to the feature network, "none" where they fitted.
+    reading: how the images of either side were scaled when they were read, and which were skipped; "" where none was.
     weights: of a run, its `weights_id` when it was measured; unfinished: how far its training was, if it was not over.
     data, data_fingerprint: the real images; settings: the sampling settings that differ from the model's own.
     """
@@ -59,6 +60,7 @@ class Score:
     weights: str = ""
     rough: bool = False
     unfinished: str | None = None
+    reading: str = ""
 
     def __post_init__(self) -> None:
         if self.name not in CATALOGUE:

@@ -6,7 +6,7 @@ cost is not known: its images of a seed are its own in an order that the seed ch
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.data import Data, Split, load_data
+from trilemma.data.decoding.size import MEASURED_PX, Size, choose_size, fit
 from trilemma.data.load import Source
 from trilemma.data.selection import ALL, Selection, all_splits
 from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
@@ -31,6 +32,7 @@ from trilemma.values import refusal
 from trilemma.words import names_counted
 
 Shape = tuple[int, int, int]
+KINDS = {1: "grey", 3: "colour"}  # of images, by their channels
 
 
 @runtime_checkable
@@ -60,6 +62,8 @@ class ImageSet:
     """Images of a folder, an archive, an array file, or in memory, as a contestant.
 
     place: the path in full; None of images in memory.
+    notes: how the images came to their shape, and which could not be read, in words.
+    data: that they are the images of; None of an array.
     """
 
     name: str
@@ -67,6 +71,8 @@ class ImageSet:
     shape: Shape
     classes: tuple[str, ...] = ()
     place: Path | None = None
+    notes: tuple[str, ...] = ()
+    data: Data | None = field(default=None, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -103,14 +109,34 @@ class ImageSet:
             f"the generated images are {n} of the {self.count} of {self.name}: a fixed set, of which the seed chooses"
         )
 
+    def in_shape(self, shape: Shape) -> "ImageSet":
+        """The images in a shape: those of a source are read again, an array is scaled.
+
+        Raises:
+            UserError: the source is not there any more.
+        """
+        if self.shape == shape:
+            return self
+        channels, height, width = shape
+        colour = () if channels == self.shape[0] else (f"{KINDS[self.shape[0]]} images, measured as {KINDS[channels]}",)
+        if self.data is not None:
+            data = load_data(self.data, size=(height, width), channels=channels)
+            return _set_of(data, self.name, self.place, colour)
+        splits = tuple(Split(fit(split.images, (height, width), channels)) for split in self.images.splits)
+        scaled = () if shape[1:] == self.shape[1:] else (choose_size([self.shape[1:]], (height, width))[1],)
+        images = replace(self.images, splits=splits)
+        return replace(self, images=images, shape=shape, notes=(*scaled, *colour))
+
 
 Thing = Annotated[Run | Source | Contestant, Field(title="a run, a path, an array or tensor of images, or loaded data")]
 
 
-def contestant_of(what: Thing) -> Contestant:
+def contestant_of(what: Thing, size: Size | None = None) -> Contestant:
     """A run, the folder of one, "pipeline:NAME", or images: a folder or an archive of them, an array file, an array, or
     loaded data.
 
+    Args:
+        size: of the images of a folder, an archive or a file; default: as `images_to_measure` says.
     Raises:
         UserError: it is something else, or there is nothing at the path.
     """
@@ -119,9 +145,9 @@ def contestant_of(what: Thing) -> Contestant:
     if (name := pipeline_name(what)) is not None:
         return TextToImage(name)
     if isinstance(what, str | Path):
-        return _of_path(what)
+        return _of_path(what, size)
     if isinstance(what, Data):
-        return ImageSet(what.name, all_splits(what), what.shape, what.classes)
+        return _set_of(what, what.name)
     if isinstance(what, np.ndarray | Tensor):
         levels, _ = to_images(as_numpy(what), "the generated images")
         _, channels, height, width = levels.shape
@@ -132,6 +158,14 @@ def contestant_of(what: Thing) -> Contestant:
     raise refusal("what", what, Thing)
 
 
+def images_to_measure(source: Source, size: Size | None = None) -> Data:
+    """Images as they are measured where no model says their size: as large as they are, up to MEASURED_PX on the longer
+    side, or as it is asked for. Loaded data stay as they are where nothing is asked for."""
+    if isinstance(source, Data):
+        return load_data(source, size=size)
+    return load_data(source, size=size, most_px=MEASURED_PX)
+
+
 def is_images(what: Thing) -> bool:
     """Whether a path stands for images, and not for a run; nothing is read."""
     if not isinstance(what, str | Path):
@@ -140,7 +174,7 @@ def is_images(what: Thing) -> bool:
     return path.exists() and path.name != CONFIG and not (path / CONFIG).is_file()
 
 
-def _of_path(place: str | Path) -> Contestant:
+def _of_path(place: str | Path, size: Size | None) -> Contestant:
     path = Path(place).expanduser()
     if is_of_hub(place):
         return load(place)
@@ -148,10 +182,15 @@ def _of_path(place: str | Path) -> Contestant:
         raise no_run(path)
     if not is_images(place):
         return load(path)
-    data = load_data(place)
+    data = images_to_measure(place, size)
     if path.is_dir():
         _refuse_mixtures(path, [name for split in data.splits.values() for name in split.names or ()])
-    return ImageSet(path.resolve().name, all_splits(data), data.shape, data.classes, path.absolute())
+    return _set_of(data, path.resolve().name, path.absolute())
+
+
+def _set_of(data: Data, name: str, place: Path | None = None, notes: Sequence[str] = ()) -> ImageSet:
+    """All images of loaded data; notes: what there is to say beside how they were read."""
+    return ImageSet(name, all_splits(data), data.shape, data.classes, place, (*data.reading_notes, *notes), data)
 
 
 def _refuse_mixtures(folder: Path, names: Sequence[str]) -> None:

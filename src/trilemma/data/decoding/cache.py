@@ -65,7 +65,8 @@ def read_cached(
         read: takes the place for the images; see `decode`.
         extra: what else the result depends on, beside the size and the channels.
     """
-    key = key_of(paths, options.size, options.channels, *extra)
+    limit = [f"most {options.most_px} px"] if options.most_px and not options.size else []
+    key = key_of(paths, options.size, options.channels, *extra, *limit)
     entry = _recall(_folder() / key)
     _tidy(_folder())
     if entry:

@@ -52,6 +52,7 @@ def decode(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     room: Room | None = None,
+    most_px: int | None = None,
 ) -> Decoded:
     """Decode all items that can be read, to one size and number of channels.
 
@@ -59,6 +60,7 @@ def decode(
         size: the target (height, width) (default: inferred).
         channels: 1 or 3 (default: 1 if every image is stored as grey, else 3).
         room: where the images go (default: memory).
+        most_px: of a side, where the size is inferred.
     """
     room = room or Room()
     bad: dict[int, str] = {}
@@ -67,7 +69,7 @@ def decode(
     good, rule, changes = [i for i in range(len(items)) if i not in bad], "", {}
     images = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
     while good:
-        target, depth, rule = _plan([headers[i] for i in good if i in headers], size, channels)
+        target, depth, rule = _plan([headers[i] for i in good if i in headers], size, channels, most_px)
         images = room.empty((len(good), depth, *target))
         places = dict(zip(good, images.numpy(), strict=True))
         results = _decode_files(items, places, bad, shared=room.shared and forks)
@@ -77,7 +79,7 @@ def decode(
         good = [i for i in good if i not in bad]
         if not good:
             break
-        plan = _plan([headers[i] for i in good], size, channels)
+        plan = _plan([headers[i] for i in good], size, channels, most_px)
         rule = plan[2]
         # A file that broke only now must not have decided the size or the colours: then all are decoded without it.
         if plan[:2] == (target, depth):
@@ -117,10 +119,10 @@ def _decode_files(
 
 
 def _plan(
-    headers: Sequence[Header], size: tuple[int, int] | None, channels: int | None
+    headers: Sequence[Header], size: tuple[int, int] | None, channels: int | None, most_px: int | None
 ) -> tuple[tuple[int, int], int, str]:
     """The target (height, width), the number of channels, and the size rule in words."""
-    target, rule = choose_size([head.size for head in headers], size)
+    target, rule = choose_size([head.size for head in headers], size, most_px)
     return target, channels or (1 if all(head.grey for head in headers) else 3), rule
 
 

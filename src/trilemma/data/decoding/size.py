@@ -3,7 +3,7 @@
 Images that are all equal and at most 128 px keep their size. Otherwise each is scaled by s = max(H / h, W / w), the
 least factor that covers the target (H, W), with Lanczos' filter (antialiased), and its centre is kept. The target is
 the `size` asked for; else the common size with its longer side at 64 px; else, for mixed sizes, a square of the
-smallest side seen, between 8 and 64 px.
+smallest side seen, between 8 and 64 px. Where images are only measured, MEASURED_PX takes the place of 128 and 64 px.
 """
 
 import re
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 KEEP, LONG, SHORTEST, LARGEST = 128, 64, 8, 2048  # px
+MEASURED_PX = 256  # of the longer side, at most, where no model says the size
+SCALED = "each is scaled (Lanczos) to cover"  # in the note of images that do not keep their size
 Size = int | str | tuple[int, int] | list[int]
 
 
@@ -44,21 +46,31 @@ def parse_size(size: Size | None) -> tuple[int, int] | None:
     return sides[0], sides[-1]
 
 
-def choose_size(seen: Iterable[Sequence[int]], size: tuple[int, int] | None) -> tuple[tuple[int, int], str]:
-    """The target (height, width) for images of the sizes `seen`, and what will be done, in words."""
+def choose_size(
+    seen: Iterable[Sequence[int]], size: tuple[int, int] | None, most_px: int | None = None
+) -> tuple[tuple[int, int], str]:
+    """The target (height, width) for images of the sizes `seen`, and what will be done, in words.
+
+    Args:
+        size: asked for (default: inferred).
+        most_px: of a side that is inferred (default: KEEP of images that are equal, or else LONG).
+    """
+    keep, long = (KEEP, LONG) if most_px is None else (most_px, most_px)
     kinds = {(height, width) for height, width in seen}
     only = next(iter(kinds)) if len(kinds) == 1 else None
-    if only and (size == only or (size is None and max(only) <= KEEP)):
+    if only and (size == only or (size is None and max(only) <= keep)):
         return only, f"all images are {text(only)} (height x width) and keep their size"
     if size:
         target = size
     elif only:
-        target = max(1, round(only[0] * LONG / max(only))), max(1, round(only[1] * LONG / max(only)))
+        target = max(1, round(only[0] * long / max(only))), max(1, round(only[1] * long / max(only)))
     else:
-        side = max(SHORTEST, min(LONG, min(map(min, kinds))))
+        side = max(SHORTEST, min(long, min(map(min, kinds))))
         target = side, side
     images = f"all images are {text(only)}" if only else f"images of {len(kinds)} sizes"
-    return target, f"{images}: each is scaled (Lanczos) to cover {text(target)} and its centre is kept"
+    rule = f"{images}: {SCALED} {text(target)} and its centre is kept"
+    advice = f"; size={text(only)} keeps their size" if only and not size and max(only) <= LARGEST else ""
+    return target, rule + advice
 
 
 def cover(image: "Image.Image", target: tuple[int, int]) -> "Image.Image":

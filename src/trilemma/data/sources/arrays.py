@@ -117,7 +117,7 @@ def data_of(
         images[split], changes = to_images(array, f"{source}, {key}")
         notes += [f"{key}: {word}" for word in changes]
     labels, classes, words = labels_of({split: len(image) for split, image in images.items()}, pairs, arrays)
-    target, resized = choose_size([image.shape[2:] for image in images.values()], options.size)
+    target, resized = choose_size([image.shape[2:] for image in images.values()], options.size, options.most_px)
     depth = options.channels or max(image.shape[1] for image in images.values())
     splits = {split: Split(fit(image, target, depth), labels.get(split)) for split, image in images.items()}
     dark = few_levels(splits["train"].images)
@@ -137,7 +137,7 @@ def _decode(path: Path, options: Options, room: Room) -> DecodedSource:
             notes += [f"{key}: {word}" for word in changes]
         counts = {split: len(pair.images) for split, pair in pairs.items()}
         labels, classes, words = labels_of(counts, pairs, arrays)
-        target, rule = choose_size([image.shape[2:] for image in first.values()], options.size)
+        target, rule = choose_size([image.shape[2:] for image in first.values()], options.size, options.most_px)
         depth = options.channels or max(image.shape[1] for image in first.values())
         images = room.empty((sum(counts.values()), depth, *target))
         _fill(images, pairs, path)

@@ -57,7 +57,7 @@ def read_entries(
     expected = tuple({entry.split: None for entry in entries})
     if options.frames == "all":
         entries, remarks = _all_frames(entries, remarks)
-    decoded = decode([entry.item for entry in entries], options.size, options.channels, room)
+    decoded = decode([entry.item for entry in entries], options.size, options.channels, room, options.most_px)
     readable = [entries[i] for i in decoded.numbers]
     names = [name_of(entry.item) for entry in entries]
     total = Counter(entry.split for entry in readable)
