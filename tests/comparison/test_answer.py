@@ -220,6 +220,33 @@ def test_of_equals_in_what_is_wanted_the_one_that_is_not_beaten_in_the_rest():
     )
 
 
+def test_of_equals_that_others_beat_in_the_rest_the_one_that_none_of_them_beats_there():
+    """c, which is worse in quality, is ahead of both in diversity, and a is ahead of b."""
+    diversity = [ahead("c", "a"), ahead("c", "b")]
+    quality = [ahead("a", "c"), ahead("b", "c")]
+    models = [model("a", ms=2.0), model("b"), model("c")]
+    pairs = {"quality": quality, "speed": [replace(ahead("a", "b", ratio=True), value=2.0, interval=[1.5, 2.5])]}
+    (item, *_) = answered(models, wanting("quality"), diversity=[*diversity, ahead("a", "b")], **pairs)
+    assert item.models == ["a"] and item.text == (
+        "Use a: no difference in quality could be shown between a and b, and none of these is shown to be better in "
+        "diversity."
+    )
+    (item, *_) = answered(models, wanting("quality"), diversity=diversity, **pairs)  # nor does one beat the other there
+    assert item.models == ["b"] and item.text == (
+        "Use b: no difference in quality and diversity could be shown between a and b, and it is the fastest of them."
+    )
+
+
+def test_of_equals_that_beat_each_other_in_the_rest_nothing_is_said_of_it():
+    """Both are as fast as can be told; a is ahead in quality, b in diversity, and c, which is slow, in both."""
+    quality, diversity = ([ahead("c", "a"), ahead("c", "b"), pair] for pair in (ahead("a", "b"), ahead("b", "a")))
+    slow = [replace(ahead("c", name, ratio=True), value=2.0, interval=[1.5, 2.5]) for name in "ab"]
+    models = [model("a"), model("b"), model("c", ms=2.0)]
+    (item, *_) = answered(models, wanting("speed"), quality=quality, diversity=diversity, speed=slow)
+    assert item.models == ["a", "b"]
+    assert item.text == "Use a or b: no difference in speed could be shown between a and b."
+
+
 def test_a_model_that_learned_nothing_is_not_fast():
     grey = model("grey", 1.0, 0.9, 0.1, learned_nothing=NOTHING)
     (item, *_) = answered([grey, model("a"), model("b")], wanting("speed"), speed=[])

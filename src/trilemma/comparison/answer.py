@@ -1,9 +1,9 @@
 """The answer to "which model should I use?", as plain sentences, each with a command to type where there is one.
 
 A model is to be used that no other one is shown to beat in what the user wants: in fidelity and in diversity, or in one
-of them, or in speed. Of several, one that is also unbeaten in the rest, and of these the fastest. Where both are wanted
-and no model is unbeaten in both, there is a trade-off, and it is named. A model that learned nothing yet is never
-recommended.
+of them, or in speed. Of several, one that is also unbeaten in the rest, or unbeaten there by the others of them, and of
+these the fastest. Where both are wanted and no model is unbeaten in both, there is a trade-off, and it is named. A
+model that learned nothing yet is never recommended.
 """
 
 import re
@@ -33,6 +33,7 @@ from trilemma.comparison.learning import FACTOR
 from trilemma.comparison.sampler_settings import ALIKE
 from trilemma.comparison.words import counts
 from trilemma.language import translated
+from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.text import quoted
 from trilemma.words import listed, number, span
 
@@ -111,20 +112,37 @@ def _of_equals(
     wanted: Sequence[str],
 ) -> Item:
     """Of several that are unbeaten in what is wanted: one that is unbeaten in the rest of fidelity and diversity, too,
-    or else the fastest."""
+    or where there is none, one that none of the others beats there; of several of these the fastest."""
     rest = [axis for axis in WANTS["balance"] if axis not in wanted]
     also = [name for name in best if all(name in axes[axis].first for axis in rest)]
-    if rest and len(also) == 1:
-        text = translated(
-            "Use {name}: no difference in {what} could be shown between {names}, and no other model is shown to be "
-            "better in {rest}.",
-            name=also[0],
-            what=listed([translated(WORDS[axis]) for axis in wanted]),
-            names=listed(best),
-            rest=_either([translated(WORDS[axis]) for axis in rest]),
-        )
-        return Item("use", text, also, _draw(models, also[0]))
-    return _fastest(also or best, models, differences, wanted)
+    unbeaten_there = [_unbeaten_among(best, models, differences, axis) for axis in rest]
+    among = also or [name for name in best if all(name in names for names in unbeaten_there)]
+    if not rest or len(among) != 1:
+        return _fastest(among or best, models, differences, [*wanted, *rest] if among else wanted)
+    of_all = (
+        "Use {name}: no difference in {what} could be shown between {names}, and no other model is shown to be better "
+        "in {rest}."
+    )
+    of_these = (
+        "Use {name}: no difference in {what} could be shown between {names}, and none of these is shown to be better "
+        "in {rest}."
+    )
+    text = translated(
+        of_all if also else of_these,
+        name=among[0],
+        what=listed([translated(WORDS[axis]) for axis in wanted]),
+        names=listed(best),
+        rest=_either([translated(WORDS[axis]) for axis in rest]),
+    )
+    return Item("use", text, among, _draw(models, among[0]))
+
+
+def _unbeaten_among(names: Sequence[str], models: Sequence[Model], differences: Differences, axis: str) -> list[str]:
+    """Those of some models that none of the others is shown to beat on an axis; one without a value is not among
+    them."""
+    metric = next(metric for metric in CATALOGUE.values() if metric.axis == axis)
+    values = {m.name: value for m in models if m.name in names and (value := _value(m.scores, metric.name)) is not None}
+    return unbeaten(values, differences.get(metric.name, ()), metric.better)
 
 
 def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Control]) -> Iterator[str]:
@@ -154,12 +172,12 @@ def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> Item:
     return Item("use", text, [*quality, *diversity])
 
 
-def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differences, wanted: Sequence[str]) -> Item:
-    """Of several unbeaten ones the fastest; more than one where their times do not tell them apart, or are not known
-    of all."""
+def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differences, equal: Sequence[str]) -> Item:
+    """Of several between which no difference is shown on the axes `equal` the fastest; more than one where their times
+    do not tell them apart, or are not known of all."""
     times = {m.name: value for m in models if m.name in best and (value := _value(m.scores, TIME)) is not None}
     fast = unbeaten(times, differences.get(TIME, ()), "lower") if len(times) == len(best) else list(best)
-    what = listed([translated(WORDS[axis]) for axis in (wanted if SPEED in wanted else WANTS["balance"])])
+    what = listed([translated(word) for axis, word in WORDS.items() if axis in equal])
     same = "Use {name}: no difference in {what} could be shown between {names}."
     faster = "Use {name}: no difference in {what} could be shown between {names}, and it is the fastest of them."
     text = translated(same if len(fast) > 1 else faster, name=_either(fast), what=what, names=listed(best))
