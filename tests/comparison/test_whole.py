@@ -6,14 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from comparison.stand_ins import StandIn, evaluation, make, reference
+from comparison.stand_ins import StandIn, evaluation, finished, make, reference
 
 import trilemma
 from trilemma.comparison import work
-from trilemma.comparison.content import LearningPoint
+from trilemma.comparison.content import Asked, LearningPoint
 from trilemma.comparison.entries import Entry
 from trilemma.comparison.learning import KEPT
 from trilemma.comparison.measured import Measured
+from trilemma.comparison.rows import model_row
+from trilemma.comparison.work import measure_curves
 
 POINT = LearningPoint(1, 2.0, 3.0, [2.0, 4.0], 0.1, 0.2, {"kernel_distance": {"protocol": "kernel_flat_10_test"}})
 
@@ -36,6 +38,33 @@ def test_curves_that_fail_cost_no_scores(monkeypatch):
     work.measure_curves([*entries, Entry("two", StandIn(), evaluated)], None, 8, progress, nothing_kept)
     assert [(e.learning, e.samplers) for e in entries] == [((), ()), ((point,), (point,))]
     assert "other, learning curve: stopped, RuntimeError" in said and said.count("done") == 3
+
+
+def learning_curve(images):
+    """2 / s after a share of the training, which is 30 s for 19,200 images."""
+    return [LearningPoint(n, s := 30 * n / 19_200, 2 / s, [1.9 / s, 2.1 / s], 0.01 / s, 0.02 / s, {}) for n in images]
+
+
+@pytest.mark.parametrize(("fails", "ahead"), [(True, None), (False, 120.0)])
+def test_a_learning_curve_that_fails_on_its_way_tells_nothing_of_a_longer_training(stage, monkeypatch, fails, ahead):
+    """4 times the training is 120 s; 4 times the last point that could be measured is less than it."""
+
+    def points(*_):
+        yield from learning_curve([1_200, 2_400, 4_800])
+        if fails:
+            raise RuntimeError("out of memory")
+        yield from learning_curve([9_600, 19_200])
+
+    monkeypatch.setattr(work, "learning_points", points)
+    monkeypatch.setattr(work, "sampler_points", lambda *_: iter([]))
+    entry = Entry("vae", finished("vae", "runs/vae", stage.data), evaluation("vae"))
+    progress = SimpleNamespace(say=lambda text: None, done=lambda: None)
+    nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: tuple(measure()[0]))
+    measure_curves([entry], None, 8, progress, nothing_kept)
+    asked = Asked("trilemma compare data=digits", {"minutes": 0.5}, 10, 1, 0, "test")
+    row = model_row("vae", [entry], stage.data, asked, ())
+    assert len(row.learning) == (3 if fails else 5)
+    assert (row.forecast.seconds if row.forecast else None) == ahead
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from trilemma.comparison.content import (
     Asked,
     Control,
     Difference,
+    Forecast,
     Model,
     Places,
     Scores,
@@ -67,9 +68,18 @@ def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, share
         kind=PIPELINE if first.pipeline else IMAGES if first.images else "model",
         folder=str(first.place) if first.place else None,
         learning=first.learning,
-        forecast=forecast(first.learning) if first.learning else None,
+        forecast=_forecast(first),
         samplers=first.samplers,
     )
+
+
+def _forecast(entry: Entry) -> Forecast | None:
+    """What a longer training would reach, by a learning curve that ends where the training did: of one that could not
+    be measured to its end, the time to look ahead from is not known."""
+    run, points = entry.run, entry.learning
+    if run is None or not points or points[-1].images != run.summary["images"]:
+        return None
+    return forecast(points)
 
 
 def _place(scores: Scores, *, learned: bool) -> Places:
