@@ -22,22 +22,36 @@ POINT = LearningPoint(1, 2.0, 3.0, [2.0, 4.0], 0.1, 0.2, {"kernel_distance": {"p
 
 def test_curves_that_fail_cost_no_scores(monkeypatch):
     """What was measured up to a fault stays, whatever the fault is; the other models are measured."""
-    said, point = [], object()
+    said = []
 
     def broken(*_):
-        yield point
+        yield POINT
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(work, "learning_points", broken)
-    monkeypatch.setattr(work, "sampler_points", lambda *_: iter([point]))
+    monkeypatch.setattr(work, "sampler_points", lambda *_: iter([POINT]))
     evaluated = SimpleNamespace(learned_nothing=None, spreads={})
-    entries = [Entry(name, StandIn(), evaluated) for name in ("one", "other")]
+    run = StandIn(summary={"images": 10})
+    entries = [Entry(name, run, evaluated) for name in ("one", "other")]
     entries[0].evaluation = None
     progress = SimpleNamespace(say=said.append, done=lambda: said.append("done"))
     nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: tuple(measure()[0]))
-    work.measure_curves([*entries, Entry("two", StandIn(), evaluated)], None, 8, progress, nothing_kept)
-    assert [(e.learning, e.samplers) for e in entries] == [((), ()), ((point,), (point,))]
+    work.measure_curves([*entries, Entry("two", run, evaluated)], None, 8, progress, nothing_kept)
+    assert [(e.learning, e.samplers) for e in entries] == [((), ()), ((POINT,), (POINT,))]
     assert "other, learning curve: stopped, RuntimeError" in said and said.count("done") == 3
+    assert not any("kept no earlier weights" in text for text in said)
+
+
+def test_a_training_that_kept_no_weights_on_its_way_is_told_so(monkeypatch):
+    """The curve is the last point alone."""
+    said, run = [], StandIn(summary={"images": POINT.images})
+    monkeypatch.setattr(work, "learning_points", lambda *_: iter([POINT]))
+    monkeypatch.setattr(work, "sampler_points", lambda *_: iter([]))
+    entry = Entry("vae", run, SimpleNamespace(learned_nothing=None, spreads={}))
+    progress = SimpleNamespace(say=said.append, done=lambda: None)
+    nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: tuple(measure()[0]))
+    measure_curves([entry], None, 8, progress, nothing_kept)
+    assert said[-1] == "vae: no learning curve, as its training kept no earlier weights (train keep_weights=4)"
 
 
 def learning_curve(images):

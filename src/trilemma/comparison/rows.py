@@ -23,7 +23,7 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.differences import RowMetric, differences, mean_over_trainings, of_turns, over_trainings
 from trilemma.comparison.entries import Entry, shown
-from trilemma.comparison.learning import forecast
+from trilemma.comparison.learning import forecast, is_whole
 from trilemma.comparison.trained import commands, curves, training_of
 from trilemma.comparison.triangle import AXES, placed
 from trilemma.language import translated
@@ -74,12 +74,9 @@ def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, share
 
 
 def _forecast(entry: Entry) -> Forecast | None:
-    """What a longer training would reach, by a learning curve that ends where the training did: of one that could not
-    be measured to its end, the time to look ahead from is not known."""
-    run, points = entry.run, entry.learning
-    if run is None or not points or points[-1].images != run.summary["images"]:
-        return None
-    return forecast(points)
+    """What a longer training would reach; of a curve that could not be measured to its end that is not known."""
+    whole = entry.run is not None and is_whole(entry.run, entry.learning)
+    return forecast(entry.learning) if whole else None
 
 
 def _place(scores: Scores, *, learned: bool) -> Places:
