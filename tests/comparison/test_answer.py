@@ -278,3 +278,42 @@ def test_the_quickest_setting_without_a_loss_is_named() -> None:
     )
     assert quicker.models == ["a"] and quicker.command == "draw a steps=10"
     assert not [item for item in answered([model("a", samplers=points[:2])]) if item.kind == "quicker"]
+
+
+OWN = setting("temperature=1", 1.0, 0.6, 0.7, own=True)
+SHARPER = setting("temperature=0.5", 1.25, 0.9, 0.4)  # the density of the own setting ends at 0.7, its at 0.8 to 1
+WIDER = setting("steps=50", 2.0, 0.65, 0.85)  # the coverage of the own setting ends at 0.75, its at 0.8 to 0.9
+BOTH = setting("steps=100", 4.0, 0.85, 0.82)
+CLOSE = setting("steps=20", 0.5, 0.7, 0.75)  # no interval lies above another
+
+
+@pytest.mark.parametrize(
+    ("want", "points", "said"),
+    [
+        ("quality", [OWN, SHARPER, WIDER, CLOSE], [("quality", SHARPER)]),
+        ("diversity", [OWN, SHARPER, WIDER, CLOSE], [("diversity", WIDER)]),
+        ("balance", [OWN, SHARPER, WIDER, CLOSE], [("diversity", WIDER)]),  # what loses coverage is no gain in both
+        ("balance", [OWN, WIDER, BOTH], [("quality", BOTH), ("diversity", WIDER)]),
+        ("balance", [OWN, SHARPER, BOTH], [("quality and diversity", BOTH)]),
+        ("speed", [OWN, SHARPER, WIDER, BOTH], []),
+        ("balance", [OWN, CLOSE], []),
+    ],
+)
+def test_a_setting_with_more_of_what_is_wanted_is_named_with_its_cost(want, points, said):
+    items = [item for item in answered([model("a", samplers=points)], wanting(want)) if item.kind == "better"]
+    texts = [
+        f"a with {p.setting} has higher {what} than with temperature=1: density {p.density:.2f}, not 0.60; coverage "
+        f"{p.coverage:.2f}, not 0.70; an image takes {p.ms_per_image:.1f} times as long (of 500 images each)."
+        for what, p in said
+    ]
+    assert [item.text for item in items] == texts
+    assert [item.command for item in items] == [f"draw a {p.setting}" for _, p in said]
+
+
+@pytest.mark.parametrize(("real", "said"), [(0.6, []), (0.61, ["steps=100"])])
+def test_a_density_above_that_of_real_images_is_no_gain(real, said):
+    """The own setting has 0.6; from 0.61 on more density counts as 0.61, and of equals the one that covers more."""
+    control = Control("real", "", "", {"density": score("density", real, None, "higher")})
+    models = [model("a", samplers=[OWN, SHARPER, BOTH])]
+    items = answer(models, verdict(models, AXES, {}), {}, wanting("quality"), [control])
+    assert [item.command for item in of_kind(items, "better")] == [f"draw a {text}" for text in said]

@@ -30,7 +30,7 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.learning import FACTOR
-from trilemma.comparison.sampler_settings import ALIKE
+from trilemma.comparison.sampler_settings import ALIKE, most_density
 from trilemma.comparison.words import counts
 from trilemma.language import translated
 from trilemma.metrics.catalogue import CATALOGUE
@@ -38,6 +38,7 @@ from trilemma.text import quoted
 from trilemma.words import listed, number, span
 
 WORDS = {FIDELITY: "quality", DIVERSITY: "diversity", SPEED: "speed"}  # of the axes
+POINT_SCORES = {FIDELITY: "density", DIVERSITY: "coverage"}  # of a point of a sampler, by axis
 FAR = 0.5  # of the coverage of real images, below which a recommendation says so
 LONGER = 4  # times the minutes, where a model needs more training
 LOWER = 0.3  # of a key that is to be lowered
@@ -69,7 +70,9 @@ def answer(
     for axis, kind in WORDS.items():
         leaders = verdict.axes[axis]
         items.append(Item(kind, translated(f"For {kind}: {{text}}", text=leaders.text), leaders.first))
-    items += quicker_settings([m for m in models if m.name in use.models])
+    used = [m for m in models if m.name in use.models]
+    items += quicker_settings(used)
+    items += better_settings(used, asked.want, most_density(controls))
     items += longer_trainings(models, asked)
     items += [_failed(model, asked) for model in models if model.error]
     items += [_learned_nothing(model, asked) for model in models if model.learned_nothing]
@@ -217,11 +220,67 @@ def _is_as_good(point: SamplerPoint, own: SamplerPoint) -> bool:
     return point.density >= own.density_interval[0] and point.coverage >= own.coverage_interval[0]
 
 
+def better_settings(models: Sequence[Model], want: str, most: float) -> Iterator[Item]:
+    """The settings of each model's sampler with the highest density or coverage, as is wanted, where its interval lies
+    above that of the own setting.
+
+    Args:
+        most: the density of real images, above which more is no better.
+    """
+    axes = [axis for axis in WANTS[want] if axis in POINT_SCORES]
+    for model in models:
+        own = next((point for point in model.samplers if point.own), None)
+        best = {axis: point for axis in axes if own and (point := _higher(model.samplers, own, axis, axes, most))}
+        for setting in dict.fromkeys(point.setting for point in best.values()):
+            point = next(point for point in best.values() if point.setting == setting)
+            what = listed([translated(WORDS[axis]) for axis, other in best.items() if other is point])
+            assert own is not None
+            yield _better(model, point, own, what)
+
+
+def _higher(
+    points: Sequence[SamplerPoint], own: SamplerPoint, axis: str, axes: Sequence[str], most: float
+) -> SamplerPoint | None:
+    """The point with the highest value on an axis whose interval lies above that of the own setting; where both axes
+    are wanted, one that is not shown to be worse on the other. Of equals, the one that covers more, then the
+    quickest."""
+    score, limit = POINT_SCORES[axis], most if axis == FIDELITY else 1.0
+    if getattr(own, score) >= limit:
+        return None
+    above = [
+        p
+        for p in points
+        if getattr(p, f"{score}_interval")[0] > getattr(own, f"{score}_interval")[1]
+        and (len(axes) == 1 or _is_as_good(p, own))
+    ]
+    return max(above, key=lambda p: (min(getattr(p, score), limit), p.coverage, -p.ms_per_image), default=None)
+
+
+def _better(model: Model, point: SamplerPoint, own: SamplerPoint, what: str) -> Item:
+    """That a setting of the sampler has higher scores than the own one, and what it costs in the others."""
+    text = translated(
+        "{name} with {setting} has higher {what} than with {own}: density {density}, not {own_density}; coverage "
+        "{coverage}, not {own_coverage}; an image takes {times} times as long (of {n} images each).",
+        name=model.name,
+        setting=point.setting,
+        what=what,
+        own=own.setting,
+        density=number(point.density, point.density_interval),
+        own_density=number(own.density, own.density_interval),
+        coverage=number(point.coverage, point.coverage_interval),
+        own_coverage=number(own.coverage, own.coverage_interval),
+        times=f"{point.ms_per_image / own.ms_per_image:.1f}",
+        n=f"{point.n:,}",
+    )
+    command = model.commands.get("sample")
+    return Item("better", text, [model.name], command and f"{command} {point.setting}")
+
+
 def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     """What a longer training would change, by the learning curves; nothing where none could be fitted."""
     fitted = [(m, m.forecast) for m in models if m.forecast and m.learning and not m.error]
     others = [m for m in models if m.scores and not m.learned_nothing and not m.forecast]
-    if not fitted or not asked.length:
+    if not fitted:
         return
     parts, ahead = [], {}
     for model, longer in fitted:
