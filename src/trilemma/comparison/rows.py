@@ -27,7 +27,7 @@ from trilemma.comparison.learning import forecast, is_whole
 from trilemma.comparison.trained import commands, curves, training_of
 from trilemma.comparison.triangle import AXES, placed
 from trilemma.language import translated
-from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
+from trilemma.metrics.catalogue import COST, DETAILS, OF_CLASSIFIER, QUALITY
 from trilemma.words import listed
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ def controls(entries: Sequence[Entry]) -> list[Control]:
 
 def scores_of(evaluation: "Evaluation | Measurement") -> "dict[str, Score]":
     """Scores by the name of their column: that of the metric, or of what only some models have the protocol, for bounds
-    of different likelihoods do not share a column. A detail that is refused is left out."""
+    of different likelihoods, or gains of different classifiers, do not share a column. A detail that is refused is left
+    out."""
     kept = [score for score in evaluation.scores if score.value is not None or score.name not in DETAILS]
-    return {score.name if score.name in (*QUALITY, *COST, *DETAILS) else score.protocol: score for score in kept}
+    own_column = {*QUALITY, *COST, *DETAILS} - {*OF_CLASSIFIER}
+    return {score.name if score.name in own_column else score.protocol: score for score in kept}

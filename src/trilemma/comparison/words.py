@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from trilemma.comparison.content import Difference, Differences, Leaders, Model, Place, Verdict
 from trilemma.comparison.differences import unbeaten
 from trilemma.language import translated
-from trilemma.metrics.catalogue import CATALOGUE
+from trilemma.metrics.catalogue import CATALOGUE, OF_CLASSIFIER
 from trilemma.words import listed, number, span
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def title(name: str, protocol: str) -> Title:
     'Likelihood bound of 50 samples (gaussian 0.5, continuous pixels)'
     >>> title("active_units", "active-units_32_360_test").long, title("new_score", "new_10").long
     ('Active units of the code, of 32', 'New score')
+    >>> title("synthetic_accuracy", "synthetic-accuracy_features-digits_300-steps_3-trainings_2000_500_test").long
+    'Accuracy of a classifier that learns from them alone (2000 real and 500 generated images)'
     """
     plain = name.replace("_", " ").capitalize()
     metric = CATALOGUE.get(name)
@@ -46,6 +48,11 @@ def title(name: str, protocol: str) -> Title:
         return Title(of_samples if samples else f"{long} ({within})", short)
     if (units := units_of(protocol)) is not None:
         return Title(*(translated("{title}, of {n}", title=text, n=units) for text in (long, short)))
+    if name in OF_CLASSIFIER and (numbers := re.search(r"_(\d+)_(\d+)_[^_]+$", protocol)):
+        real, made = numbers.groups()
+        return Title(
+            translated("{title} ({real} real and {made} generated images)", title=long, real=real, made=made), short
+        )
     return Title(long, short)
 
 

@@ -17,7 +17,7 @@ from trilemma.comparison.request import Budget
 from trilemma.comparison.rows import scores_of
 from trilemma.comparison.sampler_settings import sampler_points
 from trilemma.comparison.sizes import settings_for
-from trilemma.comparison.trained import keys_of
+from trilemma.comparison.trained import keys_of, usefulness_of
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.contestant import ImageSet
@@ -176,7 +176,8 @@ def _measure(entry: Entry, plan: Plan, batch: int, reference: "Reference", measu
         raise UserError(
             f"measured by another protocol than {first.label} ({difference}), so the scores cannot be compared"
         )
-    entry.evaluation = evaluation
+    known = usefulness_of(entry.run, plan.seed) if entry.run else []
+    entry.evaluation = replace(evaluation, scores=(*evaluation.scores, *known)) if known else evaluation
 
 
 def _evaluation(
