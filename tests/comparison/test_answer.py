@@ -317,3 +317,51 @@ def test_a_density_above_that_of_real_images_is_no_gain(real, said):
     models = [model("a", samplers=[OWN, SHARPER, BOTH])]
     items = answer(models, verdict(models, AXES, {}), {}, wanting("quality"), [control])
     assert [item.command for item in of_kind(items, "better")] == [f"draw a {text}" for text in said]
+
+
+def trained_with(name, densities, coverages, seeds=(0, 1, 2)):
+    """A model with a training for each seed."""
+    trainings = [
+        Training(
+            f"{name}-seed-{seed}",
+            seed,
+            scores={m: score(m, v, None, "higher") for m, v in ((QUALITY, density), (DIVERSITY, coverage))},
+        )
+        for seed, density, coverage in zip(seeds, densities, coverages, strict=True)
+    ]
+    return model(name, trainings=trainings)
+
+
+def orders(models, want="balance", controls=()):
+    items = answer(models, verdict(models, AXES, {}), {}, wanting(want), controls)
+    return [(item.text, item.models) for item in of_kind(items, "seeds")]
+
+
+def test_whether_each_seed_gives_the_same_order_is_said():
+    """In quality a is before b with every seed, in diversity with the first alone."""
+    models = [trained_with("b", (0.4, 0.5, 0.6), (0.5, 0.7, 0.7)), trained_with("a", (0.5, 0.6, 0.7), (0.6, 0.6, 0.6))]
+    same = "In quality, the order of the models is the same with each of 3 seeds: a, b."
+    other = "In diversity, the order of the models depends on the seed: seed 0: a, b; seed 1: b, a; seed 2: b, a."
+    assert orders(models) == [(f"{same} {other}", ["b", "a"])]
+    assert orders(models, "quality") == [(same, ["b", "a"])]
+
+
+def test_an_order_is_that_of_seeds_that_all_models_have():
+    a, b = (trained_with(name, (0.5, 0.6, 0.7), (0.5, 0.6, 0.7)) for name in "ab")
+    fewer = trained_with("c", (0.9, 0.1), (0.5, 0.5), seeds=(0, 7))
+    assert orders([a]) == orders([a, fewer]) == orders([a, model("b")]) == []
+    (text, names) = orders([a, b, trained_with("c", (0.9, 0.1), (0.5, 0.5), seeds=(0, 2))], "quality")[0]
+    assert text == "In quality, the order of the models depends on the seed: seed 0: c, a, b; seed 2: a, b, c."
+    assert names == ["a", "b", "c"]
+    grey = replace(fewer, learned_nothing=NOTHING)
+    assert len(orders([a, b, grey])) == 1  # it has no place in an order
+
+
+def test_a_density_above_that_of_real_images_changes_no_order():
+    """Of real images it is 0.8, so that 0.9 and 1.2 are alike, and stand in the order of the table."""
+    control = Control("real", "", "", {"density": score("density", 0.8, None, "higher")})
+    models = [trained_with("a", (0.9, 1.2, 0.9), (0.5,) * 3), trained_with("b", (1.2, 0.9, 0.9), (0.4,) * 3)]
+    ((text, _),) = orders(models, "quality", [control])
+    assert text == "In quality, the order of the models is the same with each of 3 seeds: a, b."
+    ((text, _),) = orders(models, "quality")
+    assert "depends on the seed: seed 0: b, a; seed 1: a, b; seed 2: a, b." in text

@@ -15,7 +15,6 @@ from trilemma.comparison.content import (
     DIVERSITY,
     FIDELITY,
     IMAGES,
-    SPEED,
     WANTS,
     Asked,
     Control,
@@ -23,22 +22,20 @@ from trilemma.comparison.content import (
     Item,
     Leaders,
     Model,
-    SamplerPoint,
-    Scores,
     Verdict,
     scores_of_real,
+    value_of,
 )
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.learning import FACTOR
-from trilemma.comparison.sampler_settings import ALIKE, most_density
-from trilemma.comparison.words import counts
+from trilemma.comparison.sampler_answer import better_settings, quicker_settings
+from trilemma.comparison.sampler_settings import most_density
+from trilemma.comparison.seeds import rankings
+from trilemma.comparison.words import WORDS, counts, metric_of
 from trilemma.language import translated
-from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.text import quoted
 from trilemma.words import listed, number, span
 
-WORDS = {FIDELITY: "quality", DIVERSITY: "diversity", SPEED: "speed"}  # of the axes
-POINT_SCORES = {FIDELITY: "density", DIVERSITY: "coverage"}  # of a point of a sampler, by axis
 FAR = 0.5  # of the coverage of real images, below which a recommendation says so
 LONGER = 4  # times the minutes, where a model needs more training
 LOWER = 0.3  # of a key that is to be lowered
@@ -74,6 +71,7 @@ def answer(
     items += quicker_settings(used)
     items += better_settings(used, asked.want, most_density(controls))
     items += longer_trainings(models, asked)
+    items += rankings(models, asked.want, most_density(controls))
     items += [_failed(model, asked) for model in models if model.error]
     items += [_learned_nothing(model, asked) for model in models if model.learned_nothing]
     items += [_warned(model, asked) for model in models if model.warnings and not model.learned_nothing]
@@ -143,16 +141,18 @@ def _of_equals(
 def _unbeaten_among(names: Sequence[str], models: Sequence[Model], differences: Differences, axis: str) -> list[str]:
     """Those of some models that none of the others is shown to beat on an axis; one without a value is not among
     them."""
-    metric = next(metric for metric in CATALOGUE.values() if metric.axis == axis)
-    values = {m.name: value for m in models if m.name in names and (value := _value(m.scores, metric.name)) is not None}
+    metric = metric_of(axis)
+    values = {
+        m.name: value for m in models if m.name in names and (value := value_of(m.scores, metric.name)) is not None
+    }
     return unbeaten(values, differences.get(metric.name, ()), metric.better)
 
 
 def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Control]) -> Iterator[str]:
     """That the recommended models are far from real images, where the best of them covers less than FAR of what other
     real images do."""
-    shares = [value for m in models if m.name in names and (value := _value(m.scores, "coverage")) is not None]
-    real = _value(scores_of_real(controls), "coverage")
+    shares = [value for m in models if m.name in names and (value := value_of(m.scores, "coverage")) is not None]
+    real = value_of(scores_of_real(controls), "coverage")
     if shares and real and max(shares) < FAR * real:
         one = "But it covers {share} of the real images, and other real images cover {real}: {advice}"
         some = "But the best covers {share} of the real images, and other real images cover {real}: {advice}"
@@ -160,10 +160,6 @@ def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Co
         yield translated(
             one if len(names) == 1 else some, share=f"{max(shares):.0%}", real=f"{real:.0%}", advice=advice
         )
-
-
-def _value(scores: Scores, name: str) -> float | None:
-    return scores[name].value if name in scores else None
 
 
 def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> Item:
@@ -178,7 +174,7 @@ def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> Item:
 def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differences, equal: Sequence[str]) -> Item:
     """Of several between which no difference is shown on the axes `equal` the fastest; more than one where their times
     do not tell them apart, or are not known of all."""
-    times = {m.name: value for m in models if m.name in best and (value := _value(m.scores, TIME)) is not None}
+    times = {m.name: value for m in models if m.name in best and (value := value_of(m.scores, TIME)) is not None}
     fast = unbeaten(times, differences.get(TIME, ()), "lower") if len(times) == len(best) else list(best)
     what = listed([translated(word) for axis, word in WORDS.items() if axis in equal])
     same = "Use {name}: no difference in {what} could be shown between {names}."
@@ -190,90 +186,6 @@ def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differen
 def _none_yet(asked: Asked) -> Item:
     """What to do where nothing can be recommended."""
     return Item("use", translated(NONE_YET), (), _longer(asked))
-
-
-def quicker_settings(models: Sequence[Model]) -> Iterator[Item]:
-    """The quickest setting of each model's sampler whose images are not shown to be worse than by its own setting: no
-    score lies below the interval of the own one's."""
-    for model in models:
-        own = next((point for point in model.samplers if point.own), None)
-        quicker = [
-            p for p in model.samplers if own and ALIKE * p.ms_per_image < own.ms_per_image and _is_as_good(p, own)
-        ]
-        if not own or not quicker:
-            continue
-        best = min(quicker, key=lambda point: point.ms_per_image)
-        command = model.commands.get("sample")
-        text = translated(
-            "{name} with {setting} draws {times} times as fast as with {own}, and no loss is shown (of {n} images "
-            "each).",
-            name=model.name,
-            setting=best.setting,
-            times=f"{own.ms_per_image / best.ms_per_image:.1f}",
-            own=own.setting,
-            n=f"{best.n:,}",
-        )
-        yield Item("quicker", text, [model.name], command and f"{command} {best.setting}")
-
-
-def _is_as_good(point: SamplerPoint, own: SamplerPoint) -> bool:
-    return point.density >= own.density_interval[0] and point.coverage >= own.coverage_interval[0]
-
-
-def better_settings(models: Sequence[Model], want: str, most: float) -> Iterator[Item]:
-    """The settings of each model's sampler with the highest density or coverage, as is wanted, where its interval lies
-    above that of the own setting.
-
-    Args:
-        most: the density of real images, above which more is no better.
-    """
-    axes = [axis for axis in WANTS[want] if axis in POINT_SCORES]
-    for model in models:
-        own = next((point for point in model.samplers if point.own), None)
-        best = {axis: point for axis in axes if own and (point := _higher(model.samplers, own, axis, axes, most))}
-        for setting in dict.fromkeys(point.setting for point in best.values()):
-            point = next(point for point in best.values() if point.setting == setting)
-            what = listed([translated(WORDS[axis]) for axis, other in best.items() if other is point])
-            assert own is not None
-            yield _better(model, point, own, what)
-
-
-def _higher(
-    points: Sequence[SamplerPoint], own: SamplerPoint, axis: str, axes: Sequence[str], most: float
-) -> SamplerPoint | None:
-    """The point with the highest value on an axis whose interval lies above that of the own setting; where both axes
-    are wanted, one that is not shown to be worse on the other. Of equals, the one that covers more, then the
-    quickest."""
-    score, limit = POINT_SCORES[axis], most if axis == FIDELITY else 1.0
-    if getattr(own, score) >= limit:
-        return None
-    above = [
-        p
-        for p in points
-        if getattr(p, f"{score}_interval")[0] > getattr(own, f"{score}_interval")[1]
-        and (len(axes) == 1 or _is_as_good(p, own))
-    ]
-    return max(above, key=lambda p: (min(getattr(p, score), limit), p.coverage, -p.ms_per_image), default=None)
-
-
-def _better(model: Model, point: SamplerPoint, own: SamplerPoint, what: str) -> Item:
-    """That a setting of the sampler has higher scores than the own one, and what it costs in the others."""
-    text = translated(
-        "{name} with {setting} has higher {what} than with {own}: density {density}, not {own_density}; coverage "
-        "{coverage}, not {own_coverage}; an image takes {times} times as long (of {n} images each).",
-        name=model.name,
-        setting=point.setting,
-        what=what,
-        own=own.setting,
-        density=number(point.density, point.density_interval),
-        own_density=number(own.density, own.density_interval),
-        coverage=number(point.coverage, point.coverage_interval),
-        own_coverage=number(own.coverage, own.coverage_interval),
-        times=f"{point.ms_per_image / own.ms_per_image:.1f}",
-        n=f"{point.n:,}",
-    )
-    command = model.commands.get("sample")
-    return Item("better", text, [model.name], command and f"{command} {point.setting}")
 
 
 def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:

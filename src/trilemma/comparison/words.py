@@ -9,14 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from trilemma.comparison.content import Difference, Differences, Leaders, Model, Place, Verdict
+from trilemma.comparison.content import (
+    DIVERSITY,
+    FIDELITY,
+    SPEED,
+    Difference,
+    Differences,
+    Leaders,
+    Model,
+    Place,
+    Verdict,
+)
 from trilemma.comparison.differences import unbeaten
 from trilemma.language import translated
-from trilemma.metrics.catalogue import CATALOGUE, OF_CLASSIFIER
+from trilemma.metrics.catalogue import CATALOGUE, OF_CLASSIFIER, Metric
 from trilemma.words import listed, number, span
 
 if TYPE_CHECKING:
     from trilemma.comparison.triangle import Axis
+
+WORDS = {FIDELITY: "quality", DIVERSITY: "diversity", SPEED: "speed"}  # of the axes, in the answer
 
 
 class Title(NamedTuple):
@@ -77,6 +89,11 @@ def verdict(models: Sequence[Model], axes: "Sequence[Axis]", differences: Differ
     leaders = {axis.name: _leaders(axis, models, differences.get(axis.metric, ())) for axis in axes}
     texts = [f"{translated(axis.name.capitalize())}: {leaders[axis.name].text}" for axis in axes]
     return Verdict(" ".join([*texts, *_overall(leaders, models)]), leaders)
+
+
+def metric_of(axis: str) -> Metric:
+    """The metric of the catalogue that stands on an axis."""
+    return next(metric for metric in CATALOGUE.values() if metric.axis == axis)
 
 
 def counts(model: Model, axis: str) -> bool:
