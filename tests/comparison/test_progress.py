@@ -1,9 +1,10 @@
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from trilemma.comparison import progress
+from trilemma.comparison import compare, progress
 from trilemma.comparison.entries import Entry, to_train
 from trilemma.comparison.progress import (
     CONTROLS,
@@ -75,6 +76,21 @@ def test_the_steps_add_up_to_the_whole(stage, tmp_path):
     short = steps_of(entries, stage.data, tmp_path, 0.5, 100)[1]
     assert short.seconds == pytest.approx(STARTED + 0.5 + 0.064)  # but it takes what it takes
     assert steps_of(entries, stage.data, tmp_path, None, 100)[0].kind == "measuring"
+
+
+def test_a_comparison_knows_what_it_stated_and_took(stage, clock, tmp_path, monkeypatch):
+    """Two trainings of 40 s, where 30 s were asked for; nothing else takes any time."""
+    train = import_module("trilemma.training").train
+
+    def trained(*args, **keys):
+        clock[0] += 40
+        return train(*args, **keys)
+
+    monkeypatch.setattr("trilemma.training.train", trained)
+    result = compare(models="vae,gan-dcgan", minutes=0.5, curves=False, quiet=True)
+    steps = steps_of(to_train(["vae", "gan-dcgan"], 0, 1), stage.data, tmp_path / "other", 30.0, 14)
+    assert result.took_s == 80
+    assert result.estimated_s == pytest.approx(sum(step.seconds for step in steps))
 
 
 class Searched(torch.nn.Module):

@@ -63,11 +63,16 @@ UNKNOWN_S = 60.0  # a first guess at the seconds of a training whose length is g
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison: the page and the values, and what they hold."""
+    """A finished comparison: the page and the values, and what they hold.
+
+    estimated_s, took_s: seconds that it was to take by the estimate at its start, and took.
+    """
 
     html: Path
     json: Path
     report: Document = field(repr=False)
+    estimated_s: float = 0.0
+    took_s: float = 0.0
 
     @cached_property
     def document(self) -> Json:
@@ -284,7 +289,7 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     measured.clear()
     partial_report.remove()
     progress.end()
-    return result
+    return replace(result, estimated_s=progress.first, took_s=progress.elapsed())
 
 
 def _seconds(budget: Budget | None) -> float | None:
