@@ -42,7 +42,8 @@ def right(data: str, given: argparse.Namespace) -> bool:
     print(f"{data}: {given.short:g} min: {use.text}\n    {given.long:g} min: {long.answer[0].text}", flush=True)
     print(f"    unbeaten after {given.long:g} min: {best}; the recommendation {'holds' if held else 'does not hold'}")
     for model, later in zip(short.models, long.models, strict=True):
-        score, ahead = later.scores.get("kernel_distance"), forecast(model.learning, given.long / given.short)
+        score = later.scores.get("kernel_distance")
+        ahead = forecast(model.learning, given.long / given.short) if model.forecast else None  # a whole curve
         if ahead and score and score.value is not None and score.interval:
             (low, high), (least, most) = ahead.interval, score.interval
             inside = low <= most and least <= high  # both have an error

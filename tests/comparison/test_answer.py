@@ -220,6 +220,33 @@ def test_of_equals_in_what_is_wanted_the_one_that_is_not_beaten_in_the_rest():
     )
 
 
+def test_of_equals_that_others_beat_in_the_rest_the_one_that_none_of_them_beats_there():
+    """c, which is worse in quality, is ahead of both in diversity, and a is ahead of b."""
+    diversity = [ahead("c", "a"), ahead("c", "b")]
+    quality = [ahead("a", "c"), ahead("b", "c")]
+    models = [model("a", ms=2.0), model("b"), model("c")]
+    pairs = {"quality": quality, "speed": [replace(ahead("a", "b", ratio=True), value=2.0, interval=[1.5, 2.5])]}
+    (item, *_) = answered(models, wanting("quality"), diversity=[*diversity, ahead("a", "b")], **pairs)
+    assert item.models == ["a"] and item.text == (
+        "Use a: no difference in quality could be shown between a and b, and none of these is shown to be better in "
+        "diversity."
+    )
+    (item, *_) = answered(models, wanting("quality"), diversity=diversity, **pairs)  # nor does one beat the other there
+    assert item.models == ["b"] and item.text == (
+        "Use b: no difference in quality and diversity could be shown between a and b, and it is the fastest of them."
+    )
+
+
+def test_of_equals_that_beat_each_other_in_the_rest_nothing_is_said_of_it():
+    """Both are as fast as can be told; a is ahead in quality, b in diversity, and c, which is slow, in both."""
+    quality, diversity = ([ahead("c", "a"), ahead("c", "b"), pair] for pair in (ahead("a", "b"), ahead("b", "a")))
+    slow = [replace(ahead("c", name, ratio=True), value=2.0, interval=[1.5, 2.5]) for name in "ab"]
+    models = [model("a"), model("b"), model("c", ms=2.0)]
+    (item, *_) = answered(models, wanting("speed"), quality=quality, diversity=diversity, speed=slow)
+    assert item.models == ["a", "b"]
+    assert item.text == "Use a or b: no difference in speed could be shown between a and b."
+
+
 def test_a_model_that_learned_nothing_is_not_fast():
     grey = model("grey", 1.0, 0.9, 0.1, learned_nothing=NOTHING)
     (item, *_) = answered([grey, model("a"), model("b")], wanting("speed"), speed=[])
@@ -251,3 +278,90 @@ def test_the_quickest_setting_without_a_loss_is_named() -> None:
     )
     assert quicker.models == ["a"] and quicker.command == "draw a steps=10"
     assert not [item for item in answered([model("a", samplers=points[:2])]) if item.kind == "quicker"]
+
+
+OWN = setting("temperature=1", 1.0, 0.6, 0.7, own=True)
+SHARPER = setting("temperature=0.5", 1.25, 0.9, 0.4)  # the density of the own setting ends at 0.7, its at 0.8 to 1
+WIDER = setting("steps=50", 2.0, 0.65, 0.85)  # the coverage of the own setting ends at 0.75, its at 0.8 to 0.9
+BOTH = setting("steps=100", 4.0, 0.85, 0.82)
+CLOSE = setting("steps=20", 0.5, 0.7, 0.75)  # no interval lies above another
+
+
+@pytest.mark.parametrize(
+    ("want", "points", "said"),
+    [
+        ("quality", [OWN, SHARPER, WIDER, CLOSE], [("quality", SHARPER)]),
+        ("diversity", [OWN, SHARPER, WIDER, CLOSE], [("diversity", WIDER)]),
+        ("balance", [OWN, SHARPER, WIDER, CLOSE], [("diversity", WIDER)]),  # what loses coverage is no gain in both
+        ("balance", [OWN, WIDER, BOTH], [("quality", BOTH), ("diversity", WIDER)]),
+        ("balance", [OWN, SHARPER, BOTH], [("quality and diversity", BOTH)]),
+        ("speed", [OWN, SHARPER, WIDER, BOTH], []),
+        ("balance", [OWN, CLOSE], []),
+    ],
+)
+def test_a_setting_with_more_of_what_is_wanted_is_named_with_its_cost(want, points, said):
+    items = [item for item in answered([model("a", samplers=points)], wanting(want)) if item.kind == "better"]
+    texts = [
+        f"a with {p.setting} has higher {what} than with temperature=1: density {p.density:.2f}, not 0.60; coverage "
+        f"{p.coverage:.2f}, not 0.70; an image takes {p.ms_per_image:.1f} times as long (of 500 images each)."
+        for what, p in said
+    ]
+    assert [item.text for item in items] == texts
+    assert [item.command for item in items] == [f"draw a {p.setting}" for _, p in said]
+
+
+@pytest.mark.parametrize(("real", "said"), [(0.6, []), (0.61, ["steps=100"])])
+def test_a_density_above_that_of_real_images_is_no_gain(real, said):
+    """The own setting has 0.6; from 0.61 on more density counts as 0.61, and of equals the one that covers more."""
+    control = Control("real", "", "", {"density": score("density", real, None, "higher")})
+    models = [model("a", samplers=[OWN, SHARPER, BOTH])]
+    items = answer(models, verdict(models, AXES, {}), {}, wanting("quality"), [control])
+    assert [item.command for item in of_kind(items, "better")] == [f"draw a {text}" for text in said]
+
+
+def trained_with(name, densities, coverages, seeds=(0, 1, 2)):
+    """A model with a training for each seed."""
+    trainings = [
+        Training(
+            f"{name}-seed-{seed}",
+            seed,
+            scores={m: score(m, v, None, "higher") for m, v in ((QUALITY, density), (DIVERSITY, coverage))},
+        )
+        for seed, density, coverage in zip(seeds, densities, coverages, strict=True)
+    ]
+    return model(name, trainings=trainings)
+
+
+def orders(models, want="balance", controls=()):
+    items = answer(models, verdict(models, AXES, {}), {}, wanting(want), controls)
+    return [(item.text, item.models) for item in of_kind(items, "seeds")]
+
+
+def test_whether_each_seed_gives_the_same_order_is_said():
+    """In quality a is before b with every seed, in diversity with the first alone."""
+    models = [trained_with("b", (0.4, 0.5, 0.6), (0.5, 0.7, 0.7)), trained_with("a", (0.5, 0.6, 0.7), (0.6, 0.6, 0.6))]
+    same = "In quality, the order of the models is the same with each of 3 seeds: a, b."
+    other = "In diversity, the order of the models depends on the seed: seed 0: a, b; seed 1: b, a; seed 2: b, a."
+    assert orders(models) == [(f"{same} {other}", ["b", "a"])]
+    assert orders(models, "quality") == [(same, ["b", "a"])]
+
+
+def test_an_order_is_that_of_seeds_that_all_models_have():
+    a, b = (trained_with(name, (0.5, 0.6, 0.7), (0.5, 0.6, 0.7)) for name in "ab")
+    fewer = trained_with("c", (0.9, 0.1), (0.5, 0.5), seeds=(0, 7))
+    assert orders([a]) == orders([a, fewer]) == orders([a, model("b")]) == []
+    (text, names) = orders([a, b, trained_with("c", (0.9, 0.1), (0.5, 0.5), seeds=(0, 2))], "quality")[0]
+    assert text == "In quality, the order of the models depends on the seed: seed 0: c, a, b; seed 2: a, b, c."
+    assert names == ["a", "b", "c"]
+    grey = replace(fewer, learned_nothing=NOTHING)
+    assert len(orders([a, b, grey])) == 1  # it has no place in an order
+
+
+def test_a_density_above_that_of_real_images_changes_no_order():
+    """Of real images it is 0.8, so that 0.9 and 1.2 are alike, and stand in the order of the table."""
+    control = Control("real", "", "", {"density": score("density", 0.8, None, "higher")})
+    models = [trained_with("a", (0.9, 1.2, 0.9), (0.5,) * 3), trained_with("b", (1.2, 0.9, 0.9), (0.4,) * 3)]
+    ((text, _),) = orders(models, "quality", [control])
+    assert text == "In quality, the order of the models is the same with each of 3 seeds: a, b."
+    ((text, _),) = orders(models, "quality")
+    assert "depends on the seed: seed 0: b, a; seed 1: a, b; seed 2: a, b." in text

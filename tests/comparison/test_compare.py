@@ -272,7 +272,7 @@ def test_a_report_in_vietnamese(stage):
 def test_models_of_one_number_of_parameters(stage, monkeypatch):
     monkeypatch.setattr("trilemma.comparison.work.settings_for", lambda name, shape, n: {"width": (name, shape, n)})
     report = compare(models="vae", parameters=50_000, want="speed", curves=False, quiet=True)
-    assert stage.keys["vae"] == {"width": ("vae", (1, 8, 8), 50_000)}
+    assert stage.keys["vae"] == {"keep_weights": KEPT, "width": ("vae", (1, 8, 8), 50_000)}
     assert " parameters=50000 " in report.document["again"]["all"]
     assert report.document["again"]["all"].endswith(" want=speed curves=false")
     compare(models="vae", quiet=True)

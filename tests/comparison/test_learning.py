@@ -3,6 +3,7 @@
 import math
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,6 +84,8 @@ def test_who_would_be_nearest_is_said() -> None:
     assert "fast would be nearest to real images" in item.text and item.models == ["slow", "fast"]
     assert item.command == "trilemma compare data=digits n=360 seed=0 minutes=2"
     assert not list(longer_trainings([Model("one")], asked))
+    (finished,) = longer_trainings(models, replace(asked, length={}))  # runs that were trained elsewhere
+    assert finished.text == item.text and finished.command is None
     unfitted = Model("other", scores={"density": None})  # type: ignore[dict-item]
     (item,) = longer_trainings([*models, unfitted], asked)
     assert "nearest" not in item.text  # of the other nothing is known

@@ -1,7 +1,11 @@
-import pytest
+from importlib import import_module
+from types import SimpleNamespace
 
-from trilemma.comparison import progress
-from trilemma.comparison.entries import to_train
+import pytest
+import torch
+
+from trilemma.comparison import compare, progress
+from trilemma.comparison.entries import Entry, to_train
 from trilemma.comparison.progress import (
     CONTROLS,
     EXTRAS,
@@ -13,6 +17,9 @@ from trilemma.comparison.progress import (
     Step,
     steps_of,
 )
+from trilemma.metrics.cost import BATCH, LEAST_TURNS
+from trilemma.run.text_to_image import TextToImage
+from trilemma.types import UNCONDITIONAL
 
 
 @pytest.fixture
@@ -63,11 +70,87 @@ def test_the_steps_add_up_to_the_whole(stage, tmp_path):
     assert [step.kind for step in steps] == 4 * ["training"] + 4 * ["measuring"] + ["writing"]
     one = STARTED + 30 * (1 + EXTRAS)  # the last picture, of 0.064 s, is among the looks
     turns = 20 * 64 * 2 * 0.001
-    measuring = (4 + CONTROLS) * (MEASURED + 100 * PER_IMAGE) + 4 * 0.1
+    drawn = 100 + BATCH + 1 + LEAST_TURNS  # a batch for the memory, and images alone
+    measuring = (4 + CONTROLS) * (MEASURED + 100 * PER_IMAGE) + 4 * drawn * 0.001
     assert sum(step.seconds for step in steps) == pytest.approx(3 * one + measuring + WRITTEN + turns)
     short = steps_of(entries, stage.data, tmp_path, 0.5, 100)[1]
     assert short.seconds == pytest.approx(STARTED + 0.5 + 0.064)  # but it takes what it takes
     assert steps_of(entries, stage.data, tmp_path, None, 100)[0].kind == "measuring"
+
+
+def test_a_comparison_knows_what_it_stated_and_took(stage, clock, tmp_path, monkeypatch):
+    """Two trainings of 40 s, where 30 s were asked for; nothing else takes any time."""
+    train = import_module("trilemma.training").train
+
+    def trained(*args, **keys):
+        clock[0] += 40
+        return train(*args, **keys)
+
+    monkeypatch.setattr("trilemma.training.train", trained)
+    result = compare(models="vae,gan-dcgan", minutes=0.5, curves=False, quiet=True)
+    steps = steps_of(to_train(["vae", "gan-dcgan"], 0, 1), stage.data, tmp_path / "other", 30.0, 14)
+    assert result.took_s == 80
+    assert result.estimated_s == pytest.approx(sum(step.seconds for step in steps))
+
+
+class Searched(torch.nn.Module):
+    """A model without an encoder: a search for the codes of k images takes 3 + k seconds."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def invert(self, image, condition=UNCONDITIONAL, *, steps=None, seed=0):
+        self.clock[0] += 3 + len(image)
+        return image.flatten(1)
+
+    def generate(self, z, condition=UNCONDITIONAL):
+        return z.view(-1, 1, 8, 8)
+
+
+def measuring(steps):
+    return [step.seconds for step in steps if step.kind == "measuring"]
+
+
+def test_a_search_for_codes_is_in_the_estimate(stage, clock, tmp_path, monkeypatch):
+    """100 images are searched together, or 10 at a time: each of 2 models x 2 seeds, by what one of the model takes."""
+    monkeypatch.setattr("trilemma.registry.create", lambda name, shape: Searched(clock))
+    entries = to_train(["vae", "gan-dcgan"], 0, 2)
+    without = measuring(steps_of(entries, stage.data, tmp_path, 30.0, 50))
+    searched = measuring(steps_of(entries, stage.data, tmp_path, 30.0, 50, inverted=100))
+    assert [b - a for a, b in zip(without, searched, strict=True)] == pytest.approx(4 * [3 + 100])
+    monkeypatch.setattr("trilemma.run.compute.MOST_NUMBERS", 10 * 8 * 8)
+    assert progress.seconds_of_codes("gan-dcgan", stage.data, 100) == pytest.approx(10 * 3 + 100)
+    monkeypatch.setattr(Searched, "reconstruct", lambda self, image, condition: image, raising=False)  # it encodes
+    assert progress.seconds_of_codes("gan-dcgan", stage.data, 100) == 0.0
+
+
+def pipeline(clock, loading, each):
+    """A pipeline that takes so many seconds to load, and for an image."""
+    one = object.__new__(TextToImage)
+
+    def images(first, count, seed):
+        clock[0] += count * each
+
+    def opened():
+        clock[0] += loading
+        return SimpleNamespace(images=images)
+
+    object.__setattr__(one, "open", opened)
+    return one
+
+
+def test_a_pipeline_is_in_the_estimate(stage, clock, tmp_path):
+    """It is loaded, draws 100 images, at least 1 + LEAST_TURNS more alone, and one for its memory; it is not timed in
+    turns."""
+    entries = [Entry("tiny", pipeline(clock, 7.0, 2.0))]
+    first, last = steps_of(entries, stage.data, tmp_path, None, 100)
+    one = MEASURED + 100 * PER_IMAGE
+    assert first.seconds == pytest.approx((1 + CONTROLS) * one + 7 + (100 + 1 + LEAST_TURNS + 1) * 2)
+    assert last.seconds == WRITTEN
+    broken = object.__new__(TextToImage)
+    object.__setattr__(broken, "open", lambda: 1 / 0)
+    assert progress.seconds_of_pipeline(broken) == (0.0, 0.0)
 
 
 @pytest.mark.slow

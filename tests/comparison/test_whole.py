@@ -6,36 +6,124 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from comparison.stand_ins import StandIn, evaluation, make, reference
+from comparison.stand_ins import StandIn, evaluation, finished, make, reference, score
 
 import trilemma
 from trilemma.comparison import work
-from trilemma.comparison.content import LearningPoint
+from trilemma.comparison.content import Asked, LearningPoint
+from trilemma.comparison.document import further
 from trilemma.comparison.entries import Entry
 from trilemma.comparison.learning import KEPT
 from trilemma.comparison.measured import Measured
+from trilemma.comparison.rows import model_row
+from trilemma.comparison.trained import usefulness_of
+from trilemma.comparison.work import measure_curves
+from trilemma.metrics.catalogue import OF_CLASSIFIER
+from trilemma.metrics.receipt import write_score
 
 POINT = LearningPoint(1, 2.0, 3.0, [2.0, 4.0], 0.1, 0.2, {"kernel_distance": {"protocol": "kernel_flat_10_test"}})
 
 
 def test_curves_that_fail_cost_no_scores(monkeypatch):
     """What was measured up to a fault stays, whatever the fault is; the other models are measured."""
-    said, point = [], object()
+    said = []
 
     def broken(*_):
-        yield point
+        yield POINT
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(work, "learning_points", broken)
-    monkeypatch.setattr(work, "sampler_points", lambda *_: iter([point]))
+    monkeypatch.setattr(work, "sampler_points", lambda *_: iter([POINT]))
     evaluated = SimpleNamespace(learned_nothing=None, spreads={})
-    entries = [Entry(name, StandIn(), evaluated) for name in ("one", "other")]
+    run = StandIn(summary={"images": 10})
+    entries = [Entry(name, run, evaluated) for name in ("one", "other")]
     entries[0].evaluation = None
     progress = SimpleNamespace(say=said.append, done=lambda: said.append("done"))
     nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: tuple(measure()[0]))
-    work.measure_curves([*entries, Entry("two", StandIn(), evaluated)], None, 8, progress, nothing_kept)
-    assert [(e.learning, e.samplers) for e in entries] == [((), ()), ((point,), (point,))]
+    work.measure_curves([*entries, Entry("two", run, evaluated)], None, 8, progress, nothing_kept)
+    assert [(e.learning, e.samplers) for e in entries] == [((), ()), ((POINT,), (POINT,))]
     assert "other, learning curve: stopped, RuntimeError" in said and said.count("done") == 3
+    assert not any("kept no earlier weights" in text for text in said)
+
+
+def test_a_training_that_kept_no_weights_on_its_way_is_told_so(monkeypatch):
+    """The curve is the last point alone."""
+    said, run = [], StandIn(summary={"images": POINT.images})
+    monkeypatch.setattr(work, "learning_points", lambda *_: iter([POINT]))
+    monkeypatch.setattr(work, "sampler_points", lambda *_: iter([]))
+    entry = Entry("vae", run, SimpleNamespace(learned_nothing=None, spreads={}))
+    progress = SimpleNamespace(say=said.append, done=lambda: None)
+    nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: tuple(measure()[0]))
+    measure_curves([entry], None, 8, progress, nothing_kept)
+    assert said[-1] == "vae: no learning curve, as its training kept no earlier weights (train keep_weights=4)"
+
+
+def learning_curve(images):
+    """2 / s after a share of the training, which is 30 s for 19,200 images."""
+    return [LearningPoint(n, s := 30 * n / 19_200, 2 / s, [1.9 / s, 2.1 / s], 0.01 / s, 0.02 / s, {}) for n in images]
+
+
+@pytest.mark.parametrize(("fails", "ahead"), [(True, None), (False, 120.0)])
+def test_a_learning_curve_that_fails_on_its_way_tells_nothing_of_a_longer_training(stage, monkeypatch, fails, ahead):
+    """4 times the training is 120 s; 4 times the last point that could be measured is less than it."""
+
+    def points(*_):
+        yield from learning_curve([1_200, 2_400, 4_800])
+        if fails:
+            raise RuntimeError("out of memory")
+        yield from learning_curve([9_600, 19_200])
+
+    monkeypatch.setattr(work, "learning_points", points)
+    monkeypatch.setattr(work, "sampler_points", lambda *_: iter([]))
+    entry = Entry("vae", finished("vae", "runs/vae", stage.data), evaluation("vae"))
+    progress = SimpleNamespace(say=lambda text: None, done=lambda: None)
+    nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: tuple(measure()[0]))
+    measure_curves([entry], None, 8, progress, nothing_kept)
+    asked = Asked("trilemma compare data=digits", {"minutes": 0.5}, 10, 1, 0, "test")
+    row = model_row("vae", [entry], stage.data, asked, ())
+    assert len(row.learning) == (3 if fails else 5)
+    assert (row.forecast.seconds if row.forecast else None) == ahead
+
+
+def usefulness(run, name="usefulness", n_fake=500, **changes):
+    """As `augment` has measured it of a run."""
+    fields = {"weights": run.weights_id, "data_fingerprint": run.config["fingerprint"], "n_real": 30, "n_fake": n_fake}
+    protocol = f"{name}_features-digits_25-steps_3-trainings_30_{n_fake}_test"
+    return score(name, 0.25, (0.125, 0.375), "higher", protocol=protocol, **(fields | changes))
+
+
+def test_what_was_measured_by_classifiers_is_read_where_it_is_of_these_weights(tmp_path):
+    run = finished("vae", tmp_path, make())
+    named = [usefulness(run, name) for name in reversed(OF_CLASSIFIER)]
+    others = [
+        usefulness(run, weights="other"),
+        usefulness(run, data_fingerprint="other"),
+        usefulness(run, seed=1),
+        usefulness(run, settings={"steps": 5}),
+        score("density", 0.5, None, "higher", weights=run.weights_id),
+    ]
+    assert usefulness_of(run, 0) == []
+    for one in [*named, *others]:
+        write_score(tmp_path / "metrics", replace(one, protocol=f"{one.protocol}-{one.weights}-{one.data_fingerprint}"))
+    (tmp_path / "metrics" / "cut-off.json").write_text('{"name": "usefulness", "protocol"')
+    (tmp_path / "metrics" / "list.json").write_text("[]")
+    assert [one.name for one in usefulness_of(run, 0)] == list(OF_CLASSIFIER)
+    assert [one.seed for one in usefulness_of(run, 1)] == [1]
+
+
+def test_what_was_measured_by_classifiers_stands_in_the_report(stage, monkeypatch):
+    """Of other numbers of images it is another value, which does not keep the models from being compared."""
+    numbers = {"vae": 500, "gan-dcgan": 100}
+    known = {name: usefulness(finished(name, name, stage.data), n_fake=n) for name, n in numbers.items()}
+    monkeypatch.setattr(work, "usefulness_of", lambda run, seed: [known[run.recipe.name]])
+    report = trilemma.compare(models=list(numbers), quiet=True).report
+    assert [model.error for model in report.models] == [None, None]
+    listed = [(model.name, column.title, value.value) for model, column, value in further(report)]
+    title = "Gain of a classifier that learns from them, too (30 real and {} generated images)"
+    assert [one for one in listed if one[1].startswith("Gain")] == [
+        ("vae", title.format(500), 0.25),
+        ("gan-dcgan", title.format(100), 0.25),
+    ]
 
 
 @pytest.mark.slow

@@ -163,6 +163,9 @@ def test_good_images_help_and_mislabelled_ones_hurt(folder, tmp_path):
     values = {score["name"]: (score["value"], score["n_real"], score["n_fake"], score["split"]) for score in scores}
     assert values["usefulness"] == (bad.difference[BOTH].value, 30, 500, "test")  # the last one called
     assert values["synthetic_accuracy"] == (bad.accuracy[SYNTHETIC].value, 30, 500, "test")
+    assert values["usefulness_over_classical"] == (bad.gain.value, 30, 500, "test")
+    (over,) = (score for score in scores if score["name"] == "usefulness_over_classical")
+    assert over["protocol"].endswith("_25-steps_3-trainings_shift_30_500_test")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from trilemma.data import Data, Split
 from trilemma.data.decoding.size import fit
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate
-from trilemma.metrics.catalogue import COST, QUALITY
+from trilemma.metrics.catalogue import COST, QUALITY, names_that_need
 from trilemma.metrics.reals import choice
 from trilemma.pictures.levels import to_uint8
 from trilemma.run.contestant import contestant_of
@@ -58,7 +58,10 @@ def test_what_to_draw_is_asked_for_where_the_data_do_not_say_it(tiny):
 @pytest.fixture(scope="module")
 def evaluation(tiny):
     data = data_of(classes=("cat", "dog"))
-    return evaluate(f"pipeline:{tiny}", against=data, n=N, features="digits-cnn", seed=2, steps=2, guidance=3), data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trilemma.metrics.cost.BUDGET_S", 0.1)  # few repeats
+        keys = {"n": N, "features": "digits-cnn", "seed": 2, "steps": 2, "guidance": 3}
+        return evaluate(f"pipeline:{tiny}", against=data, **keys), data
 
 
 @pytest.mark.slow
@@ -74,8 +77,15 @@ def test_its_cost_is_measured_and_its_scores_say_which_pipeline_it_was(evaluatio
     result, _ = evaluation
     assert result["calls_per_image"].value == 4  # two steps, each guided: two rows of one call
     assert result["ms_per_image"].value > 0
-    networks = contestant_of(f"pipeline:{tiny}").prepared(data_of(), "test", "a cat").open().networks[1]
+    denoiser, networks = contestant_of(f"pipeline:{tiny}").prepared(data_of(), "test", "a cat").open().networks
     assert result["parameters"].value == sum(p.numel() for network in networks for p in network.parameters())
+    details = names_that_need("sampler", detail=True)
+    assert set(details) - {"training_seconds"} <= {score.name for score in result.scores}
+    layers = [layer for layer in denoiser.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    once = 2 * sum(layer.weight.numel() for layer in layers)  # each weight multiplies and adds at least once for a row
+    assert result["flops_per_image"].value > 4 * once  # two steps of two rows
+    assert result["ms_one_image"].value >= result["ms_best_batch"].value > 0
+    assert result["peak_memory_mb"].value * 1e6 > 3 * 64 * 64 * 4  # the image as it is drawn, in float32
     score = result["density"]
     assert score.settings["steps"] == 2 and score.settings["guidance"] == 3
     assert score.settings["prompt"] == '"a photo of {}", {} for the name of the class of each real image'

@@ -1,9 +1,9 @@
 """The answer to "which model should I use?", as plain sentences, each with a command to type where there is one.
 
 A model is to be used that no other one is shown to beat in what the user wants: in fidelity and in diversity, or in one
-of them, or in speed. Of several, one that is also unbeaten in the rest, and of these the fastest. Where both are wanted
-and no model is unbeaten in both, there is a trade-off, and it is named. A model that learned nothing yet is never
-recommended.
+of them, or in speed. Of several, one that is also unbeaten in the rest, or unbeaten there by the others of them, and of
+these the fastest. Where both are wanted and no model is unbeaten in both, there is a trade-off, and it is named. A
+model that learned nothing yet is never recommended.
 """
 
 import re
@@ -15,7 +15,6 @@ from trilemma.comparison.content import (
     DIVERSITY,
     FIDELITY,
     IMAGES,
-    SPEED,
     WANTS,
     Asked,
     Control,
@@ -23,20 +22,20 @@ from trilemma.comparison.content import (
     Item,
     Leaders,
     Model,
-    SamplerPoint,
-    Scores,
     Verdict,
     scores_of_real,
+    value_of,
 )
 from trilemma.comparison.differences import unbeaten
 from trilemma.comparison.learning import FACTOR
-from trilemma.comparison.sampler_settings import ALIKE
-from trilemma.comparison.words import counts
+from trilemma.comparison.sampler_answer import better_settings, quicker_settings
+from trilemma.comparison.sampler_settings import most_density
+from trilemma.comparison.seeds import rankings
+from trilemma.comparison.words import WORDS, counts, metric_of
 from trilemma.language import translated
 from trilemma.text import quoted
 from trilemma.words import listed, number, span
 
-WORDS = {FIDELITY: "quality", DIVERSITY: "diversity", SPEED: "speed"}  # of the axes
 FAR = 0.5  # of the coverage of real images, below which a recommendation says so
 LONGER = 4  # times the minutes, where a model needs more training
 LOWER = 0.3  # of a key that is to be lowered
@@ -68,8 +67,11 @@ def answer(
     for axis, kind in WORDS.items():
         leaders = verdict.axes[axis]
         items.append(Item(kind, translated(f"For {kind}: {{text}}", text=leaders.text), leaders.first))
-    items += quicker_settings([m for m in models if m.name in use.models])
+    used = [m for m in models if m.name in use.models]
+    items += quicker_settings(used)
+    items += better_settings(used, asked.want, most_density(controls))
     items += longer_trainings(models, asked)
+    items += rankings(models, asked.want, most_density(controls))
     items += [_failed(model, asked) for model in models if model.error]
     items += [_learned_nothing(model, asked) for model in models if model.learned_nothing]
     items += [_warned(model, asked) for model in models if model.warnings and not model.learned_nothing]
@@ -111,27 +113,46 @@ def _of_equals(
     wanted: Sequence[str],
 ) -> Item:
     """Of several that are unbeaten in what is wanted: one that is unbeaten in the rest of fidelity and diversity, too,
-    or else the fastest."""
+    or where there is none, one that none of the others beats there; of several of these the fastest."""
     rest = [axis for axis in WANTS["balance"] if axis not in wanted]
     also = [name for name in best if all(name in axes[axis].first for axis in rest)]
-    if rest and len(also) == 1:
-        text = translated(
-            "Use {name}: no difference in {what} could be shown between {names}, and no other model is shown to be "
-            "better in {rest}.",
-            name=also[0],
-            what=listed([translated(WORDS[axis]) for axis in wanted]),
-            names=listed(best),
-            rest=_either([translated(WORDS[axis]) for axis in rest]),
-        )
-        return Item("use", text, also, _draw(models, also[0]))
-    return _fastest(also or best, models, differences, wanted)
+    unbeaten_there = [_unbeaten_among(best, models, differences, axis) for axis in rest]
+    among = also or [name for name in best if all(name in names for names in unbeaten_there)]
+    if not rest or len(among) != 1:
+        return _fastest(among or best, models, differences, [*wanted, *rest] if among else wanted)
+    of_all = (
+        "Use {name}: no difference in {what} could be shown between {names}, and no other model is shown to be better "
+        "in {rest}."
+    )
+    of_these = (
+        "Use {name}: no difference in {what} could be shown between {names}, and none of these is shown to be better "
+        "in {rest}."
+    )
+    text = translated(
+        of_all if also else of_these,
+        name=among[0],
+        what=listed([translated(WORDS[axis]) for axis in wanted]),
+        names=listed(best),
+        rest=_either([translated(WORDS[axis]) for axis in rest]),
+    )
+    return Item("use", text, among, _draw(models, among[0]))
+
+
+def _unbeaten_among(names: Sequence[str], models: Sequence[Model], differences: Differences, axis: str) -> list[str]:
+    """Those of some models that none of the others is shown to beat on an axis; one without a value is not among
+    them."""
+    metric = metric_of(axis)
+    values = {
+        m.name: value for m in models if m.name in names and (value := value_of(m.scores, metric.name)) is not None
+    }
+    return unbeaten(values, differences.get(metric.name, ()), metric.better)
 
 
 def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Control]) -> Iterator[str]:
     """That the recommended models are far from real images, where the best of them covers less than FAR of what other
     real images do."""
-    shares = [value for m in models if m.name in names and (value := _value(m.scores, "coverage")) is not None]
-    real = _value(scores_of_real(controls), "coverage")
+    shares = [value for m in models if m.name in names and (value := value_of(m.scores, "coverage")) is not None]
+    real = value_of(scores_of_real(controls), "coverage")
     if shares and real and max(shares) < FAR * real:
         one = "But it covers {share} of the real images, and other real images cover {real}: {advice}"
         some = "But the best covers {share} of the real images, and other real images cover {real}: {advice}"
@@ -139,10 +160,6 @@ def _so_far(names: Sequence[str], models: Sequence[Model], controls: Sequence[Co
         yield translated(
             one if len(names) == 1 else some, share=f"{max(shares):.0%}", real=f"{real:.0%}", advice=advice
         )
-
-
-def _value(scores: Scores, name: str) -> float | None:
-    return scores[name].value if name in scores else None
 
 
 def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> Item:
@@ -154,12 +171,12 @@ def _trade_off(quality: Sequence[str], diversity: Sequence[str]) -> Item:
     return Item("use", text, [*quality, *diversity])
 
 
-def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differences, wanted: Sequence[str]) -> Item:
-    """Of several unbeaten ones the fastest; more than one where their times do not tell them apart, or are not known
-    of all."""
-    times = {m.name: value for m in models if m.name in best and (value := _value(m.scores, TIME)) is not None}
+def _fastest(best: Sequence[str], models: Sequence[Model], differences: Differences, equal: Sequence[str]) -> Item:
+    """Of several between which no difference is shown on the axes `equal` the fastest; more than one where their times
+    do not tell them apart, or are not known of all."""
+    times = {m.name: value for m in models if m.name in best and (value := value_of(m.scores, TIME)) is not None}
     fast = unbeaten(times, differences.get(TIME, ()), "lower") if len(times) == len(best) else list(best)
-    what = listed([translated(WORDS[axis]) for axis in (wanted if SPEED in wanted else WANTS["balance"])])
+    what = listed([translated(word) for axis, word in WORDS.items() if axis in equal])
     same = "Use {name}: no difference in {what} could be shown between {names}."
     faster = "Use {name}: no difference in {what} could be shown between {names}, and it is the fastest of them."
     text = translated(same if len(fast) > 1 else faster, name=_either(fast), what=what, names=listed(best))
@@ -171,39 +188,11 @@ def _none_yet(asked: Asked) -> Item:
     return Item("use", translated(NONE_YET), (), _longer(asked))
 
 
-def quicker_settings(models: Sequence[Model]) -> Iterator[Item]:
-    """The quickest setting of each model's sampler whose images are not shown to be worse than by its own setting: no
-    score lies below the interval of the own one's."""
-    for model in models:
-        own = next((point for point in model.samplers if point.own), None)
-        quicker = [
-            p for p in model.samplers if own and ALIKE * p.ms_per_image < own.ms_per_image and _is_as_good(p, own)
-        ]
-        if not own or not quicker:
-            continue
-        best = min(quicker, key=lambda point: point.ms_per_image)
-        command = model.commands.get("sample")
-        text = translated(
-            "{name} with {setting} draws {times} times as fast as with {own}, and no loss is shown (of {n} images "
-            "each).",
-            name=model.name,
-            setting=best.setting,
-            times=f"{own.ms_per_image / best.ms_per_image:.1f}",
-            own=own.setting,
-            n=f"{best.n:,}",
-        )
-        yield Item("quicker", text, [model.name], command and f"{command} {best.setting}")
-
-
-def _is_as_good(point: SamplerPoint, own: SamplerPoint) -> bool:
-    return point.density >= own.density_interval[0] and point.coverage >= own.coverage_interval[0]
-
-
 def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     """What a longer training would change, by the learning curves; nothing where none could be fitted."""
     fitted = [(m, m.forecast) for m in models if m.forecast and m.learning and not m.error]
     others = [m for m in models if m.scores and not m.learned_nothing and not m.forecast]
-    if not fitted or not asked.length:
+    if not fitted:
         return
     parts, ahead = [], {}
     for model, longer in fitted:

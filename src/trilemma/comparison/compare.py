@@ -63,11 +63,16 @@ UNKNOWN_S = 60.0  # a first guess at the seconds of a training whose length is g
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison: the page and the values, and what they hold."""
+    """A finished comparison: the page and the values, and what they hold.
+
+    estimated_s, took_s: seconds that it was to take by the estimate at its start, and took.
+    """
 
     html: Path
     json: Path
     report: Document = field(repr=False)
+    estimated_s: float = 0.0
+    took_s: float = 0.0
 
     @cached_property
     def document(self) -> Json:
@@ -263,8 +268,9 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
         within=folder,
     )
     entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
-    keys = {"curves": plan.curves, "features": plan.features, "own": plan.own}
-    steps = steps_of(entries, data, folder, _seconds(budget), n, **keys)
+    keys = {"curves": plan.curves, "features": plan.features, "inverted": plan.inverted, "own": plan.own}
+    with announced("estimating the time"):
+        steps = steps_of(entries, data, folder, _seconds(budget), n, **keys)
     progress = Progress(steps, say, begin)
     partial_report = Partial(folder, entries, progress, trains=budget is not None)
     progress.watch = partial_report.write
@@ -285,7 +291,7 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     measured.clear()
     partial_report.remove()
     progress.end()
-    return result
+    return replace(result, estimated_s=progress.first, took_s=progress.elapsed())
 
 
 def _seconds(budget: Budget | None) -> float | None:

@@ -243,6 +243,11 @@ def scores_of_real(controls: Sequence[Control]) -> Scores:
     return by_name.get("real") or by_name.get("training") or {}
 
 
+def value_of(scores: Scores, name: str) -> float | None:
+    """The value of a score; None where there is none, or it is refused."""
+    return scores[name].value if name in scores else None
+
+
 @dataclass(frozen=True)
 class Item:
     """A sentence of the answer: its kind, the models it names, and a command to type next."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trilemma.comparison.content import Model
+from trilemma.comparison.triangle import TICK
 from trilemma.language import translated
 from trilemma.pictures.plots import FAINT, INK, MUTED, PAPER, lines_across, short, style
 from trilemma.words import number, span
@@ -30,7 +31,7 @@ def dots(models: Sequence[Model], axis: "Axis") -> "Figure":
     places = [tick for tick, _ in axis.ticks]
     ax.set_xlim(-0.03, 1.03)
     ax.set_ylim(len(models) - 0.5, -0.5)
-    ax.set_xticks([axis.place(p) for p in places], [text for _, text in axis.ticks], fontsize=7.5, color=MUTED)
+    ax.set_xticks([axis.place(p) for p in places], [text for _, text in axis.ticks], fontsize=TICK, color=MUTED)
     ax.set_yticks(range(len(models)), [""] * len(models))
     ax.tick_params(length=0)
     ax.grid(axis="x", color=FAINT, linewidth=0.7)

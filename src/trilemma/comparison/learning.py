@@ -65,6 +65,11 @@ def learning_points(run: "Run", reference: "Reference", last: "Spread | None", b
         yield _point(run.summary["images"], run.summary["seconds"], last, _receipts(setup, last, setup.n))
 
 
+def is_whole(run: "Run", points: Sequence[LearningPoint]) -> bool:
+    """Whether a learning curve ends where the training did: one whose measurement fails on its way ends before."""
+    return bool(points) and points[-1].images == run.summary["images"]
+
+
 def fewer(n: int, is_slow: bool) -> int:
     """How many images are drawn for a point of a curve, of n; is_slow: whether features take long."""
     return min(FEW if is_slow else FEWER, n)

@@ -1,13 +1,15 @@
 """How long a comparison takes: an estimate of the whole at its start, a better one on the way, and what it was.
 
 Before anything is trained, two small batches are drawn from each untrained model, which draws as fast as a trained one:
-a batch of k images takes about a + b k. What a training does beside its steps (pictures, validation, the density fit)
-takes at most a tenth of their time. The estimate for the steps to come is scaled by how long those of the same kind
-have taken, and a total that has changed is said.
+a batch of k images takes about a + b k; so does a search for the codes of k images. A pipeline is loaded, and draws one
+image. What a training does beside its steps (pictures, validation, the density fit) takes at most a tenth of their
+time. The estimate for the steps to come is scaled by how long those of the same kind have taken, and a total that has
+changed is said.
 """
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trilemma.data import Data
+    from trilemma.run.text_to_image import TextToImage
 
 PROBES = (4, 16)  # images of the batches that are timed
+SEARCHED = (1, 4)  # images whose codes are searched together, which is timed
 DRAWN = 64  # images of the last picture of a training
 EXTRAS = 0.1  # of a training's seconds
 STARTED, MEASURED, WRITTEN = 2.0, 1.0, 5.0  # seconds: to begin and end a training, to measure one, to write the report
@@ -96,6 +100,7 @@ def steps_of(
     *,
     curves: bool = False,
     features: str = "auto",
+    inverted: int = 0,
     own: bool = True,
 ) -> list[Step]:
     """The steps of a comparison: trainings, measurements, the report.
@@ -103,7 +108,8 @@ def steps_of(
     Args:
         seconds: of each training; None where nothing is trained.
         n: images to measure; curves: whether each row is measured over its training and under settings of its sampler.
-        features: of the feature network; own: whether a model was trained on the data.
+        features: of the feature network; inverted: images whose codes are searched of each model without an encoder.
+        own: whether a model was trained on the data.
     """
     from trilemma.metrics import nearest, probe
     from trilemma.metrics.cost import BATCH, LEAST_TURNS, REPEATS, TURNS_S
@@ -112,6 +118,7 @@ def steps_of(
     names = {entry.name: entry.run.recipe.name if entry.run else entry.name for entry in models}
     cost = {entry.name: 0.0 for entry in entries}
     cost |= {name: seconds_per_image(model, data.shape) for name, model in names.items()}
+    drawing = _drawing(entries, names, cost, data, n, inverted)
     steps = [] if seconds is None else [Step("training", _training(e, folder, seconds, cost[e.name])) for e in entries]
     each, is_slow = seconds_per_features(features, data)
     of_training = len(data.train) if own and len(data.train) <= nearest.MOST_SLOW else 0
@@ -119,12 +126,34 @@ def steps_of(
         of_training = max(of_training, min(len(data.train), probe.MOST)) + probe.HELD_OUT
     one = MEASURED + n * (PER_IMAGE + each)
     first = one * CONTROLS + of_training * each
-    steps += [Step("measuring", one + (0 if k else first) + n * cost[e.name]) for k, e in enumerate(entries)]
+    steps += [Step("measuring", one + (0 if k else first) + drawing[e.name]) for k, e in enumerate(entries)]
     if curves:
         images = POINTS * fewer(n, is_slow)
         steps += [Step("curves", STARTED + images * (PER_IMAGE + each + cost[name])) for name in rows_of(entries)]
     turn = min(BATCH, n) * sum(cost.values())
     return [*steps, Step("writing", WRITTEN + min(REPEATS * turn, max(LEAST_TURNS * turn, TURNS_S)))]
+
+
+def _drawing(
+    entries: Sequence[Entry], names: Mapping[str, str], cost: Mapping[str, float], data: "Data", n: int, inverted: int
+) -> dict[str, float]:
+    """By row, seconds that n images of a training take, or of a pipeline, with the details of their cost and the search
+    for codes.
+
+    Args:
+        names: of the models by row; cost: seconds of an image by row, 0 of what is no model.
+    """
+    from trilemma.metrics.cost import BATCH, LEAST_TURNS
+
+    alone = 1 + LEAST_TURNS  # images that are drawn alone, at least, for their operations and their time
+    seconds = {name: (n + min(BATCH, n) + alone) * each for name, each in cost.items()}  # a batch for its memory
+    for name, model in names.items() if inverted else ():
+        seconds[name] += seconds_of_codes(model, data, inverted)
+    for entry in entries:
+        if entry.pipeline is not None:
+            loading, each = seconds_of_pipeline(entry.pipeline)
+            seconds[entry.name] = loading + (n + 1 + alone) * each
+    return seconds
 
 
 def _training(entry: Entry, folder: Path, seconds: float, per_image: float) -> float:
@@ -155,6 +184,46 @@ def seconds_per_image(model: str, shape: tuple[int, int, int]) -> float:
         return each + max(0.0, few - PROBES[0] * each) / BATCH
     except Exception:  # whatever it is, the training of this model ends with it too, and its error is kept there
         return 0.0
+
+
+def seconds_of_codes(model: str, data: "Data", count: int) -> float:
+    """Seconds to search the codes of so many images by an untrained model; 0 of one that encodes or has no codes, and
+    where it cannot: its training says why."""
+    import torch
+
+    from trilemma.hardware import pick_device
+    from trilemma.pictures.levels import to_float
+    from trilemma.registry import create
+    from trilemma.run.compute import MOST_NUMBERS
+    from trilemma.types import Coder, Inverts, Reconstructs, Upscales
+
+    device = pick_device("auto")
+    try:
+        network = create(model, shape=data.shape).to(device).eval()
+        if not isinstance(network, Inverts) or isinstance(network, Reconstructs | Upscales):
+            return 0.0
+        coder, seconds = Coder(network), list[float]()
+        for k in SEARCHED:
+            images, start = to_float(data.train.images[:k].to(device)), time.perf_counter()
+            with torch.no_grad():
+                coder.reconstruct(images).cpu()
+            seconds.append(time.perf_counter() - start)
+    except Exception:  # as in `seconds_per_image`
+        return 0.0
+    each = max(0.0, seconds[1] - seconds[0]) / (SEARCHED[1] - SEARCHED[0])
+    batches = math.ceil(count * math.prod(data.shape) / MOST_NUMBERS)
+    return batches * max(0.0, seconds[0] - SEARCHED[0] * each) + count * each
+
+
+def seconds_of_pipeline(pipeline: "TextToImage") -> tuple[float, float]:
+    """Seconds to load a pipeline, and for an image; 0 where it cannot draw: its measurement says why."""
+    start = time.perf_counter()
+    try:
+        session, loaded = pipeline.open(), time.perf_counter()
+        session.images(0, 1, 0)
+    except Exception:  # as in `seconds_per_image`
+        return 0.0, 0.0
+    return loaded - start, time.perf_counter() - loaded
 
 
 def seconds_per_features(name: str, data: "Data") -> tuple[float, bool]:

@@ -15,6 +15,7 @@ from trilemma.comparison.content import (
     Asked,
     Control,
     Difference,
+    Forecast,
     Model,
     Places,
     Scores,
@@ -22,11 +23,11 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.differences import RowMetric, differences, mean_over_trainings, of_turns, over_trainings
 from trilemma.comparison.entries import Entry, shown
-from trilemma.comparison.learning import forecast
+from trilemma.comparison.learning import forecast, is_whole
 from trilemma.comparison.trained import commands, curves, training_of
 from trilemma.comparison.triangle import AXES, placed
 from trilemma.language import translated
-from trilemma.metrics.catalogue import COST, DETAILS, QUALITY
+from trilemma.metrics.catalogue import COST, DETAILS, OF_CLASSIFIER, QUALITY
 from trilemma.words import listed
 
 if TYPE_CHECKING:
@@ -67,9 +68,15 @@ def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, share
         kind=PIPELINE if first.pipeline else IMAGES if first.images else "model",
         folder=str(first.place) if first.place else None,
         learning=first.learning,
-        forecast=forecast(first.learning) if first.learning else None,
+        forecast=_forecast(first),
         samplers=first.samplers,
     )
+
+
+def _forecast(entry: Entry) -> Forecast | None:
+    """What a longer training would reach; of a curve that could not be measured to its end that is not known."""
+    whole = entry.run is not None and is_whole(entry.run, entry.learning)
+    return forecast(entry.learning) if whole else None
 
 
 def _place(scores: Scores, *, learned: bool) -> Places:
@@ -203,6 +210,8 @@ def controls(entries: Sequence[Entry]) -> list[Control]:
 
 def scores_of(evaluation: "Evaluation | Measurement") -> "dict[str, Score]":
     """Scores by the name of their column: that of the metric, or of what only some models have the protocol, for bounds
-    of different likelihoods do not share a column. A detail that is refused is left out."""
+    of different likelihoods, or gains of different classifiers, do not share a column. A detail that is refused is left
+    out."""
     kept = [score for score in evaluation.scores if score.value is not None or score.name not in DETAILS]
-    return {score.name if score.name in (*QUALITY, *COST, *DETAILS) else score.protocol: score for score in kept}
+    own_column = {*QUALITY, *COST, *DETAILS} - {*OF_CLASSIFIER}
+    return {score.name if score.name in own_column else score.protocol: score for score in kept}

@@ -2,15 +2,18 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from trilemma.comparison.content import Asked, Curve, Trained
 from trilemma.comparison.entries import Entry
 from trilemma.comparison.plain import Json, finite
+from trilemma.errors import UserError
 from trilemma.text import quoted
 
 if TYPE_CHECKING:
     from trilemma.data import Data
+    from trilemma.metrics.receipt import Score
     from trilemma.run.run import Run
 
 CURVE_POINTS = 200  # of one loss curve at most
@@ -54,6 +57,24 @@ def _curve(name: str, log: Sequence[Json]) -> Curve:
     count = min(len(points), CURVE_POINTS)
     spread = [points[round(i * last / max(count - 1, 1))] for i in range(count)]
     return Curve(name, [x for x, _ in spread], [y for _, y in spread])
+
+
+def usefulness_of(run: "Run", seed: int) -> "list[Score]":
+    """What `augment` has measured of these weights by classifiers, with the model's own settings and this seed, in the
+    order of the catalogue. A file that cannot be read is left out."""
+    from trilemma.files import read_json
+    from trilemma.metrics.catalogue import OF_CLASSIFIER
+    from trilemma.metrics.receipt import LARGEST_SCORE, METRICS, Score
+
+    def is_known(score: Score) -> bool:
+        of_these = score.weights == run.weights_id and score.data_fingerprint == run.config["fingerprint"]
+        return score.name in OF_CLASSIFIER and of_these and score.seed == seed and not score.settings
+
+    scores = list[Score]()
+    for path in sorted((run.path / METRICS).glob("*.json")):
+        with suppress(UserError, OSError, ValueError, LookupError, TypeError, AttributeError):
+            scores.append(Score.from_json(read_json(path, LARGEST_SCORE)))
+    return sorted(filter(is_known, scores), key=lambda score: OF_CLASSIFIER.index(score.name))
 
 
 def keys_of(run: "Run", inverted: int) -> dict[str, Any]:

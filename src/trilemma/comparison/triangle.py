@@ -33,6 +33,7 @@ LOW, HIGH = (-1.2, -0.82), (1.2, 1.29)  # corners of the picture
 UNIT = 150.0  # points on paper of a length of 1
 MARK, CAP = 0.05, 0.036  # width of a mark; half the width of an interval's ends
 BESIDE = (0.065, 0.1, 0.14)  # how far beside its spoke a tick's text may stand
+TICK = 8.1  # points of the letters of a tick: 8 px where a phone shows the picture 358 px wide
 
 Reach = tuple[float, Sequence[float]]  # angle of a spoke, ends of an interval on it
 
@@ -164,10 +165,10 @@ def _ticks(ax: "Axes", layout: Layout) -> None:
             tick = axis.place(value)
             ax.plot(*_xy([point(axis.angle, tick, end) for end in (-0.012, 0.012)]), color=MUTED, linewidth=0.8)
             sides = np.array([point(axis.angle, tick, sign * aside) for aside in BESIDE for sign in (1, -1)])
-            k, cost = layout.best(text_size(text, 7.5, UNIT), np.array([point(axis.angle, tick)] * len(sides)), sides)
+            k, cost = layout.best(text_size(text, TICK, UNIT), np.array([point(axis.angle, tick)] * len(sides)), sides)
             if text and cost < COVERED:
                 patch = {"boxstyle": "square,pad=0.1", "facecolor": SOFT, "edgecolor": "none"}
-                _text(ax, layout, (sides[k][0], sides[k][1]), text, 7.5, color=MUTED, bbox=patch)
+                _text(ax, layout, (sides[k][0], sides[k][1]), text, TICK, color=MUTED, bbox=patch)
 
 
 def _model(ax: "Axes", layout: Layout, places: Places, k: int, aside: float, *, quiet: bool, small: bool) -> None:

@@ -9,14 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from trilemma.comparison.content import Difference, Differences, Leaders, Model, Place, Verdict
+from trilemma.comparison.content import (
+    DIVERSITY,
+    FIDELITY,
+    SPEED,
+    Difference,
+    Differences,
+    Leaders,
+    Model,
+    Place,
+    Verdict,
+)
 from trilemma.comparison.differences import unbeaten
 from trilemma.language import translated
-from trilemma.metrics.catalogue import CATALOGUE
+from trilemma.metrics.catalogue import CATALOGUE, OF_CLASSIFIER, Metric
 from trilemma.words import listed, number, span
 
 if TYPE_CHECKING:
     from trilemma.comparison.triangle import Axis
+
+WORDS = {FIDELITY: "quality", DIVERSITY: "diversity", SPEED: "speed"}  # of the axes, in the answer
 
 
 class Title(NamedTuple):
@@ -33,6 +45,8 @@ def title(name: str, protocol: str) -> Title:
     'Likelihood bound of 50 samples (gaussian 0.5, continuous pixels)'
     >>> title("active_units", "active-units_32_360_test").long, title("new_score", "new_10").long
     ('Active units of the code, of 32', 'New score')
+    >>> title("synthetic_accuracy", "synthetic-accuracy_features-digits_300-steps_3-trainings_2000_500_test").long
+    'Accuracy of a classifier that learns from them alone (2000 real and 500 generated images)'
     """
     plain = name.replace("_", " ").capitalize()
     metric = CATALOGUE.get(name)
@@ -46,6 +60,11 @@ def title(name: str, protocol: str) -> Title:
         return Title(of_samples if samples else f"{long} ({within})", short)
     if (units := units_of(protocol)) is not None:
         return Title(*(translated("{title}, of {n}", title=text, n=units) for text in (long, short)))
+    if name in OF_CLASSIFIER and (numbers := re.search(r"_(\d+)_(\d+)_[^_]+$", protocol)):
+        real, made = numbers.groups()
+        return Title(
+            translated("{title} ({real} real and {made} generated images)", title=long, real=real, made=made), short
+        )
     return Title(long, short)
 
 
@@ -70,6 +89,11 @@ def verdict(models: Sequence[Model], axes: "Sequence[Axis]", differences: Differ
     leaders = {axis.name: _leaders(axis, models, differences.get(axis.metric, ())) for axis in axes}
     texts = [f"{translated(axis.name.capitalize())}: {leaders[axis.name].text}" for axis in axes]
     return Verdict(" ".join([*texts, *_overall(leaders, models)]), leaders)
+
+
+def metric_of(axis: str) -> Metric:
+    """The metric of the catalogue that stands on an axis."""
+    return next(metric for metric in CATALOGUE.values() if metric.axis == axis)
 
 
 def counts(model: Model, axis: str) -> bool:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from trilemma.comparison.content import LearningPoint, SamplerPoint
 from trilemma.comparison.document import protocol_difference
 from trilemma.comparison.entries import Entry, rows_of, shown
-from trilemma.comparison.learning import KEPT, learning_points
+from trilemma.comparison.learning import KEPT, is_whole, learning_points
 from trilemma.comparison.measured import Measured
 from trilemma.comparison.progress import Progress, about, in_words
 from trilemma.comparison.request import Budget
 from trilemma.comparison.rows import scores_of
 from trilemma.comparison.sampler_settings import sampler_points
 from trilemma.comparison.sizes import settings_for
-from trilemma.comparison.trained import keys_of
+from trilemma.comparison.trained import keys_of, usefulness_of
 from trilemma.data import Data
 from trilemma.errors import UserError, shows_tracebacks
 from trilemma.run.contestant import ImageSet
@@ -82,9 +82,7 @@ def _train(entry: Entry, plan: Plan, budget: Budget, folder: Path, quiet: bool) 
     recipe, (length,) = get_recipe(entry.name), budget.length.items()
     names = _lengths(recipe, length[0])
     share = length[1] / len(names) if budget.minutes is not None else max(1, length[1] // len(names))
-    keys: dict[str, Any] = dict.fromkeys(names, share)
-    if plan.curves:
-        keys["keep_weights"] = KEPT
+    keys: dict[str, Any] = {**dict.fromkeys(names, share), "keep_weights": KEPT}  # a later curves=true needs them
     if budget.parameters is not None:
         keys |= settings_for(entry.name, plan.data.shape, budget.parameters)
     out = folder / "runs" / entry.label
@@ -140,6 +138,9 @@ def measure_curves(
             curve = partial(learning_points, run, reference, last, batch)
             as_far = partial(_as_far_as_possible, curve, f"{entry.label}, learning curve", progress.say)
             entry.learning = measured.points(run, reference, LearningPoint, as_far)
+            if len(entry.learning) == 1 and is_whole(run, entry.learning):
+                why = f"its training kept no earlier weights (train keep_weights={KEPT})"
+                progress.say(f"{entry.label}: no learning curve, as {why}")
             settings = partial(sampler_points, run, reference, batch)
             as_far = partial(_as_far_as_possible, settings, f"{entry.label}, settings of the sampler", progress.say)
             entry.samplers = measured.points(run, reference, SamplerPoint, as_far)
@@ -175,7 +176,8 @@ def _measure(entry: Entry, plan: Plan, batch: int, reference: "Reference", measu
         raise UserError(
             f"measured by another protocol than {first.label} ({difference}), so the scores cannot be compared"
         )
-    entry.evaluation = evaluation
+    known = usefulness_of(entry.run, plan.seed) if entry.run else []
+    entry.evaluation = replace(evaluation, scores=(*evaluation.scores, *known)) if known else evaluation
 
 
 def _evaluation(

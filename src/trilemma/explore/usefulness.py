@@ -83,11 +83,16 @@ def usefulness_scores(verdict: Verdict, run: Run, *, seed: int, settings: Mappin
     """What a verdict says of a run, with its receipt: `settings` of its sampler, seed of the images."""
     split = run.data.held_out[0]
     how = f"{verdict.steps}-steps", f"{len(verdict.accuracies[REAL])}-trainings"
-    values = {"usefulness": verdict.difference[BOTH], "synthetic_accuracy": verdict.accuracy[SYNTHETIC]}
-    for name, value in values.items():
+    classical = "-".join(verdict.classical) or "none"
+    values = {
+        "usefulness": (verdict.difference[BOTH], how),
+        "usefulness_over_classical": (verdict.gain, (*how, classical)),
+        "synthetic_accuracy": (verdict.accuracy[SYNTHETIC], how),
+    }
+    for name, (value, parts) in values.items():
         yield score_of(
             name,
-            protocol_name(CATALOGUE[name].word, verdict.classifier, *how, verdict.n_real, verdict.n_synthetic, split),
+            protocol_name(CATALOGUE[name].word, verdict.classifier, *parts, verdict.n_real, verdict.n_synthetic, split),
             value,
             interval_is=INTERVAL_IS,
             split=split,

@@ -139,6 +139,11 @@ CATALOGUE = {
             "difference of accuracies", "higher", "classifier", detail=True,
         ),
         Metric(
+            "usefulness_over_classical", "Gain of a classifier over one with classical augmentation",
+            "Gain over\nclassical", "usefulness-over-classical", "difference of accuracies", "higher", "classifier",
+            detail=True,
+        ),
+        Metric(
             "synthetic_accuracy", "Accuracy of a classifier that learns from them alone", "Accuracy\nby them alone",
             "synthetic-accuracy", "fraction of real images", "higher", "classifier", detail=True,
         ),
@@ -149,11 +154,12 @@ CATALOGUE = {
 def names_that_need(needs: Needs, *, detail: bool = False) -> tuple[str, ...]:
     """The metrics that need the same, in the order of the catalogue.
 
-    >>> names_that_need("sampler"), names_that_need("classifier", detail=True)
-    (('ms_per_image', 'calls_per_image'), ('usefulness', 'synthetic_accuracy'))
+    >>> names_that_need("sampler"), names_that_need("classes", detail=True)
+    (('ms_per_image', 'calls_per_image'), ('class_f_score',))
     """
     return tuple(name for name, metric in CATALOGUE.items() if metric.needs == needs and metric.detail == detail)
 
 
 QUALITY, COST = names_that_need("images"), names_that_need("sampler")
+OF_CLASSIFIER = names_that_need("classifier", detail=True)  # whose protocols differ between runs
 DETAILS = tuple(name for name, metric in CATALOGUE.items() if metric.detail)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilemma.errors import UserError
 from trilemma.metrics import cost
@@ -33,12 +33,26 @@ def cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
         )
 
 
-def details_of_cost(run: Run, setup: Setup, spent: cost.Cost, draw: Callable[[int, int], Tensor]) -> Iterator[Score]:
-    """An image alone, its time and its operations; the quickest batch; the memory, the energy and the training."""
-    device = next(run.model.parameters()).device
-    alone = cost.alone(draw, run.model, device)
+def details_of_cost(
+    setup: Setup,
+    spent: cost.Cost,
+    draw: Callable[[int, int], Tensor],
+    network: nn.Module,
+    device: torch.device,
+    *,
+    together: int,
+    training_seconds: float | None = None,
+) -> Iterator[Score]:
+    """An image alone, its time and its operations; the quickest batch; the memory, the energy and the training.
+
+    Args:
+        draw: (first, count) -> images (count, C, H, W); network: with all that draws, on a device.
+        together: images of a batch that are drawn at one time, which its memory depends on.
+        training_seconds: where they are known.
+    """
+    alone = cost.alone(draw, network, device)
     batch, best = cost.quickest_batch(draw, device, {1: alone.ms, spent.batch: spent.ms_per_image})
-    peak = peak_bytes(lambda: draw(0, spent.batch), device)
+    peak = peak_bytes(lambda: draw(0, together), device)
     batched = f"batch{spent.batch}"
     timed = {"device": spent.device, "threads": str(torch.get_num_threads()), "best_batch": str(batch)}
     values: list[tuple[str, Estimate | float | str | None, tuple[str, ...], str]] = [
@@ -48,7 +62,7 @@ def details_of_cost(run: Run, setup: Setup, spent: cost.Cost, draw: Callable[[in
         ("peak_memory_mb", peak / 1e6, (spent.device, batched), ""),
         ("joules_per_image", spent.joules_per_image, (spent.device, batched), ""),
         ("parameters", float(spent.parameters), (), ""),
-        ("training_seconds", _training_seconds(run), (), ""),
+        ("training_seconds", training_seconds, (), ""),
     ]
     for name, value, parts, interval_is in values:
         if value is not None:
@@ -58,7 +72,7 @@ def details_of_cost(run: Run, setup: Setup, spent: cost.Cost, draw: Callable[[in
             )
 
 
-def _training_seconds(run: Run) -> float | None:
+def training_seconds_of(run: Run) -> float | None:
     """Of a finished training whose summary can be read."""
     if run.unfinished:
         return None

@@ -5,18 +5,18 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.config import Config
 from trilemma.metrics import cost
 from trilemma.metrics.classification import class_scores
-from trilemma.metrics.cost_scores import cost_scores, details_of_cost
+from trilemma.metrics.cost_scores import cost_scores, details_of_cost, training_seconds_of
 from trilemma.metrics.features import to_levels
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.path_length import path_scores
 from trilemma.metrics.quality import Setup
-from trilemma.metrics.receipt import Score, score_of
+from trilemma.metrics.receipt import Score
 from trilemma.metrics.reconstruction import reconstruction_scores
 from trilemma.registry import count_parameters
 from trilemma.run.contestant import Contestant, ImageSet
@@ -55,16 +55,15 @@ def drawn_by_pipeline(pipeline: TextToImage, setup: Setup, batch: int) -> DrawnI
     session = pipeline.open()
     denoiser, networks = session.networks
     numbers = (sum(map(count_parameters, networks)), count_parameters(denoiser))
-    images, spent = cost.draw_timed(
-        lambda first, count: session.images(first, count, setup.seed),
-        setup.n,
-        batch=batch,
-        device=session.pipeline.device,
-        networks=[denoiser],
-        parameters=numbers,
-    )
-    parameters = score_of("parameters", "parameters", float(numbers[0]), seed=setup.seed, settings=setup.settings)
-    scores = [*cost_scores(setup, spent), parameters]
+
+    def draw(first: int, count: int) -> Tensor:
+        return session.images(first, count, setup.seed)
+
+    device = session.pipeline.device
+    images, spent = cost.draw_timed(draw, setup.n, batch=batch, device=device, networks=[denoiser], parameters=numbers)
+    whole = nn.ModuleList(networks)
+    details = details_of_cost(setup, spent, draw, whole, device, together=1)  # each image is drawn by itself
+    scores = [*cost_scores(setup, spent), *details]
     return DrawnImages(images, scores, session.described(), {"weights": pipeline.weights_id})
 
 
@@ -86,7 +85,9 @@ def drawn_by_run(
     )
     reconstructed, more = reconstruction_scores(model, setup, inverted=inverted)
     lengths, others = path_scores(model, setup)
-    costs = [*cost_scores(setup, spent), *details_of_cost(run, setup, spent, draw)]
+    device, known = next(model.parameters()).device, training_seconds_of(run)
+    details = details_of_cost(setup, spent, draw, model, device, together=spent.batch, training_seconds=known)
+    costs = [*cost_scores(setup, spent), *details]
     scores = [*costs, *likelihoods, *reconstructed, *lengths]
     notes = [*notes, *more, *others]
     if isinstance(model, Conditional) and setup.own:
