@@ -54,6 +54,10 @@ class HasCodeMap(Encodes, Decodes, Protocol):
         """Any maps (B, *map_shape) -> (B, C, H, W) in [0, 1]."""
         ...
 
+    def place_mask(self, mask: Tensor) -> Tensor:
+        """(B, 1, H, W) -> 1 at the places of the map that draw a pixel where it is 1, (B, 1, height, width)."""
+        ...
+
 
 @runtime_checkable
 class UsesCodeMap(Protocol):
