@@ -16,7 +16,7 @@ from trilemma.gans.adversary import Adversary
 from trilemma.registry import create
 from trilemma.run.migration import migrated
 from trilemma.tokeniser import BYTES, Tokeniser
-from trilemma.types import Batch, Condition
+from trilemma.types import UNCONDITIONAL, Batch, Condition, needs_caption
 
 SHAPE = (1, 8, 8)
 SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1}
@@ -228,6 +228,27 @@ def test_words_are_spelled_in_tuning_as_in_training(monkeypatch):
     model.validation(batch, torch.Generator().manual_seed(0))
     spelled = [any(0 < token <= BYTES for row in rows for token in row) for rows in seen]
     assert spelled == [True, False, False, False]  # of the student and its teacher: in training, and in validation
+
+
+def test_a_model_that_was_always_told_a_caption_is_asked_for_one():
+    settings = {**SMALL, "words": ("red", "circle"), "text_width": 32, "text_depth": 1, "label_dropout": 0.0}
+    models = []
+    for examples in ((), ("red circle",)):
+        teacher = create("diffusion-text", shape=SHAPE, examples=examples, **settings)
+        for parameter in teacher.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        models.append(FewSteps(FewConfig(shape=SHAPE), {"init": teacher}))
+    bare, model = models
+    assert needs_caption(model) and not needs_caption(tuned())
+    by_example, plain = (
+        model.sample(2, seed=0, condition=condition)
+        for condition in (UNCONDITIONAL, Condition(caption=["red circle"] * 2))
+    )
+    assert torch.equal(by_example, plain)
+    assert (model.sample(2, seed=0, condition=Condition(caption=["red"] * 2)) - plain).abs().max() > 1e-4
+    for one, condition in ((bare, UNCONDITIONAL), (model, Condition(caption=["red", " "]))):
+        with pytest.raises(UserError, match="so it knows no image without a caption; add caption=, or train it with"):
+            one.sample(2, seed=0, condition=condition)
 
 
 def with_critic(weight: float = 0.5, **settings: object) -> FewSteps:

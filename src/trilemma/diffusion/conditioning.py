@@ -22,7 +22,7 @@ from trilemma.diffusion.planes import draw_masks, enlarge, hide, mask_planes, sh
 from trilemma.errors import UserError
 from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import TextEncoder
-from trilemma.tokeniser import LENGTH, PADDING, Tokeniser
+from trilemma.tokeniser import LENGTH, PADDING, Tokeniser, words_of
 from trilemma.types import Batch, Condition, default_label
 
 EXAMPLES = 64  # small images kept with a model that enlarges
@@ -71,6 +71,15 @@ class ConditionedModel(CodesModel):
             missing = "caption"
         if missing and not self.null_condition:
             raise self.no_null(missing)
+
+    def check_captions(self, condition: Condition) -> None:
+        """Refuse an empty caption of a model that has learned from none.
+
+        Raises:
+            UserError: see above.
+        """
+        if not self.null_condition and not all(map(words_of, condition.caption or ())):
+            raise self.no_null("caption")
 
     def no_null(self, missing: str) -> UserError:
         """The error for a model that would have to do without a label or caption."""

@@ -149,6 +149,7 @@ class FewSteps(Model):
             self.student.load_state_dict({name: value for name, value in teacher.state_dict().items() if name in own})
         self._teacher = [teacher] if config.targets == "teacher" else []  # no part of the model, which draws without it
         self.n_classes, self.takes = self.student.n_classes, self.student.takes
+        self.null_condition = self.student.null_condition
         self.unit = self.student.data_std / DATA_STD
         self.phases = [Phase("consistency", Player("consistency", list(self.student.parameters())), self.loss)]
         self.adversary = None
@@ -215,11 +216,14 @@ class FewSteps(Model):
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
         Raises:
-            UserError: for a condition that the model does not take.
+            UserError: for a condition that the model does not take, or one that it cannot do without.
         """
         student, ids = self.student, torch.arange(first, first + n)
         check_condition(condition, n, self.n_classes, self.takes)
-        inputs = student.embed(student.by_default(condition, ids, self.n_classes), n)
+        student.check_captions(condition)
+        condition = student.by_default(condition, ids, self.n_classes)
+        student.check_asked(condition)
+        inputs = student.embed(condition, n)
         training = student.network.training
         student.network.eval()
         try:
