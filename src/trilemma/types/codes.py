@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trilemma.types.batch import UNCONDITIONAL, Condition
 from trilemma.types.model import flags
-from trilemma.types.sampling import Conditional
+from trilemma.types.sampling import Conditional, needs_caption
 
 
 @runtime_checkable
@@ -161,10 +161,16 @@ class HasPosterior(Protocol):
         ...
 
 
+def drawing_needs(model: object) -> tuple[str, ...]:
+    """Fields of a Condition that noise needs to become an image: the label of a model that takes one, and the caption
+    of one that was never without."""
+    return (*(["label"] if isinstance(model, Conditional) else []), *(["caption"] if needs_caption(model) else []))
+
+
 def codes_need(model: object) -> tuple[str, ...]:
     """Fields of a Condition that `encode`, `decode` and `reconstruct` of a model need."""
     named = flags(model).codes_need
-    return named if named is not None else ("label",) if isinstance(model, Conditional) else ()
+    return drawing_needs(model) if named is None else named
 
 
 def for_codes(model: object, condition: Condition) -> Condition:
