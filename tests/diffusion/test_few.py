@@ -343,6 +343,15 @@ def test_what_cannot_be_tuned_is_refused():
             FewSteps(FewConfig(shape=SHAPE), {"init": teacher})
 
 
+def test_a_model_that_is_given_an_image_is_not_tuned(tmp_path):
+    for name, task in (("diffusion-upscale", "enlarges images"), ("diffusion-inpaint", "draws under a mask")):
+        with pytest.raises(UserError, match=f"^the part init: a model that {task} is not tuned, .* a small steps=$"):
+            FewSteps(FewConfig(shape=SHAPE), {"init": create(name, shape=SHAPE, **SMALL)})
+        with pytest.raises(UserError, match=f"a model that {task} is not tuned"):
+            trilemma.train("diffusion-few", "digits", init=name, quiet=True, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_images_of_other_classes_than_the_tuned_models_are_refused(tmp_path):
     keys = {**SMALL, "steps": 1, "batch": 8, "quiet": True, "device": "cpu"}

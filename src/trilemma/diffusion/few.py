@@ -143,6 +143,12 @@ class FewSteps(Model):
                 "the part init: consistency tuning begins with a diffusion model of pixels with prediction=edm or "
                 "wiener; give a run of diffusion, or of a preset like it"
             )
+        if teacher.config.upscale or teacher.config.inpaint:
+            task = "enlarges images" if teacher.config.upscale else "draws under a mask"
+            raise UserError(
+                f"the part init: a model that {task} is not tuned, since one of few steps is given noise alone; give a "
+                "run of diffusion or diffusion-text, or use that model itself with a small steps="
+            )
         self.student = PixelDiffusion(teacher.config.with_(augment_p=0.0))  # whose images are as they are
         if not any(parameter.is_meta for parameter in self.student.parameters()):
             own = self.student.state_dict().keys()
