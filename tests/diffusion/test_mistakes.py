@@ -197,6 +197,11 @@ def test_codes_of_a_model_that_was_always_told_a_caption_are_those_under_it(alwa
         ("diffusion", {"network": "unnet"}, 'did you mean "unet"'),
         ("diffusion", {"label_dropout": 1.0}, "label_dropout=1.*below 1"),
         ("diffusion", {"shift": 0}, "shift=0: give a number above 0"),
+        (
+            "diffusion-text",
+            {"attention_px": 0},
+            "attention_px=0 and captions=true: only maps with attention look at the",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(model, keys, message, tmp_path):
