@@ -206,11 +206,24 @@ class ConditionedModel(CodesModel):
             if tuple(image.shape[1:]) != small:
                 raise UserError(f"the smaller images are {tuple(image.shape[1:])}; this model takes {small}")
             return 2 * enlarge(image.to(self._device), self.factor) - 1
+        channels, *size = self.x_shape
+        if image is None and mask is None:
+            return mask_planes(torch.zeros(n, channels, *size), torch.ones(n, 1, *size)).to(self._device)
         if image is None or mask is None:
-            channels, *size = self.x_shape
-            nothing, everywhere = torch.zeros(n, channels, *size), torch.ones(n, 1, *size)
-            return mask_planes(nothing, everywhere).to(self._device)
+            given, other = ("a mask", "image") if image is None else ("an image", "mask")
+            raise UserError(f"this model draws under a mask: {given} was given and no {other}; give both, or neither")
+        self._check_masked(image, mask)
         return mask_planes(self.to_x(hide(image, mask).to(self._device)), self.place_mask(mask.to(self._device)))
+
+    def _check_masked(self, image: Tensor, mask: Tensor) -> None:
+        """Raises UserError for an image or a mask of another shape than the model's."""
+        taken = self.config.shape, (1, *self.config.shape[1:])
+        shapes = tuple(image.shape[1:]), tuple(mask.shape[1:])
+        if shapes != taken:
+            raise UserError(
+                f"the image is {shapes[0]} and its mask {shapes[1]} (channels, height, width); this model takes "
+                f"{taken[0]} and {taken[1]}"
+            )
 
     def training_condition(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> Condition:
         """What is asked for in training: the batch's classes or captions, some of them lost, and what its images are
