@@ -1,6 +1,7 @@
 """Consistency tuning: what holds at the edges, and in the limit of near noise levels."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -364,3 +365,13 @@ def test_images_of_other_classes_than_the_tuned_models_are_refused(tmp_path):
     assert not (tmp_path / "other").exists()
     few = trilemma.train("diffusion-few", data, out=tmp_path / "few", **lengths)
     assert few.sample(2, label=3).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.slow
+def test_a_run_does_without_its_teacher(tmp_path):
+    keys = {"steps": 1, "batch": 8, "quiet": True, "device": "cpu"}
+    teacher = trilemma.train("diffusion", "digits", out=tmp_path / "teacher", **SMALL, **keys)
+    few = trilemma.train("diffusion-few", "digits", init=teacher.path, out=tmp_path / "few", **keys)
+    drawn = few.sample(2, seed=1)
+    shutil.rmtree(teacher.path)
+    assert torch.equal(trilemma.load(few.path, device="cpu").sample(2, seed=1), drawn)
