@@ -98,8 +98,8 @@ def _steadier(trained: Mapping[str, Any] | None) -> str:
 
 
 def _doubled(values: Mapping[str, Any], key: str) -> str:
-    """Twice a value, as a key of the part."""
-    return f"autoencoder.{key}={word(2 * values[key])}"
+    """About twice a value, as a key of the part."""
+    return f"autoencoder.{key}={word(float(f'{2 * values[key]:.3g}'))}"
 
 
 @torch.no_grad()
