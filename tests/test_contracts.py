@@ -301,7 +301,11 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
         pytest.param("diffusion", {"augment_p": 0.5}, marks=pytest.mark.slow),
         pytest.param("diffusion-inpaint", {}, marks=pytest.mark.slow),
         pytest.param("ae-kl", {"adversarial": 0.1}, marks=pytest.mark.slow),
+        pytest.param("ae-kl", {"adversarial": 0.1, "steps": 8}, marks=pytest.mark.slow),
+        pytest.param("vae-vq", {"steps": 8}, marks=pytest.mark.slow),
         pytest.param("diffusion-few", {"adversarial": 0.1, "critic_width": 8}, marks=pytest.mark.slow),
+        pytest.param("diffusion-few", {"targets": "data"}, marks=pytest.mark.slow),
+        pytest.param("diffusion-few", {"init": {"dropout": 0.3}}, marks=pytest.mark.slow),
         ("gan", {"critic_augment": "adaptive"}),
     ],
     ids=str,
@@ -309,26 +313,31 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
 def test_stopped_and_resumed_equals_unbroken_bit_for_bit(
     name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """After two of four steps; after six of eight in the last stage, which begins at a share of the training."""
     keys = {"batch": 16, "steps": 4, "seed": 3, "quiet": True, **small(name), **settings}
+    steps, at = keys["steps"], {4: 2, 8: 6}[keys["steps"]]
     for part, recipe in get_recipe(name).parts.items():
-        run = train(recipe, "digits", out=tmp_path / part, batch=16, steps=2, quiet=True, **small(recipe))
+        own = {"batch": 16, "steps": 2, "quiet": True, **small(recipe), **settings.get(part, {})}
+        run = train(recipe, "digits", out=tmp_path / part, **own)
         keys[part] = run.path
     data = load_data("shapes:64", size=8) if name == "diffusion-text" else "digits"
     whole = train(name, data, out=tmp_path / "whole", **keys)
+    late = [phase.begin for phase in whole.model.phases if phase.begin > 0]
+    assert steps == 4 or (late and max(late) <= (at - 1) / steps)
     steps_taken = []
     one_step = Trainer.take_step
 
-    def stop_after_two(trainer: Trainer) -> None:
+    def stop_early(trainer: Trainer) -> None:
         one_step(trainer)
         steps_taken.append(trainer.calendar.step)
-        if len(steps_taken) == 2:
+        if len(steps_taken) == at:
             trainer.signals.stop = 2
 
-    monkeypatch.setattr(Trainer, "take_step", stop_after_two)
+    monkeypatch.setattr(Trainer, "take_step", stop_early)
     with pytest.raises(KeyboardInterrupt, match="the state is saved"):
         train(name, data, out=tmp_path / "parts", **keys)
     parts = train(name, data, out=tmp_path / "parts", **keys)
-    assert steps_taken == [1, 2, 3, 4]
+    assert steps_taken == list(range(1, steps + 1))
     for one, other in zip(files(whole.path), files(parts.path), strict=True):
         assert one.name == other.name and one.read_bytes() == other.read_bytes()
     assert copy.deepcopy(whole.model.state_dict()).keys() == parts.model.state_dict().keys()

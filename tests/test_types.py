@@ -25,6 +25,7 @@ from trilemma.types import (
     draw,
     flags,
     for_codes,
+    join_conditions,
     keys_of,
 )
 
@@ -57,6 +58,15 @@ def test_rows_of_every_field_go_together() -> None:
     assert UNCONDITIONAL.rows(slice(2)).is_empty and not condition().is_empty
     only = condition().only("label", "mask")
     assert only.label is not None and only.mask is not None and only.caption is only.image is None
+
+
+def test_conditions_of_several_sets_are_joined_where_all_have_a_field() -> None:
+    part = condition().only("label", "caption")
+    both = join_conditions([part, part.rows(slice(1))])
+    assert both.label is not None and both.label.tolist() == [0, 1, 2, 3, 0]
+    assert both.caption == [*(part.caption or ()), (part.caption or ())[0]]
+    mixed = join_conditions([part, part.only("caption")])
+    assert mixed.label is None and len(mixed.caption or ()) == 8
 
 
 def test_what_a_model_does_not_take_is_refused() -> None:

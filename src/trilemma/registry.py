@@ -61,7 +61,7 @@ class Recipe:
     published: where its own settings differ from them, docs/results.md says why;
     parts: by name, the recipe that each is trained by before the main training, if no other is named;
     as_part: settings where it is trained as such a part, unless others are given: what only its own samples need is
-    left out.
+    left out, and a place of its codes has few numbers.
     """
 
     name: str

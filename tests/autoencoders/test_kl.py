@@ -98,6 +98,21 @@ def test_maps_of_a_vector_quantised_autoencoder():
     assert torch.allclose(std.double(), chosen.std(0, correction=0).clamp(min=1e-6), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["ae-kl", "vae-vq"])
+def test_a_mask_of_a_pixel_is_one_of_the_place_that_draws_it(name):
+    """By the decoder's last layer, which cuts an image, whose sides are no multiples, out of what all places draw."""
+    size = (50, 37)
+    model = create(name, shape=(1, *size), width=8, **({} if name == "ae-kl" else {"prior": False}))
+    assert isinstance(model, HasCodeMap)
+    _, height, width = model.map_shape
+    numbers = torch.arange(float(height * width)).view(1, 1, height, width)
+    maps, channels = (2, 4) if name == "ae-kl" else (1, 1)  # the last layer of ae-kl takes 4 channels as 2 x 2 pixels
+    drawn = model.decoder[-1](F.interpolate(numbers, scale_factor=4 // maps).expand(-1, channels, -1, -1))
+    places = model.place_mask(torch.eye(50 * 37).view(-1, 1, *size)).flatten(1)
+    assert places.shape == (50 * 37, height * width) and torch.equal(places.sum(1), torch.ones(50 * 37))
+    assert torch.equal(places.argmax(1), drawn.flatten().long())
+
+
 def test_the_distance_by_maps_is_one():
     x = images(3, (3, 32, 32))
     blurred = F.avg_pool2d(x, 3, 1, 1)

@@ -1,6 +1,7 @@
 """Consistency tuning: what holds at the edges, and in the limit of near noise levels."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from trilemma.gans.adversary import Adversary
 from trilemma.registry import create
 from trilemma.run.migration import migrated
 from trilemma.tokeniser import BYTES, Tokeniser
-from trilemma.types import Batch, Condition
+from trilemma.types import UNCONDITIONAL, Batch, Condition, needs_caption
 
 SHAPE = (1, 8, 8)
 SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1}
@@ -230,6 +231,27 @@ def test_words_are_spelled_in_tuning_as_in_training(monkeypatch):
     assert spelled == [True, False, False, False]  # of the student and its teacher: in training, and in validation
 
 
+def test_a_model_that_was_always_told_a_caption_is_asked_for_one():
+    settings = {**SMALL, "words": ("red", "circle"), "text_width": 32, "text_depth": 1, "label_dropout": 0.0}
+    models = []
+    for examples in ((), ("red circle",)):
+        teacher = create("diffusion-text", shape=SHAPE, examples=examples, **settings)
+        for parameter in teacher.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        models.append(FewSteps(FewConfig(shape=SHAPE), {"init": teacher}))
+    bare, model = models
+    assert needs_caption(model) and not needs_caption(tuned())
+    by_example, plain = (
+        model.sample(2, seed=0, condition=condition)
+        for condition in (UNCONDITIONAL, Condition(caption=["red circle"] * 2))
+    )
+    assert torch.equal(by_example, plain)
+    assert (model.sample(2, seed=0, condition=Condition(caption=["red"] * 2)) - plain).abs().max() > 1e-4
+    for one, condition in ((bare, UNCONDITIONAL), (model, Condition(caption=["red", " "]))):
+        with pytest.raises(UserError, match="so it knows no image without a caption; add caption=, or train it with"):
+            one.sample(2, seed=0, condition=condition)
+
+
 def with_critic(weight: float = 0.5, **settings: object) -> FewSteps:
     teacher = create("diffusion", shape=SHAPE, **SMALL, **settings)
     for parameter in teacher.parameters():
@@ -322,6 +344,15 @@ def test_what_cannot_be_tuned_is_refused():
             FewSteps(FewConfig(shape=SHAPE), {"init": teacher})
 
 
+def test_a_model_that_is_given_an_image_is_not_tuned(tmp_path):
+    for name, task in (("diffusion-upscale", "enlarges images"), ("diffusion-inpaint", "draws under a mask")):
+        with pytest.raises(UserError, match=f"^the part init: a model that {task} is not tuned, .* a small steps=$"):
+            FewSteps(FewConfig(shape=SHAPE), {"init": create(name, shape=SHAPE, **SMALL)})
+        with pytest.raises(UserError, match=f"a model that {task} is not tuned"):
+            trilemma.train("diffusion-few", "digits", init=name, quiet=True, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_images_of_other_classes_than_the_tuned_models_are_refused(tmp_path):
     keys = {**SMALL, "steps": 1, "batch": 8, "quiet": True, "device": "cpu"}
@@ -334,3 +365,13 @@ def test_images_of_other_classes_than_the_tuned_models_are_refused(tmp_path):
     assert not (tmp_path / "other").exists()
     few = trilemma.train("diffusion-few", data, out=tmp_path / "few", **lengths)
     assert few.sample(2, label=3).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.slow
+def test_a_run_does_without_its_teacher(tmp_path):
+    keys = {"steps": 1, "batch": 8, "quiet": True, "device": "cpu"}
+    teacher = trilemma.train("diffusion", "digits", out=tmp_path / "teacher", **SMALL, **keys)
+    few = trilemma.train("diffusion-few", "digits", init=teacher.path, out=tmp_path / "few", **keys)
+    drawn = few.sample(2, seed=1)
+    shutil.rmtree(teacher.path)
+    assert torch.equal(trilemma.load(few.path, device="cpu").sample(2, seed=1), drawn)

@@ -7,9 +7,10 @@ from trilemma.data import Data, Split
 from trilemma.diffusion.config import PixelDiffusionConfig, patch_of, side_shift
 from trilemma.diffusion.model import PixelDiffusion
 from trilemma.nets.unet import UNet
-from trilemma.registry import get_recipe
+from trilemma.registry import get_recipe, without_memory
 from trilemma.run.migration import migrated
 from trilemma.training.prepare import config_for, spread_of
+from trilemma.types import HasCodeMap
 
 SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 128, 96))
 
@@ -35,6 +36,17 @@ def test_a_place_holds_the_numbers_of_its_patch(network: str, side: int, channel
     assert channels * patch_of(config) ** 2 <= config.width
     whole = config.with_(width=4096)  # and not smaller than that asks for
     assert patch_of(config) == patch_of(whole) or channels * (2 * patch_of(config)) ** 2 > config.width
+
+
+@pytest.mark.parametrize("autoencoder", ["ae-kl", "vae-vq"])
+@pytest.mark.parametrize("side", [28, 64, 256])
+def test_a_place_holds_the_numbers_of_a_patch_of_codes(autoencoder: str, side: int) -> None:
+    part, latent = get_recipe(autoencoder), get_recipe("diffusion-latent")
+    module = without_memory(part, part.config.with_(shape=(3, side, side), **part.as_part))
+    assert isinstance(module, HasCodeMap)
+    config = latent.config.with_(shape=module.map_shape)
+    assert isinstance(config, PixelDiffusionConfig)
+    assert module.map_shape[0] * patch_of(config) ** 2 <= config.width
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -45,6 +45,9 @@ class Pixels(nn.Module):
     def from_map(self, code: Tensor) -> Tensor:
         return (code + 1).div(2).clamp(0, 1)
 
+    def place_mask(self, mask: Tensor) -> Tensor:
+        return mask
+
     def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return self.to_map(image).flatten(1)
 
@@ -62,6 +65,9 @@ class Halved(Pixels):
 
     def from_map(self, code: Tensor) -> Tensor:
         return super().from_map(nn.functional.interpolate(code, scale_factor=2))
+
+    def place_mask(self, mask: Tensor) -> Tensor:
+        return nn.functional.max_pool2d(mask, 2)
 
 
 def images(n: int) -> Tensor:

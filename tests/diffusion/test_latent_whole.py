@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import trilemma
 from trilemma.errors import UserError
+from trilemma.run.checkpoint import list_checkpoints
+from trilemma.training.loop import Trainer
+from trilemma.training.signals import Stopped
 
 SMALL: dict[str, Any] = {
     "width": 8,
@@ -64,3 +69,51 @@ def test_codes_of_vector_quantisation_serve_as_well(tmp_path: Path) -> None:
         "diffusion-latent", "digits", autoencoder="vae-vq", out=tmp_path / "run", **keys, **{"autoencoder.steps": 1500}
     )
     assert run.sample(2, seed=0).shape == (2, 1, 8, 8)
+
+
+BRIEF: dict[str, Any] = {**SMALL, "steps": 4, "check": False, "autoencoder.steps": 4}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
+    return trilemma.train("diffusion-latent", "digits", out=tmp_path_factory.mktemp("unbroken") / "run", **BRIEF)
+
+
+def state(path: Path) -> dict[str, bytes]:
+    """The weights to use of both stages, and every tensor of their last checkpoints."""
+    stages = path, path / "parts" / "autoencoder"
+    folders = [*stages, *(list_checkpoints(stage / "checkpoints")[-1] for stage in stages)]
+    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("at", [2, 4, 6])  # in the autoencoder; after its last step; in the diffusion of its codes
+def test_interrupted_in_either_stage_and_resumed_equals_unbroken(
+    at: int, unbroken: trilemma.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, take_step = list[int](), Trainer.take_step
+
+    def counted(trainer: Trainer) -> None:
+        take_step(trainer)
+        steps.append(trainer.calendar.step)
+        if len(steps) == at:
+            trainer.signals.stop = 2
+
+    monkeypatch.setattr(Trainer, "take_step", counted)
+    with pytest.raises(Stopped):
+        trilemma.train("diffusion-latent", "digits", out=tmp_path / "run", **BRIEF)
+    run = trilemma.train("diffusion-latent", "digits", out=tmp_path / "run", **BRIEF)
+    assert steps == [1, 2, 3, 4, 1, 2, 3, 4] and len(state(run.path)) > 4
+    assert state(run.path) == state(unbroken.path)
+
+
+def test_levels_outside_a_mask_stay_as_they_are_in_colour(tmp_path: Path) -> None:
+    keys = {**BRIEF, "steps": 2, "autoencoder.steps": 2}
+    run = trilemma.train("diffusion-latent", "shapes:64", size=9, out=tmp_path / "run", **keys)
+    edited = trilemma.edit(run, 3, mask="0,0,5,7", n=2, steps=2, rounds=1, out=tmp_path / "e.png")
+    source, outside = run.data.held_out[1].images[3].numpy().transpose(1, 2, 0), np.ones((9, 9), bool)
+    outside[:7, :5] = False
+    assert source.shape == (9, 9, 3) and len(edited.files) == 2
+    for file in edited.files:
+        levels = np.asarray(Image.open(file))
+        assert np.array_equal(levels[outside], source[outside]) and not np.array_equal(levels, source)

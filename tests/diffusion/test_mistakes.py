@@ -1,6 +1,9 @@
 """What a user may ask for that a diffusion run cannot do: each is one sentence with what is allowed."""
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import trilemma
 from trilemma.classifiers.bundled import load_network
@@ -77,8 +80,8 @@ def always_asked(tmp_path_factory):
     classes = trilemma.train("diffusion", "digits", classes=True, out=base / "classes", **keys)
     inpaint = trilemma.train("diffusion-inpaint", "digits", classes=True, out=base / "inpaint", **keys)
     upscale = trilemma.train("diffusion-upscale", "digits", classes=True, upscale=2, out=base / "upscale", **keys)
-    text = {"size": 8, "text_width": 32, "text_depth": 1}
-    captions = trilemma.train("diffusion-text", "shapes:40", out=base / "captions", **keys, **text)
+    text = {"size": 8, "text_width": 32, "text_depth": 1, "attention_px": 8}
+    captions = trilemma.train("diffusion-text", "shapes:40", out=base / "captions", **{**keys, **text})
     return {"classes": classes, "inpaint": inpaint, "upscale": upscale, "captions": captions}
 
 
@@ -134,24 +137,54 @@ def test_a_model_that_was_always_told_has_no_guidance(always_asked, tmp_path):
 
 def test_a_model_that_was_always_told_a_caption_does_nothing_without(always_asked, tmp_path):
     run = always_asked["captions"]
-    message = WITHOUT.format("caption", "caption")
+    Image.new("RGB", (8, 8), (90, 30, 0)).save(tmp_path / "flat.png")  # which has no caption of its own
+    flat, out = tmp_path / "flat.png", {"out": tmp_path / "o.png"}
     for call in (
         lambda: run.sample(1, caption="", steps=2),
         lambda: run.sample(2, caption="a red circle | ", steps=2),
-        lambda: trilemma.edit(run, 3, strength=0.5, n=1, steps=2, out=tmp_path / "e.png"),
-        lambda: trilemma.invert(run, 3, steps=2, out=tmp_path / "i.png"),
-        lambda: trilemma.interpolate(run, 3, 4, out=tmp_path / "w.png"),
-        lambda: trilemma.detect(run, n=20, score="elbo", out=tmp_path / "d"),
+        lambda: trilemma.edit(run, 3, strength=0.5, n=1, steps=2, **out),
+        lambda: trilemma.invert(run, 3, caption="", steps=2, **out),
     ):
-        with pytest.raises(UserError, match=rf"{message}|unknown score"):
+        with pytest.raises(UserError, match=WITHOUT.format("caption", "caption")):
             call()
+    for call in (
+        lambda: trilemma.invert(run, 3, flat, steps=2, **out),
+        lambda: trilemma.interpolate(run, flat, 4, **out),
+        lambda: trilemma.interpolate(run, "seed:1", 4, **out),
+        lambda: trilemma.edit(run, flat, towards="circle", **out),
+    ):
+        with pytest.raises(UserError, match="needs the caption of each image or code; give caption=, or images with"):
+            call()
+    with pytest.raises(UserError, match="unknown score"):
+        trilemma.detect(run, n=20, score="elbo", out=tmp_path / "d")
+    assert not (tmp_path / "o.png").exists()
     assert run.sample(2, steps=2).shape == (2, 3, 8, 8)  # by captions of the training
-    assert len(trilemma.edit(run, 3, strength=0.5, caption="a red circle", n=1, steps=2, out=tmp_path / "e.png").images)
+    assert len(trilemma.edit(run, 3, strength=0.5, caption="a red circle", n=1, steps=2, **out).images)
     split, reason = run.data.held_out[0], "the model reads captions, and was trained with label_dropout=0"
     bounds = likelihood_scores(run.model, run.data, split, split_label=split, own=True, samples=2, n=4, seed=0)
     assert bounds == ([], [f"no bound on the likelihood: {reason}"])
     setup = Setup(run.data, split, True, load_network("cifar10-cnn"), 4, 0)
     assert reconstruction_scores(run.model, setup, inverted=4) == ([], [f"no reconstructions: {reason}"])
+
+
+@pytest.mark.slow
+def test_codes_of_a_model_that_was_always_told_a_caption_are_those_under_it(always_asked, tmp_path):
+    run = always_asked["captions"]
+    own, out = run.data.held_out[1].captions[3], {"out": tmp_path / "o.png"}
+    by_itself, by_own, other = (
+        trilemma.invert(run, 3, caption=caption, steps=2, **out).codes for caption in (None, own, "nothing at all")
+    )
+    assert torch.equal(by_itself, by_own) and not torch.equal(by_itself, other)
+    np.save(tmp_path / "v.npy", np.zeros(run.model.code_length, np.float32))
+    Image.new("RGB", (8, 8), (90, 30, 0)).save(tmp_path / "flat.png")
+    walk = {"frames": 2, "how": "linear", "animate": False}
+    assert len(trilemma.reconstruct(run, n=2, **out).images) == 2  # by their own
+    assert trilemma.interpolate(run, 3, 4, **walk, **out).frames["linear"].shape == (2, 3, 8, 8)
+    trilemma.interpolate(run, "seed:1", tmp_path / "flat.png", caption="a red circle | a blue square", **walk, **out)
+    edited = trilemma.edit(
+        run, tmp_path / "flat.png", towards=tmp_path / "v.npy", caption="a red circle", steps=2, **out
+    )
+    assert torch.allclose(edited.images[0], edited.images[1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +197,11 @@ def test_a_model_that_was_always_told_a_caption_does_nothing_without(always_aske
         ("diffusion", {"network": "unnet"}, 'did you mean "unet"'),
         ("diffusion", {"label_dropout": 1.0}, "label_dropout=1.*below 1"),
         ("diffusion", {"shift": 0}, "shift=0: give a number above 0"),
+        (
+            "diffusion-text",
+            {"attention_px": 0},
+            "attention_px=0 and captions=true: only maps with attention look at the",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(model, keys, message, tmp_path):

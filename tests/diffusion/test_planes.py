@@ -205,6 +205,27 @@ def test_a_model_of_masks_does_not_see_what_it_draws():
     assert (outside[..., 4:] - one[..., 4:]).abs().max() > 1e-4  # it sees what is outside
 
 
+def test_a_model_of_masks_is_given_an_image_and_its_mask_or_neither():
+    painter = model("diffusion-inpaint")
+    x, mask = images(2, 1, 8, 8), torch.ones(2, 1, 8, 8)
+    drawn = painter.sample(2, seed=0, keys=KEYS)
+    assert torch.equal(drawn, painter.sample(2, seed=0, condition=Condition(image=x, mask=mask), keys=KEYS))
+    for condition, text in (
+        (Condition(image=x), "an image was given and no mask; give both, or neither"),
+        (Condition(mask=mask), "a mask was given and no image; give both, or neither"),
+        (
+            Condition(image=x[..., :6], mask=mask),
+            r"the image is \(1, 8, 6\) and its mask \(1, 8, 8\) \(channels, .*\); this model takes \(1, 8, 8\)",
+        ),
+        (Condition(image=x, mask=mask[:, :, :4]), r"the image is \(1, 8, 8\) and its mask \(1, 4, 8\)"),
+    ):
+        with pytest.raises(UserError, match=text):
+            painter.sample(2, seed=0, condition=condition, keys=KEYS)
+    whole = painter.redraw(x, Redraw(strength=0.5), seed=0, keys=KEYS)  # without a mask, as of nothing known
+    masked = painter.redraw(x, Redraw(strength=0.5, mask=mask), seed=0, keys=KEYS)
+    assert torch.equal(whole, masked)
+
+
 def test_both_at_once_are_refused():
     with pytest.raises(UserError, match="a model learns one of them"):
         model("diffusion-upscale", inpaint=True)

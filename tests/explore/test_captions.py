@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,7 +12,7 @@ import trilemma
 from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
-from trilemma.types import ReadsCaptions
+from trilemma.types import Condition, ReadsCaptions
 
 SMALL: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "text_width": 32, "text_depth": 1}
 SHORT: dict[str, Any] = {"batch": 16, "steps": 3, "quiet": True, "device": "cpu"}
@@ -114,6 +115,28 @@ def test_an_image_is_drawn_again_by_a_caption(run: trilemma.Run, tmp_path: Path)
         for colour in ("red", "blue")
     )
     assert (red - blue).abs().max() > 1e-4
+
+
+@pytest.mark.slow
+def test_codes_are_those_under_the_caption(run: trilemma.Run, tmp_path: Path) -> None:
+    images, out = run.data.held_out[1].images[:2].float() / 255, {"out": tmp_path / "o.png"}
+    texts = ["a large red circle", "a small blue square"]
+    asked, caption = Condition(caption=texts), " | ".join(texts)
+    codes = run.model.invert(images, asked)
+    drawn = run.model.generate(codes, asked)
+    inverted = trilemma.invert(run, 0, 1, caption=caption, **out)
+    torch.testing.assert_close(inverted.codes, codes, rtol=0, atol=1e-4)
+    torch.testing.assert_close(inverted.images, drawn, rtol=0, atol=1e-4)
+    assert (trilemma.invert(run, 0, 1, **out).codes - codes).abs().max() > 1e-2  # without one
+    reconstructed = trilemma.reconstruct(run, n=2, caption=caption, **out).images
+    torch.testing.assert_close(reconstructed, drawn, rtol=0, atol=1e-4)
+    walk: dict[str, Any] = {"frames": 3, "how": "linear", "animate": False}
+    frames = trilemma.interpolate(run, 0, 1, caption=caption, **walk, **out).frames["linear"]
+    torch.testing.assert_close(frames[[0, 2]], drawn, rtol=0, atol=1e-4)
+    np.save(tmp_path / "v.npy", np.zeros(codes.shape[1], np.float32))
+    edited = trilemma.edit(run, 0, towards=tmp_path / "v.npy", caption=texts[0], steps=2, **out)
+    torch.testing.assert_close(edited.images, drawn[:1].expand(2, -1, -1, -1), rtol=0, atol=1e-4)
+    assert read_metadata(edited.picture)["caption"] == texts[0]
 
 
 def test_a_guide_reads_the_caption_too(run: trilemma.Run) -> None:

@@ -38,9 +38,15 @@ def test_labels_are_for_models_that_take_them():
     assert all(value is None for value in vars(needed(Pixels(), given)).values())
     assert needed(WithClasses(), given).label is given.label and needed(WithClasses(), given).caption is None
     with pytest.raises(UserError, match=r"needs the class of each image or code; give label=, or images with classes$"):
-        needed(WithClasses(), UNCONDITIONAL, advise=True)
+        needed(WithClasses(), UNCONDITIONAL, advise=["label"])
     with pytest.raises(UserError, match=r"code; give images with classes$"):  # no label= there
         needed(WithClasses(), UNCONDITIONAL)
+    reading = Pixels()
+    reading.takes, reading.null_condition = ("caption",), False  # it was never without
+    assert needed(reading, given).caption is given.caption and needed(reading, given).label is None
+    for advise, advice in ((["caption"], "caption=, or "), ([], "")):
+        with pytest.raises(UserError, match=rf"the caption of each image or code; give {advice}images with captions$"):
+            needed(reading, UNCONDITIONAL, advise=advise)
     drawing = WithClasses()
     drawing.codes_need = ()  # it draws classes, and its codes are the same for all
     assert needed(drawing, UNCONDITIONAL).label is needed(drawing, given).label is None

@@ -76,6 +76,21 @@ def test_noise_is_estimated_or_given(model: trilemma.Run, tmp_path: Path) -> Non
     assert not torch.equal(drawn.images[0], drawn.images[1])
 
 
+def test_noise_as_a_number_is_that_of_the_resized_image_which_is_said(
+    model: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = np.random.default_rng(0).integers(90, 160, (32, 32), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path / "large.png")
+    Image.fromarray(levels[:8, :12]).save(tmp_path / "cut.png")  # as large as the model's images, but wider
+    for name in ("large", "cut"):
+        result = trilemma.edit(model, tmp_path / f"{name}.png", noise=0.1, steps=2, out=tmp_path / "e.png")
+        text = f"noise=0.1 is taken out of {name}.png after it was resized, where its noise is about "
+        text += f"{noise_of(result.source):.2g}; noise=auto takes out that"
+        assert (text in capsys.readouterr().err) == (name == "large") and result.noise == 0.1
+    trilemma.edit(model, tmp_path / "large.png", noise="auto", steps=2, out=tmp_path / "e.png")
+    assert "is taken out of" not in capsys.readouterr().err
+
+
 def test_files_are_named_after_the_image_and_what_is_asked(model: trilemma.Run, with_classes, tmp_path: Path) -> None:
     result = trilemma.edit(model, 3, strength=0.5, n=1, steps=2, animate=True, guide=with_classes.path, guidance=1.5)
     assert result.picture == model.path / "edit-3-strength-0.5.png" and result.animation is not None

@@ -10,10 +10,10 @@ import torch
 import trilemma
 from trilemma.arguments import parse_rate, parse_settings
 from trilemma.data.config import config_of_data
-from trilemma.registry import build, get_recipe, list_models
+from trilemma.registry import Blueprint, build, get_recipe, list_models, without_memory
 from trilemma.run.command import train_command
 from trilemma.run.migration import stated_variance
-from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training
+from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training, too_narrow
 from trilemma.training.prepare import config_for
 from trilemma.training.request import split_keys, training_config
 from trilemma.types import Batch
@@ -183,3 +183,15 @@ def test_a_training_says_what_changed_and_its_command_says_all(
     for word in ("batch=128", "lr=0.01", "variance=0.0408"):
         assert word in run.config["command"]
     assert (run.sample(64, seed=0).isfinite()).all()
+
+
+def test_a_network_that_is_narrower_than_a_place_of_codes_is_noted() -> None:
+    latent, part = get_recipe("diffusion-latent"), get_recipe("ae-kl")
+    parts = {"autoencoder": Blueprint(part, part.config.with_(channels=8), {})}
+    narrow, wide = (latent.config.with_(width=width) for width in (7, 8))
+    assert too_narrow(without_memory(latent, wide, parts), wide) is None
+    note = too_narrow(without_memory(latent, narrow, parts), narrow)
+    assert note is not None and note.startswith("a place of the codes has 8 numbers and the network 7 channels: ")
+    assert note.endswith("; give width=8 or more")
+    vae = get_recipe("vae")
+    assert too_narrow(without_memory(vae), vae.config) is None

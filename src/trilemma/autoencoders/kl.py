@@ -28,7 +28,7 @@ from trilemma.autoencoders.losses import kl_to_standard_normal, squared_error
 from trilemma.classifiers.perceptual import perceptual_distance
 from trilemma.config import ModelConfig
 from trilemma.errors import check_codes, check_images
-from trilemma.nets.conv import within_range
+from trilemma.nets.conv import masked_places, within_range
 from trilemma.nets.patch_critic import PatchCritic
 from trilemma.nets.precision import full
 from trilemma.nets.residual import map_decoder, map_encoder
@@ -69,6 +69,7 @@ class KLAutoencoder(Model):
         self.config = config
         factor = config.factor or (2 if max(config.shape[1:]) < LARGE else 4)
         halvings = int(math.log2(factor)) - 1
+        self.place_px = factor  # of the side of a place
         height, width = (math.ceil(side / factor) for side in config.shape[1:])
         self.map_shape = config.channels, height, width
         self.encoder = map_encoder(config.shape, 2 * config.channels, config.width, config.blocks, halvings)
@@ -107,6 +108,10 @@ class KLAutoencoder(Model):
     def from_map(self, code: Tensor) -> Tensor:
         """(B, *map_shape), standardised -> (B, C, H, W) in [0, 1]."""
         return self.decode_map(code * _per_channel(self.code_std) + _per_channel(self.code_mean)).clamp(0, 1)
+
+    def place_mask(self, mask: Tensor) -> Tensor:
+        """(B, 1, H, W) -> 1 at the places of the map that draw a pixel where it is 1, (B, 1, h, w)."""
+        return masked_places(mask, self.place_px)
 
     def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The standardised map as a row, (B, channels * h * w)."""

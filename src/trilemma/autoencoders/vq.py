@@ -25,7 +25,7 @@ from trilemma.autoencoders.priors import AutoregressivePrior, PriorKeys
 from trilemma.config import ModelConfig, only_for
 from trilemma.errors import check_codes, check_images
 from trilemma.nets.autoregressive import HEAD
-from trilemma.nets.conv import CentreCrop, conv3
+from trilemma.nets.conv import CentreCrop, conv3, masked_places
 from trilemma.nets.precision import full
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition, default_label
 from trilemma.whole_batch import batch_total
@@ -77,6 +77,7 @@ class VQAutoencoder(Model):
         halvings = config.halvings or max(1, round(math.log2(min(config.shape[1:]) / GRID)))
         height, width = (math.ceil(side / 2**halvings) for side in config.shape[1:])
         self.grid = height, width
+        self.place_px = 2**halvings  # of the side of a place
         self.encoder = _encoder(config, halvings)
         self.codebook = Codebook(config.codes, config.dim, decay=config.decay, restart=config.restart)
         self.decoder = _decoder(config, halvings)
@@ -109,6 +110,14 @@ class VQAutoencoder(Model):
         mean, std = self._entry_statistics()
         vectors = code.permute(0, 2, 3, 1) * std + mean
         return self.decode_entries(self.codebook.entries[self.codebook.nearest(vectors)])
+
+    def place_mask(self, mask: Tensor) -> Tensor:
+        """(B, 1, H, W) -> 1 at the places of the grid that draw a pixel where it is 1, (B, 1, h, w); the image is the
+        middle of what they draw."""
+        top, left = (
+            (places * self.place_px - side) // 2 for places, side in zip(self.grid, mask.shape[2:], strict=True)
+        )
+        return masked_places(mask, self.place_px, top, left)
 
     def _entry_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (dim,) of the entries that the training images chose."""

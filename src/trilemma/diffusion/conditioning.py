@@ -22,7 +22,7 @@ from trilemma.diffusion.planes import draw_masks, enlarge, hide, mask_planes, sh
 from trilemma.errors import UserError
 from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import TextEncoder
-from trilemma.tokeniser import LENGTH, PADDING, Tokeniser
+from trilemma.tokeniser import LENGTH, PADDING, Tokeniser, words_of
 from trilemma.types import Batch, Condition, default_label
 
 EXAMPLES = 64  # small images kept with a model that enlarges
@@ -71,6 +71,15 @@ class ConditionedModel(CodesModel):
             missing = "caption"
         if missing and not self.null_condition:
             raise self.no_null(missing)
+
+    def check_captions(self, condition: Condition) -> None:
+        """Refuse an empty caption of a model that has learned from none.
+
+        Raises:
+            UserError: see above.
+        """
+        if not self.null_condition and not all(map(words_of, condition.caption or ())):
+            raise self.no_null("caption")
 
     def no_null(self, missing: str) -> UserError:
         """The error for a model that would have to do without a label or caption."""
@@ -197,11 +206,24 @@ class ConditionedModel(CodesModel):
             if tuple(image.shape[1:]) != small:
                 raise UserError(f"the smaller images are {tuple(image.shape[1:])}; this model takes {small}")
             return 2 * enlarge(image.to(self._device), self.factor) - 1
+        channels, *size = self.x_shape
+        if image is None and mask is None:
+            return mask_planes(torch.zeros(n, channels, *size), torch.ones(n, 1, *size)).to(self._device)
         if image is None or mask is None:
-            channels, *size = self.x_shape
-            nothing, everywhere = torch.zeros(n, channels, *size), torch.ones(n, 1, *size)
-            return mask_planes(nothing, everywhere).to(self._device)
+            given, other = ("a mask", "image") if image is None else ("an image", "mask")
+            raise UserError(f"this model draws under a mask: {given} was given and no {other}; give both, or neither")
+        self._check_masked(image, mask)
         return mask_planes(self.to_x(hide(image, mask).to(self._device)), self.place_mask(mask.to(self._device)))
+
+    def _check_masked(self, image: Tensor, mask: Tensor) -> None:
+        """Raises UserError for an image or a mask of another shape than the model's."""
+        taken = self.config.shape, (1, *self.config.shape[1:])
+        shapes = tuple(image.shape[1:]), tuple(mask.shape[1:])
+        if shapes != taken:
+            raise UserError(
+                f"the image is {shapes[0]} and its mask {shapes[1]} (channels, height, width); this model takes "
+                f"{taken[0]} and {taken[1]}"
+            )
 
     def training_condition(self, batch: Batch, rng: torch.Generator, label_dropout: float) -> Condition:
         """What is asked for in training: the batch's classes or captions, some of them lost, and what its images are

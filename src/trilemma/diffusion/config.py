@@ -120,6 +120,11 @@ class PixelDiffusionConfig(ModelConfig):
             only_for(self, key, self.captions, "captions=true")
         if self.classes and self.captions:
             raise ValueError("classes=true and captions=true: a model takes one of them; leave one out")
+        if self.captions and self.network == "unet" and self.attention_px == 0:
+            raise ValueError(
+                "attention_px=0 and captions=true: only maps with attention look at the words of a caption; give "
+                "attention_px=8 or 16"
+            )
         if self.upscale and self.inpaint:
             raise ValueError("upscale= and inpaint=true: a model learns one of them; leave one out")
         if self.upscale and (self.shape[1] % self.upscale or self.shape[2] % self.upscale):

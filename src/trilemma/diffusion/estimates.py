@@ -24,7 +24,6 @@ from trilemma.errors import UserError
 from trilemma.nets.dit import DiT
 from trilemma.nets.network_input import NetworkInput
 from trilemma.nets.unet import UNet
-from trilemma.tokeniser import words_of
 from trilemma.types import UNCONDITIONAL, Condition, DenoisesOnAnySchedule, Guides, check_condition, flags
 
 
@@ -63,9 +62,13 @@ class EstimatingModel(ConditionedModel):
         """
         n_classes = flags(guides.classifier).n_classes or self.n_classes
         check_condition(condition, n, n_classes, self.takes)
-        if not self.null_condition and not all(map(words_of, condition.caption or ())):
-            raise self.no_null("caption")
+        self.check_captions(condition)
         return n_classes
+
+    def _denoiser_for(self, condition: Condition, n: int) -> Denoise:
+        """As of any model."""
+        self.check_captions(condition)
+        return super()._denoiser_for(condition, n)
 
     def _guided(
         self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides

@@ -143,12 +143,19 @@ class FewSteps(Model):
                 "the part init: consistency tuning begins with a diffusion model of pixels with prediction=edm or "
                 "wiener; give a run of diffusion, or of a preset like it"
             )
+        if teacher.config.upscale or teacher.config.inpaint:
+            task = "enlarges images" if teacher.config.upscale else "draws under a mask"
+            raise UserError(
+                f"the part init: a model that {task} is not tuned, since one of few steps is given noise alone; give a "
+                "run of diffusion or diffusion-text, or use that model itself with a small steps="
+            )
         self.student = PixelDiffusion(teacher.config.with_(augment_p=0.0))  # whose images are as they are
         if not any(parameter.is_meta for parameter in self.student.parameters()):
             own = self.student.state_dict().keys()
             self.student.load_state_dict({name: value for name, value in teacher.state_dict().items() if name in own})
         self._teacher = [teacher] if config.targets == "teacher" else []  # no part of the model, which draws without it
         self.n_classes, self.takes = self.student.n_classes, self.student.takes
+        self.null_condition = self.student.null_condition
         self.unit = self.student.data_std / DATA_STD
         self.phases = [Phase("consistency", Player("consistency", list(self.student.parameters())), self.loss)]
         self.adversary = None
@@ -215,11 +222,14 @@ class FewSteps(Model):
         """Images numbered first ... first + n - 1 of `seed`, (n, C, H, W) in [0, 1].
 
         Raises:
-            UserError: for a condition that the model does not take.
+            UserError: for a condition that the model does not take, or one that it cannot do without.
         """
         student, ids = self.student, torch.arange(first, first + n)
         check_condition(condition, n, self.n_classes, self.takes)
-        inputs = student.embed(student.by_default(condition, ids, self.n_classes), n)
+        student.check_captions(condition)
+        condition = student.by_default(condition, ids, self.n_classes)
+        student.check_asked(condition)
+        inputs = student.embed(condition, n)
         training = student.network.training
         student.network.eval()
         try:

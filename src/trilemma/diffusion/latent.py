@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -94,7 +93,7 @@ class LatentDiffusion(DiffusionModel):
 
     def place_mask(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) -> 1 at the places of the map of which a pixel is drawn."""
-        return F.adaptive_max_pool2d(mask, self.x_shape[1:])
+        return self.autoencoder.place_mask(mask)
 
     def _guided(
         self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides

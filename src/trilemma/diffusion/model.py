@@ -166,7 +166,7 @@ class DiffusionModel(EstimatingModel):
             return image.clone()
         schedule = self._schedule_of(keys)
         condition = self.of_images(condition, image)
-        if self.config.inpaint:
+        if self.config.inpaint and how.mask is not None:
             condition = replace(condition, image=image, mask=how.mask)
         denoise = self._guided(condition, len(image), schedule, keys, guides)
         times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + len(image))

@@ -1,7 +1,9 @@
 """Codes of images and images of codes, with the condition that a model needs; which kind of code a file holds."""
 
 import io
+from collections.abc import Collection
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 from weakref import WeakSet
@@ -17,20 +19,43 @@ from trilemma.run.run import Run
 from trilemma.text import note
 from trilemma.types import UNCONDITIONAL, Batch, Condition, DrawsCodes, Encodes, HasStyles, Inverts, flags
 
+ASKED = ("label", "caption")  # keys of verbs that say what codes are decoded as
 KINDS = {"noise": "noise that images are drawn from", "z": "latents z", "w": "styles w"}  # of what `invert` gives
 _noted: WeakSet[Run] = WeakSet()  # of which the user knows what their codes cost
 
 
-def condition_for(run: Run, batch: Batch, label: str | int | None = None, *, advise: bool = False) -> Condition:
-    """What the codes of some images need: a class by name or number for all of them, or else each image's own.
+def condition_for(
+    run: Run,
+    batch: Batch,
+    label: str | int | None = None,
+    caption: str | None = None,
+    *,
+    advise: Collection[str] = (),
+) -> Condition:
+    """What the codes of some images need, see `condition_of_codes`; by default what the images themselves have."""
+    return condition_of_codes(run, batch.condition, len(batch.image), label, caption, advise=advise)
+
+
+def condition_of_codes(
+    run: Run,
+    own: Condition,
+    count: int,
+    label: str | int | None = None,
+    caption: str | None = None,
+    *,
+    advise: Collection[str] = (),
+    fields: Collection[str] | None = None,
+) -> Condition:
+    """What `count` codes need: a class by name or number, or captions in turns, or else what they have of their own.
 
     Args:
-        advise: whether the caller takes label=, which the error then advises.
+        own: what is known of their images; advise, fields: see `needed`.
     Raises:
-        UserError: if the model needs what is not given, takes no class, or has none of that name.
+        UserError: if the model needs what is not given, or does not take what is.
     """
-    condition = run.condition(label, len(batch.image), batch.condition if label is None else UNCONDITIONAL)
-    return needed(run.model, condition, advise=advise)
+    asked = run.condition(label, count, own if label is None and caption is None else UNCONDITIONAL, caption=caption)
+    part = needed(run.model, asked, advise=advise, fields=fields)
+    return part if caption is None else replace(part, caption=asked.caption)
 
 
 def code_width(run: Run) -> int:

@@ -39,7 +39,7 @@ from trilemma.types import Batch, Decodes, Encodes, Inverts
 from trilemma.values import checked_call
 
 Group = str | int | Path
-MOVING = ("away", "shift", "steps", "data", "label", "out")  # keys beside towards
+MOVING = ("away", "shift", "steps", "data", "label", "caption", "out")  # keys beside towards
 GROUP, INVERTED_GROUP = 2000, 64  # images of a group whose codes are averaged; of a model whose codes are noise
 
 
@@ -121,7 +121,7 @@ def edit(
         n, seed, first: how many images are drawn again, and the numbers of their noise.
         data: other images than the run's own, whose classes and images are meant.
         label: the image's class, for a model that takes one and an image without a label; or the class to draw.
-        caption: what to draw, for a model that reads captions.
+        caption: what to draw, or with towards= what the image shows, for a model that reads captions.
         out: the picture to write (default: RUN/edit-IMAGE-TOWARDS.png, with the vector as .npy beside it, or
             RUN/edit-IMAGE-mask.png and the like, with the images beside it as NAME-0.png).
         settings: of a diffusion model's sampler.
@@ -146,7 +146,7 @@ def edit(
         what |= {"caption": caption, "film": film if animate else None}
         return redraw(run, image, **again, **what, settings=drawn, verb=edit)
     drawing = {"n": n, "seed": seed or None, "first": first or None, "film": None if film == "gif" else film}
-    _refuse_both({**again, "caption": caption, "animate": animate or None, **drawing}, settings)
+    _refuse_both({**again, "animate": animate or None, **drawing}, settings)
     steps = 7 if steps is None else steps
     if steps < 2:
         raise UserError(f"steps={steps}: with towards= at least 2 pictures are made, from 0 to shift")
@@ -155,13 +155,14 @@ def edit(
     picture, within = place(out, run.path, own)
     file = picture.with_suffix(".npy")
     files = Results(picture, [file], verb="edit", within=within)
-    code, condition, original = find_code(run, image, data, label)  # (1, Z)
+    code, condition, original = find_code(run, image, data, label, caption)  # (1, Z)
     vector, counts = _vector(run, code.shape[1], towards, away, data)
     shifts = torch.linspace(0, shift, steps, dtype=code.dtype)
     images = decode_alike(run, code + shifts[:, None] * vector, condition)
     before = images[:0] if original is None else original
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in shifts.tolist()]
     asked = {"towards": str(towards), "away": None if away is None else str(away), "shift": shift, "steps": steps}
+    asked |= {"caption": caption}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
     files.write(sheet, run_receipt(run, "edit", image=str(image), **asked), {file: array_file(vector)})
     return Edit(picture, file, vector, tuple(shifts.tolist()), counts, images)

@@ -18,13 +18,13 @@ from trilemma.explore.images import run_receipt
 from trilemma.explore.interpolation import FINER, Interpolation, animated_ways
 from trilemma.explore.naming import Named, find_code
 from trilemma.interpolation import WAYS, linear
-from trilemma.keys import FilmFormat, Label, Picture
+from trilemma.keys import Caption, FilmFormat, Label, Picture
 from trilemma.pictures.animation import check_film
 from trilemma.pictures.table import table
 from trilemma.pretrained.table import pipeline_name
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunOrPipeline, as_run
-from trilemma.types import Condition, Decodes, Encodes
+from trilemma.types import Condition, Decodes, Encodes, join_conditions
 from trilemma.values import checked_call
 
 
@@ -48,6 +48,7 @@ def interpolate(
     animate: Annotated[bool, Field(description="also write an animation")] = True,
     film: FilmFormat = "gif",
     label: Label = None,
+    caption: Caption = None,
     seed: Annotated[
         int | None,
         Field(ge=0, description="of a pipeline: noise of images 0 and 1 of this seed (default: 0)"),
@@ -66,10 +67,13 @@ def interpolate(
         space: z for the latents of a model that makes styles w of them; default: w where there are any.
         data: the images that numbers count in; default: the run's own.
         label: the class to decode, for a conditional model; default: the class of the nearer end.
+        caption: what the images show, for a model that reads captions, or both ends with | between them; default: the
+            caption of the nearer end, of a model that was never without, else none.
         out: the picture to write; default: RUN/interpolation.png. The animation lies beside it.
         settings: of a pipeline: steps, guidance, negative, size, scheduler.
     Raises:
-        UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class.
+        UserError: the model does not encode and decode, or a or b has another shape than the run's, or lacks a class or
+            caption.
     """
     if (name := pipeline_name(run)) is not None:
         return interpolate_by_pipeline(name, a, b, keys_of(BetweenKeys, interpolate, locals()))
@@ -81,7 +85,8 @@ def interpolate(
     picture = picture.with_suffix(".png") if picture.suffix.lower() == f".{film}" else picture
     animation = picture.with_suffix(f".{film}") if animate else None
     files = Results(picture, [animation] if animation else [], verb="interpolate", within=within)
-    ends = [find_code(run, what, data, label) for what in (a, b)]
+    captions = [None] if caption is None else caption.split("|")
+    ends = [find_code(run, what, data, label, captions[k % len(captions)]) for k, what in enumerate((a, b))]
     ways = list(WAYS) if how == "both" else [how]
     fine = torch.linspace(0, 1, (frames - 1) * FINER + 1, dtype=torch.float64)
     start, end = (code[0].double() for code, _, _ in ends)
@@ -91,7 +96,8 @@ def interpolate(
     if first is not None and last is not None:
         blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
         lines["pixels"] = blend.float().unflatten(1, run.model_config.shape)
-    receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, space=space, label=label)
+    asked = {"label": label, "caption": caption}
+    receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, space=space, **asked)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
     sheet = table(torch.cat(list(lines.values())), list(lines), heads)
     files.write(sheet, receipt, {animation: animated_ways(moving, film)} if animation else {})
@@ -99,13 +105,13 @@ def interpolate(
 
 
 def _decoded(run: Run, codes: Tensor, ends: Sequence[tuple[Tensor, Condition, Tensor | None]]) -> Tensor:
-    """Images of the codes from one end to the other, each with the class of the nearer end: (N, C, H, W)."""
-    (_, first, _), (_, last, _) = ends
+    """Images of the codes from one end to the other, each as the nearer end is decoded: (N, C, H, W)."""
     half = (len(codes) + 1) // 2
-    if first.label is None or last.label is None:
-        return run.decode(codes.float())
-    label = torch.cat([first.label.expand(half), last.label.expand(len(codes) - half)])
-    return run.decode(codes.float(), condition=Condition(label))
+    counts = half, len(codes) - half
+    rows = [
+        condition.rows(torch.zeros(n, dtype=torch.int64)) for n, (_, condition, _) in zip(counts, ends, strict=True)
+    ]
+    return run.decode(codes.float(), condition=join_conditions(rows))
 
 
 def _refuse_settings(seed: int | None, settings: dict[str, Any]) -> None:

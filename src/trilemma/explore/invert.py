@@ -19,17 +19,17 @@ from pydantic import Field
 from torch import Tensor
 
 from trilemma.data.load import Images, Source
-from trilemma.explore.codes import codes_content, condition_for, inverted_kind
+from trilemma.explore.codes import ASKED, codes_content, condition_of_codes, inverted_kind
 from trilemma.explore.images import pick_images, run_receipt
 from trilemma.explore.naming import pick_image
 from trilemma.files import json_text
-from trilemma.keys import Label, Picture, Seed
+from trilemma.keys import Caption, Label, Picture, Seed
 from trilemma.metrics.cost import counted_rows
 from trilemma.metrics.reconstruction import psnr_db
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Conditional, Inverts, no_label, sampling_network
+from trilemma.types import Batch, Condition, Inverts, codes_need, drawing_needs, join_conditions, sampling_network
 from trilemma.values import checked_call
 
 TITLE = "PSNR: -10 log10 of the mean squared error over the pixels, which lie in [0, 1]; dB"
@@ -70,6 +70,7 @@ def invert(
     seed: Seed = 0,
     data: Images = None,
     label: Label = None,
+    caption: Caption = None,
     out: Picture = None,
 ) -> Inversion:
     """Search for the codes of images; lay what is drawn from them below, with the PSNR of each and the cost.
@@ -80,6 +81,8 @@ def invert(
         seed: of the codes that a search starts from; a diffusion model has none.
         data: other images that numbers count in; default: the run's own, held out.
         label: the class of all of them, for a conditional model; default: each image's own.
+        caption: what they show, for a model that reads captions, several with | between them in turns; default: each
+            image's own, of a model that was never without, else none.
         out: the picture to write, with the codes as .npz and the values as JSON beside it; default: RUN/inversion.png.
     Raises:
         UserError: the model does not invert images (one that encodes has reconstruct), or an image cannot be read.
@@ -89,7 +92,7 @@ def invert(
     picture, within = place(out, run.path, "inversion.png")
     codes_file, file = picture.with_suffix(".npz"), picture.with_suffix(".json")
     files = Results(picture, [codes_file, file], verb="invert", within=within)
-    targets, condition, names = _targets(run, images, n, data, label)
+    targets, condition, names = _targets(run, images, n, data, label, caption)
     begin = time.perf_counter()
     with counted_rows(sampling_network(run.model)) as rows:
         codes = run.invert(targets, condition=condition, steps=steps, seed=seed)
@@ -98,7 +101,7 @@ def invert(
     values = psnr_db((results.double() - targets.cpu().double()).square().flatten(1).mean(1))
     sheet = pairs(targets.cpu(), results, [f"{v:.1f}" for v in values.tolist()], ("image", "drawn", "PSNR"), TITLE)
     receipt = run_receipt(
-        run, "invert", images=[str(what) for what in images], n=n, steps=steps, seed=seed, label=label
+        run, "invert", images=[str(what) for what in images], n=n, steps=steps, seed=seed, label=label, caption=caption
     )
     each = [{"image": name, "psnr_db": _finite(value)} for name, value in zip(names, values.tolist(), strict=True)]
     kind = inverted_kind(model)
@@ -109,26 +112,19 @@ def invert(
 
 
 def _targets(
-    run: Run, images: tuple[str | int | Path, ...], n: int, data: Source | None, label: str | int | None
+    run: Run,
+    images: tuple[str | int | Path, ...],
+    n: int,
+    data: Source | None,
+    label: str | int | None,
+    caption: str | None,
 ) -> tuple[Tensor, Condition, list[str]]:
-    """The images, what their codes need, and their names."""
+    """The images, what they need to be drawn from their codes, also where an encoder needs nothing, and their names."""
     batches = [_batch(run, what, n, data) for what in images] or [pick_images(run, data, n)]
-    conditions = [_condition(run, batch, label) for batch in batches]
-    labels = [condition.label for condition in conditions if condition.label is not None]
     names = [name for what, batch in zip(images or ("",), batches, strict=True) for name in _names(str(what), batch)]
-    joined = Condition(torch.cat(labels)) if labels else UNCONDITIONAL
-    return torch.cat([batch.image for batch in batches]), joined, names
-
-
-def _condition(run: Run, batch: Batch, label: str | int | None) -> Condition:
-    """What the codes of images need: of a model with classes their label, also where its encoder needs none."""
-    condition = condition_for(run, batch, label, advise=True)
-    if not isinstance(run.model, Conditional) or condition.label is not None:
-        return condition
-    given = run.condition(label, len(batch.image), batch.condition.only("label") if label is None else UNCONDITIONAL)
-    if given.label is None:
-        raise no_label("give label=, or images with classes")
-    return given
+    image, own = torch.cat([batch.image for batch in batches]), join_conditions([batch.condition for batch in batches])
+    needs = {*codes_need(run.model), *drawing_needs(run.model)}
+    return image, condition_of_codes(run, own, len(image), label, caption, advise=ASKED, fields=needs), names
 
 
 def _batch(run: Run, what: str | int | Path, n: int, data: Source | None) -> Batch:

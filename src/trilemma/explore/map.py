@@ -17,12 +17,12 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.data.load import Images
 from trilemma.errors import UserError
-from trilemma.explore.codes import condition_for, note_search
+from trilemma.explore.codes import ASKED, condition_for, note_search
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.explore.map_files import MAP_FILES, map_files
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
-from trilemma.keys import Label, Picture, Seed, SplitOf
+from trilemma.keys import Caption, Label, Picture, Seed, SplitOf
 from trilemma.metrics.neighbours import distances
 from trilemma.pictures.png import save_png
 from trilemma.pictures.table import table
@@ -81,6 +81,7 @@ def latent_map(
     projector: Annotated[bool, Field(description="also write files for the embedding projector")] = False,
     interactive: Annotated[bool, Field(description="also write the files of the studio's map")] = False,
     label: Label = None,
+    caption: Caption = None,
     seed: Seed = 0,
     out: Picture = None,
 ) -> LatentMap:
@@ -97,6 +98,8 @@ def latent_map(
         data: other images than the run's own; they are brought to the size it was trained on.
         split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
         label: the class to encode all of them with, for a conditional model; default: each image's own.
+        caption: what they show, for a model that reads captions; default: each image's own, of a model that was never
+            without, else none.
         seed: of the choice of the images and of t-SNE.
         out: the picture to write; default: RUN/map-HOW.png.
     Raises:
@@ -116,12 +119,20 @@ def latent_map(
     source = source_of(run, data)
     n = (MOST if isinstance(run.model, Encodes) else MOST_SEARCHED) if n is None else n
     batch = pick_images(run, source, n, split, seed=seed)
-    codes = run.encode(batch.image, condition=condition_for(run, batch, label, advise=True))
+    codes = run.encode(batch.image, condition=condition_for(run, batch, label, caption, advise=ASKED))
     perplexity = perplexity_for(len(codes)) if perplexity is None else perplexity
     points = project(codes, how, perplexity=perplexity, seed=seed)
     part = part_of(run, source, split)
     receipt = run_receipt(
-        run, "map", how=how, n=len(points), perplexity=perplexity, split=part.name, label=label, seed=seed
+        run,
+        "map",
+        how=how,
+        n=len(points),
+        perplexity=perplexity,
+        split=part.name,
+        label=label,
+        caption=caption,
+        seed=seed,
     )
     rows = rows_of(batch, source, part)
     page = draw_map(run, points, batch, source, thumbnails, _titles(codes, how, perplexity))

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,13 @@ from trilemma.data.load import Source, slug
 from trilemma.data.selection import ALL
 from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for, note_search, read_codes
+from trilemma.explore.codes import ASKED, code_width, condition_of_codes, note_search, read_codes
 from trilemma.explore.images import source_of, take, unseen
 from trilemma.pictures.levels import to_float
 from trilemma.rng import check_seed, normal
-from trilemma.run.condition import needed
 from trilemma.run.run import Run
 from trilemma.text import note
-from trilemma.types import Batch, Condition, DrawsCodes, Encodes, Inverts, flags
+from trilemma.types import UNCONDITIONAL, Batch, Condition, DrawsCodes, Encodes, Inverts, flags
 
 LARGEST = 8 * LARGEST_IMAGE  # bytes of a code or an image in a .npy file
 SEED = re.compile(r"seed:(\d+)")  # a code that is drawn
@@ -59,7 +59,11 @@ def load_image(run: Run, what: str | int | Path, data: Source | None = None) -> 
 
 
 def find_code(
-    run: Run, what: Named, data: Source | None = None, label: str | int | None = None
+    run: Run,
+    what: Named,
+    data: Source | None = None,
+    label: str | int | None = None,
+    caption: str | None = None,
 ) -> tuple[Tensor, Condition, Tensor | None]:
     """The code that a user names, for a model that encodes.
 
@@ -68,22 +72,24 @@ def find_code(
             commas between them in a text, a .npy file of them, the .npz file of `invert`, or seed:3 for that of image 0
             of a seed.
         label: the class, for a conditional model (default: the image's).
+        caption: for a model that reads captions (default: the image's, of one that was never without; else none).
     Returns:
         The code (1, Z) on the CPU; the condition that it needs; the image (1, C, H, W) that it was encoded from, None
         where the code itself was given.
     Raises:
-        UserError: it has another shape than the run's, is not finite, lacks the class that the model needs, or is of
-            a kind that the model does not decode; or a code is to be drawn, and the model draws no images.
+        UserError: it has another shape than the run's, is not finite, lacks the class or caption that the model needs,
+            or is of a kind that the model does not decode; or a code is to be drawn, and the model draws no images.
     """
+    asked = partial(condition_of_codes, run, count=1, label=label, caption=caption, advise=ASKED)
     if isinstance(what, str) and (match := SEED.fullmatch(what)):
-        condition = needed(run.model, run.condition(label, 1), advise=True)
+        condition = asked(UNCONDITIONAL)
         return _drawn_code(run, int(match[1]), condition), condition, None
     tensor = _values(run, what)
     if isinstance(tensor, Tensor) and tensor.ndim == 1:
-        condition = needed(run.model, run.condition(label, 1), advise=True)
+        condition = asked(UNCONDITIONAL)
         return _checked_code(run, tensor[None]), condition, None
     batch = Batch(_checked_image(run, tensor)) if isinstance(tensor, Tensor) else pick_image(run, tensor, data)
-    condition = condition_for(run, batch, label, advise=True)
+    condition = asked(batch.condition)
     note_search(run)
     return run.encode(batch.image, condition=condition), condition, batch.image.cpu()
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import Tensor
 
 from trilemma.data.load import Images
-from trilemma.explore.codes import condition_for, note_search
+from trilemma.explore.codes import ASKED, condition_for, note_search
 from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
-from trilemma.keys import Count, Label, Picture, SplitOf
+from trilemma.keys import Caption, Count, Label, Picture, SplitOf
 from trilemma.pictures.pairs import pairs
 from trilemma.results import Results, place
 from trilemma.run.run import RunLike, as_run
@@ -36,7 +36,14 @@ class Reconstruction:
 
 @checked_call
 def reconstruct(
-    run: RunLike, *, data: Images = None, n: Count = 16, split: SplitOf = None, label: Label = None, out: Picture = None
+    run: RunLike,
+    *,
+    data: Images = None,
+    n: Count = 16,
+    split: SplitOf = None,
+    label: Label = None,
+    caption: Caption = None,
+    out: Picture = None,
 ) -> Reconstruction:
     """Pass `n` images through a model that was not trained on them; lay the results below, with the error of each.
 
@@ -44,6 +51,8 @@ def reconstruct(
         data: other images than the run's own; they are brought to the size it was trained on.
         split: "train", "valid" or "test"; default: the run's held-out split, or all images of other data.
         label: the class of all of them, for a conditional model; default: each image's own.
+        caption: what they show, for a model that reads captions; default: each image's own, of a model that was never
+            without, else none.
         out: the picture to write, with the errors as JSON beside it; default: RUN/reconstructions.png.
     Raises:
         UserError: if the model does not reconstruct, or is conditional and the images have no classes of its own.
@@ -57,12 +66,12 @@ def reconstruct(
     batch = pick_images(run, source, n, split)
     images = batch.image.cpu()
     note_search(run)
-    results = run.reconstruct(batch.image, condition=condition_for(run, batch, label, advise=True))
+    results = run.reconstruct(batch.image, condition=condition_for(run, batch, label, caption, advise=ASKED))
     squared = (results - images).square().flatten(1).mean(1)
     rmse, errors = float(squared.mean().sqrt()), squared.sqrt()
     texts = [f"{error:.3f}" for error in errors.tolist()]
     sheet = pairs(images, results, texts, ("image", "reconstruction", "RMSE"), TITLE)
-    receipt = run_receipt(run, "reconstruct", n=len(images), split=split, label=label, rmse=rmse)
+    receipt = run_receipt(run, "reconstruct", n=len(images), split=split, label=label, caption=caption, rmse=rmse)
     part = part_of(run, source, split)
     rows = [row | {"rmse": error} for row, error in zip(rows_of(batch, source, part), errors.tolist(), strict=True)]
     values = json_text(receipt | {"split": part.name, "images": rows})

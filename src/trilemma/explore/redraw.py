@@ -29,6 +29,7 @@ from trilemma.pictures.grid import grid
 from trilemma.results import Results, place
 from trilemma.run.compute import MOST_NUMBERS, in_batches, one_algorithm
 from trilemma.run.run import Run, end_of
+from trilemma.text import note
 from trilemma.types import Redraw, Redraws
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def redraw(
     source = pick_image(run, image, data).image
     file = Path(str(image)).expanduser() if number_of(image) is None else None
     area = None if mask is None else read_mask(mask, run.shape, file).to(source.device)
-    std = _noise(source, noise)
+    std = _noise(source, noise, file)
     full = 1.0 if strength is None else strength
     how = Redraw(full, area, rounds, std)
     guides = run.guides(keys)
@@ -141,14 +142,23 @@ def _animated(images: list[Tensor], film: Film) -> bytes:
     return animated(pictures, [REST_MS, *[STEP_MS] * (len(pictures) - 2), REST_MS], film)
 
 
-def _noise(source: Tensor, noise: float | str | None) -> float | None:
+def _noise(source: Tensor, noise: float | str | None, file: Path | None) -> float | None:
     """The standard deviation of the noise to take out, None if that is not asked for.
 
+    Args:
+        file: that the image is from; where it was resized, its noise has changed, which is said.
     Raises:
         UserError: it is to be estimated, and there is none.
     """
+    if noise is None:
+        return None
     if noise != AUTO:
-        return None if noise is None else float(noise)
+        if file is not None and _is_scaled(file, source):
+            note(
+                f"noise={noise:g} is taken out of {file.name} after it was resized, where its noise is about "
+                f"{noise_of(source):.2g}; noise=auto takes out that"
+            )
+        return float(noise)
     if (std := noise_of(source)) > 0:
         return std
     raise UserError("noise=auto: no noise is seen in this image; give noise= as a number, or another image")
@@ -208,12 +218,11 @@ def _file(path: Path, size: tuple[int, int], image: Path | None) -> Tensor:
             f"mask={path}: file not found; give an image file, or a rectangle left,top,right,bottom in px, such as "
             f"mask=0,0,{size[1] // 2},{size[0]}"
         )
-    item = Item(str(path), lambda: open_file(path))
-    decoded = decode([item], size, 1)
+    decoded = decode([Item(str(path), lambda: open_file(path))], size, 1)
     if decoded.skipped:
         raise UserError(f"cannot read the mask {decoded.skipped[0]}")
-    given = header(item).size
-    own = None if image is None or given == size else header(Item(str(image), lambda: open_file(image))).size
+    given = _size_of(path)
+    own = None if image is None or given == size else _size_of(image)
     if given not in (size, own):
         others = "" if own is None else f", and {image} is {size_text(own)}"
         raise UserError(
@@ -221,6 +230,16 @@ def _file(path: Path, size: tuple[int, int], image: Path | None) -> Tensor:
             "give a mask of that size, or a rectangle left,top,right,bottom in px"
         )
     return (decoded.images > 127).float()
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, px."""
+    return header(Item(str(path), lambda: open_file(path))).size
+
+
+def _is_scaled(path: Path, image: Tensor) -> bool:
+    """Whether an image file was enlarged or shrunk to an image (1, C, H, W), and not only cut."""
+    return max(side / own for side, own in zip(image.shape[2:], _size_of(path), strict=True)) != 1
 
 
 def how_redrawn(strength: float | None, mask: str | None, noise: float | str | None) -> str:

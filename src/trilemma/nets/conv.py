@@ -16,12 +16,23 @@ some never come to life.
 import math
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def centre_crop(image: Tensor, height: int, width: int) -> Tensor:
     """The middle of an image: (B, C, H, W) -> (B, C, height, width), with height <= H and width <= W."""
     top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
     return image[:, :, top : top + height, left : left + width]
+
+
+def masked_places(mask: Tensor, factor: int, top: int = 0, left: int = 0) -> Tensor:
+    """A mask of pixels (B, 1, H, W) as one of places of factor x factor pixels, (B, 1, h, w): 1 where any of them is.
+
+    Args:
+        top, left: pixels of the first places that lie outside the image.
+    """
+    below, right = (-(side + first) % factor for side, first in ((mask.shape[2], top), (mask.shape[3], left)))
+    return F.max_pool2d(F.pad(mask, (left, right, top, below)), factor)
 
 
 class CentreCrop(nn.Module):

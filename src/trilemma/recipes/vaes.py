@@ -151,7 +151,7 @@ register(
         source="van den Oord, Vinyals & Kavukcuoglu 2017",
         build=make_vq,
         config=VQConfig(),
-        as_part={"prior": False},
+        as_part={"prior": False, "dim": 4},  # as many numbers at a place as of ae-kl
         # No value to keep the best weights by: while the autoencoder learns, the prior is untrained.
         training={
             "epochs": 20,

@@ -1,6 +1,6 @@
 """What is asked of a run's model: a class by its name or number, or captions, one for all images or one for each."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +19,7 @@ from trilemma.types import (
     check_labels,
     codes_need,
     flags,
-    for_codes,
+    no_caption,
     no_label,
 )
 from trilemma.words import counted
@@ -74,17 +74,28 @@ def captions_of(caption: str | Sequence[str], first: int, count: int, model: nn.
     return Condition(caption=[captions[k % len(captions)] for k in range(first, first + count)])
 
 
-def needed(model: nn.Module, condition: Condition, *, advise: bool = False) -> Condition:
+def needed(
+    model: nn.Module,
+    condition: Condition,
+    *,
+    advise: Collection[str] = (),
+    fields: Collection[str] | None = None,
+) -> Condition:
     """What the codes of a model need of a condition.
 
     Args:
-        advise: whether the caller takes label=, which the error then advises.
+        advise: keys that the caller takes, label or caption, which an error then advises.
+        fields: that they need; default: those of `codes_need`.
     Raises:
-        UserError: if it is not given, or a label is not a class of the model.
+        UserError: if one of them is not given, or a label is not a class of the model.
     """
-    part = for_codes(model, condition)
-    if "label" in codes_need(model):
+    fields = codes_need(model) if fields is None else fields
+    part = condition.only(*fields)
+    if "label" in fields:
         if part.label is None:
-            raise no_label("give label=, or images with classes" if advise else "give images with classes")
+            raise no_label("give label=, or images with classes" if "label" in advise else "give images with classes")
         check_labels(part.label, flags(model).n_classes)
+    if "caption" in fields and part.caption is None:
+        key = "caption=, or " if "caption" in advise else ""
+        raise no_caption(f"give {key}images with captions")
     return part

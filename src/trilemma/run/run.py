@@ -281,7 +281,7 @@ class Run(StoredRun):
     ) -> Tensor:
         """What a method of the model gives for images or codes, if it is finite."""
         asked = self.condition(label, len(inputs), condition)
-        needed(self.model, asked, advise=True)
+        needed(self.model, asked, advise=["label"])
         results = self.apply(function, inputs, asked, batch)
         if not results.isfinite().all():
             sound = inputs.isfinite().all()

@@ -107,6 +107,17 @@ def fit_training(
     return training.with_(**changes), tuple(notes)
 
 
+def too_narrow(module: object, config: ModelConfig) -> str | None:
+    """That the network of a model of codes has fewer channels than a place of them has numbers, in words; or None."""
+    width = config.get("width")
+    if not isinstance(module, UsesCodeMap) or width is None or width >= (numbers := module.autoencoder.map_shape[0]):
+        return None
+    return (
+        f"a place of the codes has {numbers} numbers and the network {width} channels: noise that they cannot hold "
+        f"stays in the images; give width={numbers} or more"
+    )
+
+
 def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
     """The learning rates for layers of these widths."""
     sizes = _pixels(config_of(module) or recipe.config), _pixels(recipe.config)

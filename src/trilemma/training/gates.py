@@ -8,23 +8,27 @@ noise            noise of NOISE standard deviations on the codes changes the rec
                  draws codes would show nothing else
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trilemma import rng
+from trilemma.arguments import word
 from trilemma.data import Data, batches
 from trilemma.errors import UserError
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.reconstruction import feature_distance
+from trilemma.run.config import LENGTHS
 from trilemma.types import HasCodeMap
 
 IMAGES, FEWER, ROWS = 1_000, 300, 100  # that are measured, fewer by a slow network; together
 MOST_DISTANCE = 0.5
 NOISE, MOST_GAIN = 0.1, 3.0
+SIZES = ("channels", "codes")  # keys of autoencoders by which a code says more
 OF_NOISE = "Codes of pure noise decode to what looks like noise: that is as it should be"
 
 
@@ -38,9 +42,17 @@ class Check:
     gain: float
 
 
-def check_autoencoder(autoencoder: HasCodeMap, data: Data, device: torch.device, say: Callable[[str], None]) -> None:
+def check_autoencoder(
+    autoencoder: HasCodeMap,
+    data: Data,
+    device: torch.device,
+    say: Callable[[str], None],
+    trained: Mapping[str, Any] | None,
+) -> None:
     """Say how good it is.
 
+    Args:
+        trained: the config.json of its training, whose keys a refusal names; None of a finished run that was given.
     Raises:
         UserError: it is not good enough.
     """
@@ -51,19 +63,43 @@ def check_autoencoder(autoencoder: HasCodeMap, data: Data, device: torch.device,
         f"{result.reconstruction:.3g} of that of two images ({result.shrunk:.3g} for images shrunk to {height} x "
         f"{width}). {OF_NOISE}"
     )
-    advice = "train it longer, as autoencoder.epochs=20, or with more channels, as autoencoder.channels=8"
     if not result.reconstruction <= min(result.shrunk, MOST_DISTANCE):
         raise UserError(
             f"the autoencoder is not good enough: a reconstruction is at {result.reconstruction:.3g} of the distance "
-            f"of two images, and {min(result.shrunk, MOST_DISTANCE):.3g} is the most; {advice}, "
+            f"of two images, and {min(result.shrunk, MOST_DISTANCE):.3g} is the most; {_nearer(trained)}, "
             "or continue with check=false"
         )
     if not result.gain <= MOST_GAIN:
         raise UserError(
             f"the autoencoder is not good enough: it magnifies noise on its codes {result.gain:.2g} times, and "
-            f"{MOST_GAIN:g} is the most; train it with more noise on its codes, as autoencoder.code_noise=0.2, or "
-            "continue with check=false"
+            f"{MOST_GAIN:g} is the most; {_steadier(trained)}, or continue with check=false"
         )
+
+
+def _nearer(trained: Mapping[str, Any] | None) -> str:
+    """What to do for reconstructions that are nearer to the images."""
+    if trained is None:
+        return "give a run that was trained longer, or whose codes have more numbers"
+    length = next(key for key in LENGTHS if trained["training"].get(key) is not None)
+    advice = f"train it longer, as {_doubled(trained['training'], length)}"
+    size = next((key for key in SIZES if key in trained["model_config"]), None)
+    return advice if size is None else f"{advice}, or with more {size}, as {_doubled(trained['model_config'], size)}"
+
+
+def _steadier(trained: Mapping[str, Any] | None) -> str:
+    """What to do for a decoder that magnifies noise less."""
+    if trained is None:
+        return "give a run of ae-kl, whose decoder is trained on codes with noise, or one with more of that noise"
+    settings = trained["model_config"]
+    if "code_noise" not in settings:
+        return "take another, whose decoder is trained on codes with noise: autoencoder=ae-kl"
+    more = _doubled(settings if settings["code_noise"] else {"code_noise": NOISE}, "code_noise")
+    return f"train it with more noise on its codes, as {more}"
+
+
+def _doubled(values: Mapping[str, Any], key: str) -> str:
+    """About twice a value, as a key of the part."""
+    return f"autoencoder.{key}={word(float(f'{2 * values[key]:.3g}'))}"
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from trilemma.run.parts import PartConfig, blueprints
 from trilemma.run.run import Run
 from trilemma.tokeniser import LENGTH, MOST_EXAMPLES, examples_of, vocabulary_of
 from trilemma.training.adversarial import few_images
-from trilemma.training.fit import fit_model, fit_training
+from trilemma.training.fit import fit_model, fit_training, too_narrow
 from trilemma.training.optim import check_players
 from trilemma.training.order import Order
 from trilemma.training.validation import check_monitor
@@ -108,6 +108,8 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     if isinstance(module, ReadsCaptions) and (cut := module.captions_cut(data.train.captions or ())):
         say(f"  {counted(cut, 'caption')} of the training images {'is' if cut == 1 else 'are'} cut at {LENGTH} tokens")
     if count_players(module.phases) > 1 and (note := few_images(len(data.train), training.augment, config)):
+        say(f"  note: {note}")
+    if note := too_narrow(module, config):
         say(f"  note: {note}")
     check_players(module.phases, training)
     flags(module).check_batch(training.batch)

@@ -243,7 +243,9 @@ def _check_parts(plan: Plan, path: Path, display: Display) -> None:
     if not isinstance(module, UsesCodeMap) or begun:
         return
     if module.checks_autoencoder:
-        check_autoencoder(module.autoencoder, plan.data, plan.order.device, display.say)
+        of_part = isinstance(plan.order.parts.get("autoencoder"), Order)
+        trained = read_config(path / PARTS / "autoencoder") if of_part else None
+        check_autoencoder(module.autoencoder, plan.data, plan.order.device, display.say, trained)
     else:
         display.say(f"  the autoencoder is not checked. {OF_NOISE}")
 

@@ -13,6 +13,8 @@ from trilemma.types.batch import (
     check_count,
     check_labels,
     default_label,
+    join_conditions,
+    no_caption,
     no_label,
     rows_of,
 )
@@ -29,6 +31,7 @@ from trilemma.types.codes import (
     TakesNoise,
     UsesCodeMap,
     codes_need,
+    drawing_needs,
     for_codes,
 )
 from trilemma.types.hooks import Finishes, HasCritic, JudgesRealness, Precomputes, Validates
@@ -130,10 +133,13 @@ __all__ = [
     "count_players",
     "default_label",
     "draw",
+    "drawing_needs",
     "flags",
     "for_codes",
+    "join_conditions",
     "keys_of",
     "needs_caption",
+    "no_caption",
     "no_label",
     "not_averaged",
     "phases_of",

@@ -97,6 +97,22 @@ def no_label(advice: str) -> UserError:
     return UserError(f"this model needs the class of each image or code; {advice}")
 
 
+def no_caption(advice: str) -> UserError:
+    """The error for a model that needs a caption and is given none."""
+    return UserError(f"this model needs the caption of each image or code; {advice}")
+
+
+def join_conditions(conditions: Sequence[Condition]) -> Condition:
+    """The labels and captions of several sets of images, one after the other; a field that a set lacks is left out."""
+    labels = [condition.label for condition in conditions if condition.label is not None]
+    captions = [condition.caption for condition in conditions if condition.caption is not None]
+    n = len(conditions)
+    return Condition(
+        torch.cat(labels) if len(labels) == n else None,
+        [text for part in captions for text in part] if len(captions) == n else None,
+    )
+
+
 def check_count(condition: Condition, count: int) -> None:
     """Raises UserError for a field that is not one for each of `count` images or codes."""
     for name, values in vars(condition).items():

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trilemma.types.batch import UNCONDITIONAL, Condition
 from trilemma.types.model import flags
-from trilemma.types.sampling import Conditional
+from trilemma.types.sampling import Conditional, needs_caption
 
 
 @runtime_checkable
@@ -52,6 +52,10 @@ class HasCodeMap(Encodes, Decodes, Protocol):
 
     def from_map(self, code: Tensor) -> Tensor:
         """Any maps (B, *map_shape) -> (B, C, H, W) in [0, 1]."""
+        ...
+
+    def place_mask(self, mask: Tensor) -> Tensor:
+        """(B, 1, H, W) -> 1 at the places of the map that draw a pixel where it is 1, (B, 1, height, width)."""
         ...
 
 
@@ -157,10 +161,16 @@ class HasPosterior(Protocol):
         ...
 
 
+def drawing_needs(model: object) -> tuple[str, ...]:
+    """Fields of a Condition that noise needs to become an image: the label of a model that takes one, and the caption
+    of one that was never without."""
+    return (*(["label"] if isinstance(model, Conditional) else []), *(["caption"] if needs_caption(model) else []))
+
+
 def codes_need(model: object) -> tuple[str, ...]:
     """Fields of a Condition that `encode`, `decode` and `reconstruct` of a model need."""
     named = flags(model).codes_need
-    return named if named is not None else ("label",) if isinstance(model, Conditional) else ()
+    return drawing_needs(model) if named is None else named
 
 
 def for_codes(model: object, condition: Condition) -> Condition:

@@ -33,7 +33,8 @@ class Model(nn.Module):
     takes: the other fields of a Condition that it can be asked for.
     null_condition: whether it has learned to do without the label or caption that it takes.
     factor: how many times larger than the image that it is given it draws one.
-    codes_need: fields of a Condition that `encode`, `decode`, `reconstruct` need; None: the label, where it takes one.
+    codes_need: fields of a Condition that `encode`, `decode`, `reconstruct` need; None: the label where it
+        takes one, and the caption where it was never without.
     code_length: numbers in a code; None: not known before one is made.
     code_bits: of a code that is choices out of finite sets, in a fixed length for each; None for any other.
     sampling_keys: settings of its sampler, which `sample` takes as `keys`; Config has none. None: `sample` has them as
