@@ -9,7 +9,6 @@ noise            noise of NOISE standard deviations on the codes changes the rec
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from trilemma.data import Data, batches
 from trilemma.errors import UserError
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.reconstruction import feature_distance
+from trilemma.run.parts import Check
 from trilemma.types import HasCodeMap
 
 IMAGES, FEWER, ROWS = 1_000, 300, 100  # that are measured, fewer by a slow network; together
@@ -28,18 +28,8 @@ NOISE, MOST_GAIN = 0.1, 3.0
 OF_NOISE = "Codes of pure noise decode to what looks like noise: that is as it should be"
 
 
-@dataclass(frozen=True)
-class Check:
-    """Distances of reconstructions and of shrunk images, over that of two different images; and how many times the
-    noise on codes comes out in the images."""
-
-    reconstruction: float
-    shrunk: float
-    gain: float
-
-
-def check_autoencoder(autoencoder: HasCodeMap, data: Data, device: torch.device, say: Callable[[str], None]) -> None:
-    """Say how good it is.
+def check_autoencoder(autoencoder: HasCodeMap, data: Data, device: torch.device, say: Callable[[str], None]) -> Check:
+    """Say how good it is, and return that.
 
     Raises:
         UserError: it is not good enough.
@@ -64,6 +54,7 @@ def check_autoencoder(autoencoder: HasCodeMap, data: Data, device: torch.device,
             f"{MOST_GAIN:g} is the most; train it with more noise on its codes, as autoencoder.code_noise=0.2, or "
             "continue with check=false"
         )
+    return result
 
 
 @torch.no_grad()
@@ -88,4 +79,4 @@ def measure(autoencoder: HasCodeMap, data: Data, device: torch.device) -> Check:
         raise UserError(f"the autoencoder cannot be judged: {reason}; continue with check=false")
     reconstruction, shrunk = (distance.value for distance in distances if not isinstance(distance, str))
     change = (noisy.double() - result.double()).square().mean().sqrt() / image.double().std().clamp(min=1e-12)
-    return Check(reconstruction, shrunk, float(change) / NOISE)
+    return Check(reconstruction=reconstruction, shrunk=shrunk, gain=float(change) / NOISE)
