@@ -422,3 +422,12 @@ def test_an_image_drawn_again_has_no_class_unless_one_is_asked_for():
     assert (plain - asked).abs().max() > 1e-4 and model.student.network.training
     with pytest.raises(UserError, match="label 7 is not a class of this model"):
         model.redraw(image, Redraw(0.9), seed=0, condition=Condition(torch.tensor([0, 7, 0])))
+
+
+def test_an_empty_caption_is_refused_where_none_was_learned():
+    settings = {**SMALL, "words": ("red", "circle"), "text_width": 32, "text_depth": 1, "label_dropout": 0.0}
+    model = FewSteps(FewConfig(shape=SHAPE), {"init": create("diffusion-text", shape=SHAPE, **settings)})
+    for condition in (Condition(), Condition(caption=["red circle", ""])):
+        with pytest.raises(UserError, match="so it knows no image without a caption; add caption="):
+            model.redraw(images(2), Redraw(0.5), seed=0, condition=condition)
+    assert model.redraw(images(2), Redraw(0.5), seed=0, condition=Condition(caption=["red"] * 2)).isfinite().all()

@@ -266,7 +266,7 @@ class FewSteps(Model):
         """
         student, n = self.student, len(image)
         check_images(image, student.config.shape)
-        check_condition(condition, n, self.n_classes, self.takes)
+        student._check(condition, n, NO_GUIDES)
         student.check_asked(condition)
         if how.noise is not None and "steps" in keys.given():
             raise UserError(f"steps={keys.steps}: the noise of an image is taken out in one call; leave steps out")
