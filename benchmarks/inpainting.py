@@ -5,13 +5,15 @@
 RUN is a run that draws classes: of diffusion-inpaint, or of diffusion, both with classes=true. Of each held-out image
 one half is drawn again by `trilemma edit`, left, right, top and bottom in turns. Printed: the share that a bundled
 classifier takes for the class asked for, once where that is the image's own and once where it is the next class, each
-with its 95% interval; in how many every pixel outside the mask is that of the image; the seconds of an image. Extra
+with its 95% interval; in how many every pixel outside the mask is that of the image; the seconds of an image. RUN gets
+pictures of the first images, and of the first that are taken for another class (inpainting-next-failures.png). Extra
 KEY=VALUE go to `edit`.
 """
 
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,10 @@ from torch import Tensor
 
 import trilemma
 from trilemma.arguments import parse_settings
-from trilemma.metrics.classification import class_agreement, classifier_of
+from trilemma.explore.redraw import Redrawing
+from trilemma.metrics.classification import classes_seen, classifier_of
 from trilemma.metrics.features import to_levels
+from trilemma.metrics.intervals import wilson
 from trilemma.pictures.grid import grid
 from trilemma.pictures.png import save_png
 
@@ -40,6 +44,13 @@ def same_outside(file: Path, image: Tensor, mask: Tensor) -> bool:
     with Image.open(file) as opened:
         levels = torch.from_numpy(np.array(opened)).reshape(*image.shape[1:], -1).permute(2, 0, 1)
     return bool(((levels == image) | (mask[0] > 0)).all())
+
+
+def write_sheet(file: Path, results: Sequence[Redrawing], columns: int, names: Sequence[str] = ()) -> None:
+    """Source, what is hidden of it, and the image drawn, for each result; names: beneath them."""
+    rows = torch.cat([torch.cat([r.source, torch.where(r.mask > 0, 0.5, r.source), r.images]) for r in results])
+    texts = [text for name in names for text in ("", "", name)]
+    save_png(grid(rows, columns=columns, texts=texts or None), file, {"verb": "benchmark"}, replace=True)
 
 
 def main() -> None:
@@ -66,17 +77,19 @@ def main() -> None:
         seconds = (time.perf_counter() - start) / len(results)
         images = torch.cat([result.images for result in results])
         same = sum(unchanged)
-        share = class_agreement(network, to_levels(images), asked)
+        taken = classes_seen(network, to_levels(images))
+        share = wilson(int((taken == asked).sum()), len(asked))
         print(
             f"{what:16} drawn as asked {share.value:.2%} {share.interval}  the same outside {same} of {len(results)}  "
             f"{seconds:.2f} s an image",
             flush=True,
         )
-        rows = torch.cat(
-            [torch.cat([r.source, torch.where(r.mask > 0, 0.5, r.source), r.images]) for r in results[:SHOWN]]
-        )
-        name = f"inpainting-{what.split()[1]}.png"
-        save_png(grid(rows, columns=12), run.path / name, {"verb": "benchmark"}, replace=True)
+        word = what.split()[1]
+        write_sheet(run.path / f"inpainting-{word}.png", results[:SHOWN], columns=12)
+        failed = (taken != asked).nonzero()[:SHOWN, 0].tolist()  # the gallery of failures
+        if failed:
+            names = [f"{run.classes[asked[k]]} taken for {run.classes[taken[k]]}" for k in failed]
+            write_sheet(run.path / f"inpainting-{word}-failures.png", [results[k] for k in failed], 6, names)
 
 
 if __name__ == "__main__":

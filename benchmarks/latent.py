@@ -4,8 +4,11 @@
 
 DATA: shapes, or a folder of images (default: shapes). Printed for each: the Frechet distance with its interval,
 precision and recall of both by as many held-out images; the same distance of the autoencoder's reconstructions of these
-images, as papers give it, and of reconstructions of as many training images, which are no pairs; and seconds for an
-image, in turns. A training that is there is not made again.
+images, as papers give it, with its share of the distance of the samples (at most 30% is the bar), and of
+reconstructions of as many training images, which are no pairs; and seconds for an image, in turns. A training that is
+there is not made again. Each run gets pictures: grid.png; failures.png, the samples that are farthest from all held-out
+images in features, each above the nearest of these; and for codes reconstruction-failures.png, the images that are
+farthest from their reconstructions, each above its own.
 """
 
 import argparse
@@ -16,10 +19,10 @@ import torch
 from torch import Tensor
 
 import trilemma
-from trilemma.metrics.features import extract, feature_network
+from trilemma.metrics.features import extract, feature_network, to_levels
 from trilemma.metrics.frechet import frechet_distance
 from trilemma.metrics.intervals import Spread
-from trilemma.metrics.neighbours import neighbour_scores
+from trilemma.metrics.neighbours import nearest, neighbour_scores
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import save_png
@@ -27,6 +30,8 @@ from trilemma.pictures.png import save_png
 MODELS = ("diffusion", "diffusion-latent")
 TURNS, DRAWN = 3, 64
 LEAST = 200  # images for a distance: its bias is that of all rows
+MOST_SHARE = 0.3  # of the distance of samples that reconstructions may be at
+FAILURES = 16  # in a picture
 
 
 def main() -> None:
@@ -43,12 +48,18 @@ def main() -> None:
         measure(data, given)
 
 
-def distance(real: Tensor, fake: Tensor) -> str:
-    """The Frechet distance of features, with its interval."""
+def distance(real: Tensor, fake: Tensor) -> tuple[float, str]:
+    """The Frechet distance of features, and in words with its interval."""
     spread = frechet_distance(real=real, fake=fake, minimum=LEAST)
     assert isinstance(spread, Spread)
     value, (low, high) = spread.estimate()
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return value, f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def write_pairs(file: Path, above: Tensor, below: Tensor) -> None:
+    """Two rows of images, in lines of eight."""
+    rows = [part for pair in zip(above.split(8), below.split(8), strict=True) for part in pair]
+    save_png(grid(torch.cat(rows), columns=8), file, {"verb": "benchmark"}, replace=True)
 
 
 def measure(source: str, given: argparse.Namespace) -> None:
@@ -58,21 +69,34 @@ def measure(source: str, given: argparse.Namespace) -> None:
     held_out = data.held_out[1]
     n = min(given.images, len(held_out), len(data.train))
     real = extract(network, held_out.images[:n])
-    runs = {}
+    runs, values = {}, {}
     for name in MODELS:
         out = given.out / f"{name}-{data.name}-{given.size}px-{given.minutes:g}min-seed{given.seed}"
         runs[name] = trilemma.train(name, data, minutes=given.minutes, seed=given.seed, out=out, quiet=True)
     print(f"{data.name}, {given.size} px, {given.minutes:g} minutes, {n} images, features {network.name}", flush=True)
     for name, run in runs.items():
-        images = run.sample(n, seed=given.seed)
+        images = to_levels(run.sample(n, seed=given.seed))
         save_png(grid(images[:64]), run.path / "grid.png", {"verb": "benchmark", "model": name}, replace=True)
         fake = extract(network, images)
+        index, far = nearest(fake, [real])
+        worst = far.argsort(descending=True)[:FAILURES]
+        write_pairs(run.path / "failures.png", images[worst], held_out.images[index[worst]])
         shares = neighbour_scores(real=real, fake=fake)
-        line = f"  {name:30} distance {distance(real, fake)}"
+        values[name], text = distance(real, fake)
+        line = f"  {name:30} distance {text}"
         print(f"{line}  precision {shares['precision'].value:.3f}  recall {shares['recall'].value:.3f}", flush=True)
+    latent = runs["diffusion-latent"]
     for what, split in (("these images", held_out), ("training images", data.train)):
-        rebuilt = runs["diffusion-latent"].reconstruct(to_float(split.images[:n]))
-        print(f"  {f'reconstructed {what}':30} distance {distance(real, extract(network, rebuilt))}", flush=True)
+        rebuilt = to_levels(latent.reconstruct(to_float(split.images[:n])))
+        features = extract(network, rebuilt)
+        value, text = distance(real, features)
+        print(f"  {f'reconstructed {what}':30} distance {text}", flush=True)
+        if split is held_out:
+            share = value / values["diffusion-latent"]
+            verdict = "within" if share <= MOST_SHARE else "above"
+            print(f"  {'its share of the samples':30} {share:.1%}, {verdict} the bar of {MOST_SHARE:.0%}", flush=True)
+            worst = (features - real).square().sum(1).argsort(descending=True)[:FAILURES]
+            write_pairs(latent.path / "reconstruction-failures.png", split.images[worst], rebuilt[worst])
     seconds = {name: [] for name in runs}
     for _ in range(TURNS):
         for name, run in runs.items():

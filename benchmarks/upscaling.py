@@ -4,7 +4,9 @@
 
 RUN is a run of diffusion-upscale. Held-out images are shrunk by means over squares and enlarged again, by the model and
 by bicubic interpolation (that of torch, a = -0.75). Printed for both: the distance of their features from those of the
-originals, over that of two different images, and the PSNR, each with its 95% interval.
+originals, over that of two different images, and the PSNR, each with its 95% interval. RUN gets two pictures (the small
+image, bicubic, drawn, original): of the first images, upscaling.png, and of those that are farthest from their
+originals in features, upscaling-failures.png.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import save_png
 
-ROWS = 100
+ROWS, SHOWN = 100, 12
 
 
 def main() -> None:
@@ -45,13 +47,18 @@ def main() -> None:
     network = feature_network("auto", run.shape, run.data.name)
     real = extract(network, original)
     for name, images in (("drawn", drawn), ("bicubic", bicubic)):
-        distance = feature_distance(real=real, fake=extract(network, images))
+        fake = extract(network, images)
+        distance = feature_distance(real=real, fake=fake)
         psnr = mean_estimate(psnr_db((images.double() - original.double()).square().flatten(1).mean(1)).tolist())
         low, high = psnr.interval
         line = f"{name:8} features {distance.value:.4f} {distance.interval}"
         print(f"{line}  PSNR {psnr.value:.2f} ({low:.2f} to {high:.2f}) dB", flush=True)
-    rows = torch.stack([F.interpolate(small, scale_factor=model.factor), bicubic, drawn, original], dim=1)[:12]
-    save_png(grid(rows.flatten(0, 1), columns=8), run.path / "upscaling.png", {"verb": "benchmark"}, replace=True)
+        if name == "drawn":
+            worst = (fake - real).square().sum(1).argsort(descending=True)[:SHOWN]
+    rows = torch.stack([F.interpolate(small, scale_factor=model.factor), bicubic, drawn, original], dim=1)
+    for name, index in (("upscaling", torch.arange(min(SHOWN, len(rows)))), ("upscaling-failures", worst)):
+        sheet = grid(rows[index].flatten(0, 1), columns=8)
+        save_png(sheet, run.path / f"{name}.png", {"verb": "benchmark"}, replace=True)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,11 @@ from trilemma.types import (
     Phase,
     ReadsCaptions,
     Reconstructs,
+    Redraw,
+    Redraws,
     Samples,
     Upscales,
+    UsesCodeMap,
     Validates,
     WeighsCodes,
     codes_need,
@@ -176,6 +179,29 @@ def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(model: nn.Module) 
     parts = torch.cat([draw(model, 3), draw(model, 1, first=3), draw(model, 3, first=4)])
     assert (whole - parts).abs().max() <= 1 / 255
     assert (whole[0] - whole[1]).abs().max() > 1e-4
+
+
+def test_an_image_drawn_again_depends_on_its_own_number_and_stays_outside_a_mask(model: nn.Module) -> None:
+    if not isinstance(model, Redraws):
+        pytest.skip("draws no images again")
+    prepare(model)
+    image, keys = batch_for(model, 3).image, make(model.sampling_keys, {"steps": 2})
+    assert torch.equal(model.redraw(image, Redraw(0.0), seed=5, keys=keys), image)
+    mask = torch.zeros_like(image[:, :1])
+    mask[..., : image.shape[3] // 2] = 1
+    for area in (None, mask):
+        if area is not None and isinstance(model, Upscales):  # which is shown the whole image
+            continue
+        strength, own = (0.7, None) if area is None else (1.0, area[2:])
+        rounds = None if area is None or model.config.get("inpaint") else 1
+        whole = model.redraw(image, Redraw(strength, area, rounds), seed=5, first=1, keys=keys)
+        assert whole.shape == image.shape and whole.dtype == torch.float32 and whole.min() >= 0 and whole.max() <= 1
+        alone = model.redraw(image[2:], Redraw(strength, own, rounds), seed=5, first=3, keys=keys)
+        assert (whole[2:] - alone).abs().max() <= 1 / 255
+        other = model.redraw(image[2:], Redraw(strength, own, rounds), seed=6, first=3, keys=keys)
+        assert (alone - other).abs().max() > 1e-4
+        if area is not None and not isinstance(model, UsesCodeMap):
+            assert ((whole - image) * (1 - area)).abs().max() < 1e-5
 
 
 def test_the_cost_of_an_image_is_measured(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

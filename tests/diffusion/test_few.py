@@ -12,12 +12,15 @@ from trilemma import rng
 from trilemma.config import make
 from trilemma.diffusion import few
 from trilemma.diffusion.few import CALLS, NOISE_MEAN, NOISE_STD, T_MAX, FewConfig, FewKeys, FewSteps, noise_levels
+from trilemma.diffusion.grids import times_of
+from trilemma.diffusion.inversion import invert
+from trilemma.diffusion.schedule import get_schedule
 from trilemma.errors import UserError
 from trilemma.gans.adversary import Adversary
 from trilemma.registry import create
 from trilemma.run.migration import migrated
 from trilemma.tokeniser import BYTES, Tokeniser
-from trilemma.types import UNCONDITIONAL, Batch, Condition, needs_caption
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Inverts, Redraw, needs_caption
 
 SHAPE = (1, 8, 8)
 SMALL = {"width": 8, "multipliers": (1, 2), "depth": 1}
@@ -375,3 +378,97 @@ def test_a_run_does_without_its_teacher(tmp_path):
     drawn = few.sample(2, seed=1)
     shutil.rmtree(teacher.path)
     assert torch.equal(trilemma.load(few.path, device="cpu").sample(2, seed=1), drawn)
+
+
+def with_f(model: FewSteps, monkeypatch, f) -> list:
+    """The model with another f; what that is given: x and the noise levels of its calls."""
+    seen: list = []
+    monkeypatch.setattr(model, "f", lambda x, t, inputs: seen.append((x, t)) or f(x, t))
+    return seen
+
+
+def test_an_image_is_drawn_again_from_the_noise_of_its_strength_on():
+    model = tuned()
+    schedule = get_schedule("cosine")
+    of_calls, alpha, sigma = model.levels(4), *(float(part(0.4)) for part in (schedule.alpha, schedule.sigma))
+    begin, *rest = model.levels_from(Redraw(0.4), 4)
+    assert begin == pytest.approx(sigma / alpha) and rest == [level for level in of_calls if level < begin]
+    assert len(rest) < 3 and model.levels_from(Redraw(1.0), 4) == of_calls
+    assert model.levels_from(Redraw(noise=0.1), 2) == [0.2]  # of images in [-1, 1]
+
+
+def test_what_is_drawn_again_is_noisy_at_each_call(monkeypatch):
+    """An f that knows the image gives it back, and is given it with the noise of the numbers asked for."""
+    model, image = tuned().float(), images(2)
+    x0 = 2 * image - 1
+    seen = with_f(model, monkeypatch, lambda x, t: x0)
+    result = model.redraw(image, Redraw(0.9), seed=3, first=5, keys=FewKeys(steps=4))
+    torch.testing.assert_close(result, image, rtol=0, atol=1e-6)
+    levels = model.levels_from(Redraw(0.9), 4)
+    assert len(seen) == len(levels) > 1
+    for call, ((x, t), level) in enumerate(zip(seen, levels, strict=True)):
+        eps = rng.normal(torch.arange(5, 7), SHAPE, 3, "few", call)
+        assert t.tolist() == [level] * 2
+        torch.testing.assert_close(x, x0 + level * eps)
+    assert torch.equal(model.redraw(image, Redraw(0.0), seed=3), image) and len(seen) == len(levels)
+
+
+@pytest.mark.parametrize(("rounds", "calls"), [(None, 10), (1, 2), (3, 6)])
+def test_outside_a_mask_the_image_is_known_at_each_call_and_stays(monkeypatch, rounds, calls):
+    model, image, mask = tuned().float(), images(3), torch.zeros(3, *SHAPE)
+    mask[..., :4] = 1
+    seen = with_f(model, monkeypatch, lambda x, t: torch.full_like(x, 0.5))
+    results = []
+    for x in (image, torch.where(mask > 0, 1 - image, image)):  # nothing under the mask is seen
+        results.append(model.redraw(x, Redraw(mask=mask, rounds=rounds), seed=3, keys=FewKeys(steps=2)))
+    assert len(seen) == 2 * calls and torch.equal(*results)
+    torch.testing.assert_close(results[0], torch.where(mask > 0, 0.75, image), rtol=0, atol=1e-6)
+    for call, (x, t) in enumerate(seen[:calls]):
+        noise = t[0].item() * rng.normal(torch.arange(3), SHAPE, 3, "few", call)
+        torch.testing.assert_close((x - noise)[..., 4:], (2 * image - 1)[..., 4:], rtol=0, atol=5e-5)
+
+
+def test_noise_is_taken_out_in_one_call(monkeypatch):
+    model, image = tuned().float(), images(2)
+    seen = with_f(model, monkeypatch, lambda x, t: x / 2)
+    result = model.redraw(image, Redraw(noise=0.1), seed=0)
+    ((x, t),) = seen
+    assert torch.equal(x, 2 * image - 1) and t.tolist() == [0.2, 0.2]
+    torch.testing.assert_close(result, (x / 2 + 1) / 2)
+    with pytest.raises(UserError, match="steps=4: the noise of an image is taken out in one call; leave steps out"):
+        model.redraw(image, Redraw(noise=0.1), seed=0, keys=FewKeys(steps=4))
+    assert not FewKeys().adds_noise
+    with pytest.raises(UserError, match=r"images were given as .*takes \(B, 1, 8, 8\)"):
+        model.redraw(image[..., 1:], Redraw(0.5), seed=0)
+
+
+def test_codes_by_an_exact_f_would_have_half_of_the_noise():
+    """Why there are none: of data N(0, s**2) the path of an image is x0 sqrt(1 + r**2 / s**2), and f of it x0. Along
+    dy / dr = (y - f(y, r)) / r it becomes x0 (1 + sqrt(1 + r**2 / s**2)) / 2 instead."""
+    schedule, std, x0 = get_schedule("edm"), 0.5, torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    times = times_of("log-snr", schedule, 400)
+    x_T = invert(lambda x, t: x * std / (std**2 + schedule.sigma(t[0]) ** 2).sqrt(), schedule, times, x0)
+    assert x_T.item() == pytest.approx((1 + math.hypot(std, T_MAX) / std) / 2, rel=1e-3)
+    assert x_T.item() / T_MAX == pytest.approx(1 / std / 2, rel=0.01)  # x0 / std has a standard deviation of 1
+    assert not isinstance(tuned(), Inverts)
+
+
+def test_an_image_drawn_again_has_no_class_unless_one_is_asked_for():
+    teacher = create("diffusion", shape=SHAPE, classes=True, n_classes=3, **SMALL)
+    for parameter in teacher.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model, image = FewSteps(FewConfig(shape=SHAPE), {"init": teacher}), images(3)
+    plain = model.redraw(image, Redraw(0.9), seed=0)
+    asked = model.redraw(image, Redraw(0.9), seed=0, condition=Condition(torch.tensor([0, 0, 0])))
+    assert (plain - asked).abs().max() > 1e-4 and model.student.network.training
+    with pytest.raises(UserError, match="label 7 is not a class of this model"):
+        model.redraw(image, Redraw(0.9), seed=0, condition=Condition(torch.tensor([0, 7, 0])))
+
+
+def test_an_empty_caption_is_refused_where_none_was_learned():
+    settings = {**SMALL, "words": ("red", "circle"), "text_width": 32, "text_depth": 1, "label_dropout": 0.0}
+    model = FewSteps(FewConfig(shape=SHAPE), {"init": create("diffusion-text", shape=SHAPE, **settings)})
+    for condition in (Condition(), Condition(caption=["red circle", ""])):
+        with pytest.raises(UserError, match="so it knows no image without a caption; add caption="):
+            model.redraw(images(2), Redraw(0.5), seed=0, condition=condition)
+    assert model.redraw(images(2), Redraw(0.5), seed=0, condition=Condition(caption=["red"] * 2)).isfinite().all()

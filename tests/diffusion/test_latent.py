@@ -144,11 +144,15 @@ def test_the_codes_are_those_of_one_process(pair, monkeypatch):
 
 
 def test_codes_that_take_too_much_memory_are_not_kept(pair, monkeypatch):
+    """Ten codes of 96 float32 numbers are 3,840 bytes."""
     latent, _ = pair
     monkeypatch.setattr("trilemma.diffusion.latent.MOST_BYTES", 4 * 96 * 9)
-    latent.precompute(lambda first, count: images(10)[first : first + count], 10, ALONE)
+    text = latent.precompute(lambda first, count: images(10)[first : first + count], 10, ALONE)
+    assert text.startswith("the codes of 10 images would take 3.84 kB of memory, and at most 3.46 kB are kept: each")
     batch = Batch(images(2), index=torch.arange(2))
     assert latent._codes is None and torch.equal(latent.train().x_of(batch), latent.to_x(batch.image))
+    assert latent.precompute(lambda first, count: images(9)[first : first + count], 9, ALONE) is None
+    assert latent._codes is not None
 
 
 def test_a_place_is_drawn_where_one_of_its_pixels_is():

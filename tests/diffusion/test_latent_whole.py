@@ -1,15 +1,19 @@
 """`diffusion-latent` in one command: the autoencoder first, its gates, then the codes; and what works through it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import trilemma
 from trilemma.errors import UserError
 from trilemma.run.checkpoint import list_checkpoints
+from trilemma.run.parts import read_parts
+from trilemma.training.gates import measure
 from trilemma.training.loop import Trainer
 from trilemma.training.signals import Stopped
 
@@ -45,12 +49,30 @@ def test_one_command_trains_both_and_measures_the_codes(run: trilemma.Run) -> No
     assert run.sample(3, seed=0).shape == (3, 1, 8, 8)
 
 
+def test_what_was_measured_of_the_autoencoder_stays_with_the_run(run: trilemma.Run, tmp_path: Path) -> None:
+    """In config.json and on the card; also where the training is resumed, which measures nothing."""
+    expected = measure(run.model.autoencoder, run.data, torch.device("cpu")).to_json()
+    assert run.config["parts"]["autoencoder"]["check"] == pytest.approx(expected)
+    shutil.copytree(run.path, tmp_path / "run")
+    longer = trilemma.train(
+        "diffusion-latent", "digits", out=tmp_path / "run", **{**SMALL, "steps": 32}, **{"autoencoder.steps": 1500}
+    )
+    assert longer.summary["steps"] == 32
+    for one in (run, longer):
+        check = read_parts(one.config)["autoencoder"].check
+        assert check is not None and check.to_json() == run.config["parts"]["autoencoder"]["check"]
+        card = (one.path / "README.md").read_text("utf-8")
+        assert f"| its reconstructions | at {check.reconstruction:.3g} of the distance of two images (" in card
+
+
 def test_an_autoencoder_that_is_not_good_enough_stops_it(tmp_path: Path) -> None:
     keys = {**SMALL, "autoencoder.steps": 1}
     with pytest.raises(UserError, match=r"the autoencoder is not good enough: .*or continue with check=false"):
         trilemma.train("diffusion-latent", "digits", out=tmp_path / "run", **keys)
     run = trilemma.train("diffusion-latent", "digits", out=tmp_path / "run", **keys, check=False)
     assert run.summary["steps"] == 30
+    card = (run.path / "README.md").read_text("utf-8")
+    assert run.config["parts"]["autoencoder"]["check"] is None and "its reconstructions" not in card
 
 
 def test_ends_of_an_interpolation_are_as_near_as_reconstructions(run: trilemma.Run, tmp_path: Path) -> None:

@@ -199,6 +199,43 @@ def test_rounds_are_of_models_without_masks_in_their_training(tmp_path: Path) ->
     assert torch.equal(result.images[..., 4:], result.source[..., 4:])
 
 
+@pytest.mark.slow
+def test_diffusion_small_draws_again_and_has_codes(tmp_path: Path) -> None:
+    keys = {"widths": (8, 8), "T": 60, "batch": 32, "steps": 4, "quiet": True, "device": "cpu"}
+    run = trilemma.train("diffusion-small", "digits", out=tmp_path / "run", **keys)
+    original = held_out(run, 3)
+    masked = trilemma.edit(run, 3, mask="0,0,4,8", steps=4, n=2, out=tmp_path / "m.png")
+    assert torch.equal(masked.images[..., 4:], original[..., 4:].expand(2, 1, 8, 4))
+    assert not torch.equal(masked.images[0], masked.images[1])
+    nothing = trilemma.edit(run, 3, strength=0.0, n=1, out=tmp_path / "s.png").images
+    assert torch.equal(nothing, original[None])
+    assert len(trilemma.edit(run, 3, noise=0.1, steps=10, out=tmp_path / "n.png").images) == 1
+    codes = trilemma.invert(run, 3, out=tmp_path / "i.png")
+    assert codes.kind == "noise" and codes.codes.shape == (1, 64)
+    walk = trilemma.interpolate(run, codes.codes_file, "seed:1", frames=2, animate=False, out=tmp_path / "w.png")
+    torch.testing.assert_close(walk.frames["linear"][:1], codes.images, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_model_of_few_calls_draws_again(model: trilemma.Run, tmp_path: Path) -> None:
+    keys = {"batch": 32, "steps": 2, "quiet": True, "device": "cpu"}
+    run = trilemma.train("diffusion-few", "digits", init=model, out=tmp_path / "run", **keys)
+    original = held_out(run, 3)
+    masked = trilemma.edit(run, 3, mask="0,0,4,8", n=2, out=tmp_path / "m.png")
+    assert torch.equal(masked.images[..., 4:], original[..., 4:].expand(2, 1, 8, 4))
+    assert not torch.equal(masked.images[0], masked.images[1])
+    assert len(trilemma.edit(run, 3, noise=0.1, out=tmp_path / "n.png").images) == 1
+    for asked, text in (
+        ({"noise": 0.1, "n": 2}, r"n=2: nothing is random where noise is taken out; leave n= out$"),
+        ({"noise": 0.1, "steps": 2}, "steps=2: the noise of an image is taken out in one call; leave steps out"),
+        ({"strength": 0.5, "sampler": "ddim"}, 'unknown key "sampler"'),
+    ):
+        with pytest.raises(UserError, match=text):
+            trilemma.edit(run, 3, **asked)
+    with pytest.raises(UserError, match=r"diffusion-few does not invert images.*models that do: .*diffusion-small"):
+        trilemma.invert(run, 3)
+
+
 def test_an_image_much_larger_than_the_model_is_resized_which_is_said(
     model: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

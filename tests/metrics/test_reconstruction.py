@@ -6,12 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import trilemma
+from trilemma.classifiers.bundled import FeatureNetwork
+from trilemma.data import Data, Split
 from trilemma.errors import UserError
+from trilemma.metrics import frechet
+from trilemma.metrics.features import extract
 from trilemma.metrics.likelihood import some_images
-from trilemma.metrics.reconstruction import C_1, C_2, feature_distance, reconstruction_values, ssim
+from trilemma.metrics.quality import Setup
+from trilemma.metrics.reals import real_images
+from trilemma.metrics.reconstruction import (
+    C_1,
+    C_2,
+    code_map_scores,
+    feature_distance,
+    reconstruction_values,
+    ssim,
+)
+from trilemma.types import UNCONDITIONAL, Condition
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -95,3 +109,57 @@ def test_a_gan_comes_back_through_codes_that_are_searched(tmp_path: Path) -> Non
         trilemma.evaluate(run, n=100, inverted=1)
     with pytest.raises(UserError, match="images have no codes; give a run"):
         trilemma.evaluate(torch.rand(30, 1, 8, 8), against="digits", inverted=3)
+
+
+class Pixels(nn.Module):
+    """Features that need no training: the pixels."""
+
+    def features(self, image: Tensor) -> Tensor:
+        return image.flatten(1)
+
+
+class Brighter(nn.Module):
+    """Codes that are the pixels, and images a fifth brighter."""
+
+    map_shape = (1, 2, 2)
+
+    def to_map(self, image: Tensor) -> Tensor:
+        return image
+
+    def from_map(self, code: Tensor) -> Tensor:
+        return code + 0.2
+
+    def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        return image.flatten(1)
+
+    def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        return z.unflatten(1, self.map_shape) + 0.2
+
+
+class OfCodes(nn.Module):
+    """A model that draws codes."""
+
+    checks_autoencoder = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.autoencoder, self.anything = Brighter(), nn.Parameter(torch.zeros(()))
+
+
+@pytest.mark.parametrize("n", [2048, 100])
+def test_the_distance_of_an_autoencoder_is_that_of_the_same_images(n: int) -> None:
+    """A shift of 51 levels in each of 4 pixels is one of the mean alone: 4 x 0.2**2. As it is the same for each pair of
+    an image and its reconstruction, the distance does not scatter."""
+    levels = torch.randint(0, 205, (2100, 1, 2, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = Data("made-up", "made-up", (1, 2, 2), (), {"test": Split(levels)}, (), (), "fingerprint")
+    network = FeatureNetwork("pixels", Pixels(), (1, 2, 2))
+    setup = Setup(data, "test", True, network, n, 0)
+    real = frechet.gaussian(extract(network, real_images(data, "test", n, 0)))
+    (score,) = code_map_scores(OfCodes(), setup, real)
+    assert score.protocol == f"frechet-reconstructed_pixels_{n}_test" and score.n_real == n
+    if n < frechet.MINIMUM:
+        assert score.value is None and "the Frechet distance is mostly bias" in str(score.refused)
+        return
+    assert score.value == pytest.approx(0.16, rel=1e-5)
+    assert score.interval == pytest.approx((0.16, 0.16), rel=1e-4) and "pairs" in score.interval_is
+    assert not code_map_scores(Brighter(), setup, real)

@@ -111,7 +111,8 @@ def test_noise_on_codes_comes_out_times_the_scale(data, std, scale):
 
 def test_a_good_one_passes_and_is_described(data):
     lines: list[str] = []
-    check_autoencoder(Scaled(0.5), data, CPU, lines.append, OF_AE_KL)
+    check = check_autoencoder(Scaled(0.5), data, CPU, lines.append, OF_AE_KL)
+    assert check == measure(Scaled(0.5), data, CPU)
     (line,) = lines
     assert line.startswith("  codes: 1 x 8 x 8 numbers; ") and "pure noise decode to what looks like noise" in line
 

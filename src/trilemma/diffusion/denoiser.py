@@ -10,6 +10,8 @@ Training: x_t = alpha_t x0 + sigma_t eps with i uniform and eps ~ N(0, I); the n
 Loss: Huber (delta = 1) or squared error between prediction and target, mean over pixels. Images are in [-1, 1] inside.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -19,13 +21,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.config import Config, ModelConfig
-from trilemma.diffusion.path import BoundsModel
+from trilemma.diffusion.editing import check_rounds, redrawing, seen_of
+from trilemma.diffusion.path import BoundsModel, CodesModel
 from trilemma.diffusion.samplers import draw_x0, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_table, log_snr
 from trilemma.diffusion.steps import Denoise, of_images, watched
+from trilemma.errors import check_images
 from trilemma.nets.unet_small import UNet
 from trilemma.rng import place_in_batch
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Phase, Player, Watch, check_condition
+from trilemma.types import (
+    NO_GUIDES,
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    Guides,
+    Logs,
+    Phase,
+    Player,
+    Redraw,
+    Watch,
+    check_condition,
+)
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
@@ -57,8 +73,23 @@ class DiffusionKeys(Config):
         default=None, description="ddpm: of a step's noise; default: posterior"
     )
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether the sampler draws noise on the way."""
+        return self.sampler == "ddpm" or bool(self.eta)
 
-class Diffusion(BoundsModel):
+    @property
+    def solver(self) -> Callable[..., Tensor]:
+        """The sampler, with its options.
+
+        Raises:
+            UserError: an option that it does not have.
+        """
+        options = {key: value for key in ("eta", "variance") if (value := self.get(key)) is not None}
+        return partial(get_sampler(self.sampler, **options), **options)
+
+
+class Diffusion(CodesModel, BoundsModel):
     """A U-Net that predicts what separates a noisy image from its clean one, and samplers that use it."""
 
     alphas: Tensor
@@ -136,12 +167,45 @@ class Diffusion(BoundsModel):
             UserError: for a condition (the model takes none), or for an unknown or impossible setting.
         """
         check_condition(condition, n)
-        options = {key: value for key in ("eta", "variance") if (value := keys.get(key)) is not None}
-        draw, times = get_sampler(keys.sampler, **options), self._times(keys.steps)
         denoise = watched(self.denoise, self.schedule, watch, self.to_image)
-        sampler = partial(draw, denoise, self.schedule, times, **options)
+        sampler = partial(keys.solver, denoise, self.schedule, self._times(keys.steps))
         ids = torch.arange(first, first + n)
         return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.alphas.device))
+
+    @torch.no_grad()
+    def redraw(
+        self,
+        image: Tensor,
+        how: Redraw,
+        *,
+        seed: int,
+        first: int = 0,
+        condition: Condition = UNCONDITIONAL,
+        keys: DiffusionKeys = DiffusionKeys(),
+        guides: Guides = NO_GUIDES,
+    ) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] drawn again with the noise of those numbered first ... of `seed`, see
+        editing.py; from the step of the schedule that is nearest to a strength.
+
+        Raises:
+            UserError: for a condition (the model takes none), an impossible setting, or images of another shape.
+        """
+        check_images(image, self.config.shape)
+        check_condition(condition, len(image))
+        check_rounds(how, keys, resample=True)
+        strength = float(self.table.index(how.strength)) / self.config.T
+        if strength == 0 and how.noise is None:
+            return image.clone()
+        x0, times = self.to_x(seen_of(image, how)), self._times(keys.steps)
+        how = replace(how, strength=strength)
+        sampler, start = redrawing(self.denoise, self.schedule, times, x0, how, keys.solver)
+        ids = torch.arange(first, first + len(image))
+        return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.alphas.device, start))
+
+    def code_times(self, steps: int) -> Tensor:
+        """The times between an image and its code, each step of the schedule at most once: fewer than asked for where
+        the schedule has few."""
+        return self.table.index(super().code_times(steps)).unique().flip(0).double() / self.config.T
 
     def _estimate(self, x_t: Tensor, t: Tensor, *, clips: bool) -> Tensor:
         """x0_hat of images (B, C, H, W) at t (B,)."""

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 from trilemma.config import Config
+from trilemma.diffusion.planes import hide
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.steps import Denoise, Noise, steps_of
 from trilemma.errors import UserError
 from trilemma.types import Redraw
 
 ROUNDS = 5  # of each step under a mask
-OF_SOLVER = ("sampler", "eta", "order")  # keys of a sampler
+OF_SOLVER = ("sampler", "eta", "order", "variance")  # keys of a sampler
+AS_RESAMPLED = ("auto", "ddpm", "posterior")  # values of these that say what is done under a mask
 
 
 def redrawing(
@@ -71,12 +73,17 @@ def check_rounds(how: Redraw, keys: Config, resample: bool) -> None:
         raise UserError(
             f"rounds={how.rounds}: this model was trained with masks and takes each step once; leave it out"
         )
-    given = {key: value for key, value in keys.given().items() if key in OF_SOLVER and value not in ("auto", "ddpm")}
+    given = {key: value for key, value in keys.given().items() if key in OF_SOLVER and value not in AS_RESAMPLED}
     if resample and (key := next(iter(given), None)):
         raise UserError(
             f"{key}={keys.get(key)}: with mask= the steps are those of ddpm, each taken rounds= times; leave it out, "
             "or train diffusion-inpaint, which takes any sampler"
         )
+
+
+def seen_of(image: Tensor, how: Redraw) -> Tensor:
+    """Images (B, C, H, W) in [0, 1], grey under a mask where nothing that is there may be seen: at strength 1."""
+    return image if how.mask is None or how.strength < 1 else hide(image, how.mask)
 
 
 def times_from(times: Tensor, start: float) -> Tensor:

@@ -29,9 +29,15 @@ al. 2024, "Consistency trajectory models", section 3.3). It is a player of its o
 
 An image takes one call from pure noise, x0_hat = f(t_max eps, t_max). Each further one adds noise again and takes it
 out: n calls have n - 1 levels between, at quantiles 1 - k / (n + 1) of the noise of the training, k = 1 ... n - 1.
+
+An image is drawn again (`edit`) from x0 + t eps on, with the t of a strength, by a call there and one at each of these
+levels that is lower. Under a mask each is taken several times, and where the mask is 0 x0_hat is the image itself
+before noise is added again (Song et al. 2023, algorithm 4, with the rounds of editing.py). Noise that an image has
+already is taken out in one call, f(x, t). There are no codes: f tells where a path ends and not how it gets there. Were
+it taken for the x0_hat of a path, that of Gaussian data would lead to noise of standard deviation 1/2.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, Self
 
 import torch
@@ -40,19 +46,24 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.config import Config, ModelConfig, only_for
+from trilemma.diffusion.editing import ROUNDS, seen_of
 from trilemma.diffusion.model import DATA_STD, PixelDiffusion
+from trilemma.diffusion.schedule import log_snr
 from trilemma.diffusion.steps import of_images
 from trilemma.diffusion.weighting import evenly_spread
-from trilemma.errors import UserError
+from trilemma.errors import UserError, check_images
 from trilemma.nets.network_input import NetworkInput
 from trilemma.types import (
+    NO_GUIDES,
     UNCONDITIONAL,
     Batch,
     Condition,
+    Guides,
     Logs,
     Model,
     Phase,
     Player,
+    Redraw,
     check_condition,
 )
 
@@ -104,6 +115,11 @@ class FewKeys(Config):
     """Settings of the sampler."""
 
     steps: int = Field(default=2, ge=1, le=16, description="network calls per image; 1, 2 and 4 are usual")
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether noise is drawn on the way of an image out of its own noise, which is one call."""
+        return False
 
 
 class Adversary(Protocol):
@@ -233,15 +249,73 @@ class FewSteps(Model):
         training = student.network.training
         student.network.eval()
         try:
-            x0_hat = torch.zeros(n, *student.x_shape, device=next(student.parameters()).device)
-            for step, t in enumerate(noise_levels(keys.steps)):
-                eps = random.normal(ids, student.x_shape, seed, "few", step).to(x0_hat)
-                known = 0.0 if step == 0 else x0_hat
-                levels = torch.full((n,), t * self.unit, dtype=torch.float64)
-                x0_hat = self.f(known + t * self.unit * eps, levels, inputs)
+            nothing = torch.zeros(n, *student.x_shape, device=next(student.parameters()).device)
+            x0_hat = self._after_calls(nothing, self.levels(keys.steps), ids, seed, inputs)
         finally:
             student.network.train(training)
         return student.to_image(x0_hat)
+
+    @torch.no_grad()
+    def redraw(
+        self,
+        image: Tensor,
+        how: Redraw,
+        *,
+        seed: int,
+        first: int = 0,
+        condition: Condition = UNCONDITIONAL,
+        keys: FewKeys = FewKeys(),
+        guides: Guides = NO_GUIDES,
+    ) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] drawn again with the noise of those numbered first ... of `seed`; without a
+        label as images of no class.
+
+        Raises:
+            UserError: for a condition that it does not take, steps= where one call is taken, or images of another
+                shape.
+        """
+        student, n = self.student, len(image)
+        check_images(image, student.config.shape)
+        student._check(condition, n, NO_GUIDES)
+        student.check_asked(condition)
+        if how.noise is not None and "steps" in keys.given():
+            raise UserError(f"steps={keys.steps}: the noise of an image is taken out in one call; leave steps out")
+        if how.strength == 0 and how.noise is None:
+            return image.clone()
+        inputs, ids = student.embed(condition, n), torch.arange(first, first + n)
+        x0, training = student.to_x(seen_of(image, how)), student.network.training
+        student.network.eval()
+        try:
+            return student.to_image(self._after_calls(x0, self.levels_from(how, keys.steps), ids, seed, inputs, how))
+        finally:
+            student.network.train(training)
+
+    def levels(self, steps: int) -> list[float]:
+        """Noise levels of the calls for an image, in the units of x."""
+        return [self.unit * level for level in noise_levels(steps)]
+
+    def levels_from(self, how: Redraw, steps: int) -> list[float]:
+        """Those for an image that is drawn again: that of the strength, and what is lower in `levels`; or that of its
+        own noise alone."""
+        if how.noise is not None:
+            return [2 * how.noise]  # of images in [-1, 1]
+        levels = self.levels(steps)
+        begin = min(float((-log_snr(self.student.schedule, how.strength) / 2).exp()), levels[0])
+        return [begin, *(level for level in levels if level < begin)]
+
+    def _after_calls(
+        self, x0: Tensor, levels: Sequence[float], ids: Tensor, seed: int, inputs: NetworkInput, how: Redraw = Redraw()
+    ) -> Tensor:
+        """x0_hat (B, C, H, W) of images number `ids` after a call at each noise level, or under a mask several."""
+        rounds = 1 if how.mask is None else ROUNDS if how.rounds is None else how.rounds
+        x0_hat = x0
+        for call, level in enumerate(level for level in levels for _ in range(rounds)):
+            eps = random.normal(ids, self.student.x_shape, seed, "few", call).to(x0)
+            x = x0_hat if how.noise is not None else x0_hat + level * eps
+            x0_hat = self.f(x, torch.full((len(x),), level, dtype=torch.float64), inputs)
+            if how.mask is not None:
+                x0_hat = torch.where(how.mask > 0, x0_hat, x0)
+        return x0_hat
 
     def f(self, x: Tensor, t: Tensor, inputs: NetworkInput) -> Tensor:
         """f(x, t) of x (B, C, H, W) with noise t float64 (B,): x itself where t is 0."""

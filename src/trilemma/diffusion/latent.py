@@ -24,6 +24,7 @@ from trilemma.diffusion.steps import Denoise
 from trilemma.errors import UserError, check_codes, check_images
 from trilemma.team import Team, by_batches
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Guides, HasCodeMap, Redraw, check_condition
+from trilemma.words import size_in_words
 
 ENCODED_TOGETHER = 64  # training images whose codes are worked out at a time
 MOST_BYTES = 2**31  # of the codes of all training images; of more, each batch is encoded
@@ -108,10 +109,15 @@ class LatentDiffusion(DiffusionModel):
         return super()._guided(condition, n, schedule, keys, guides)
 
     @torch.no_grad()
-    def precompute(self, images: Callable[[int, int], Tensor], total: int, team: Team) -> None:
-        """The codes of all training images, unless they take more than MOST_BYTES."""
-        if total * self.to_x(images(0, 1)).nbytes <= MOST_BYTES:
-            self._codes = by_batches(team, total, ENCODED_TOGETHER, lambda *rows: self.to_x(images(*rows)))
+    def precompute(self, images: Callable[[int, int], Tensor], total: int, team: Team) -> str | None:
+        """The codes of all training images, unless they take more than MOST_BYTES: then that is said."""
+        if (needed := total * self.to_x(images(0, 1)).nbytes) > MOST_BYTES:
+            return (
+                f"the codes of {total:,} images would take {size_in_words(needed)} of memory, and at most "
+                f"{size_in_words(MOST_BYTES)} are kept: each batch is encoded when it is drawn"
+            )
+        self._codes = by_batches(team, total, ENCODED_TOGETHER, lambda *rows: self.to_x(images(*rows)))
+        return None
 
     def x_of(self, batch: Batch) -> Tensor:
         """Codes of a batch's images; in training from those that were worked out."""

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.diffusion.config import PixelDiffusionConfig, make_network, prediction_of, side_shift
-from trilemma.diffusion.editing import check_rounds, redrawing
+from trilemma.diffusion.editing import check_rounds, redrawing, seen_of
 from trilemma.diffusion.estimates import EstimatingModel
 from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import BoundsModel
-from trilemma.diffusion.planes import hide, tile_denoiser
+from trilemma.diffusion.planes import tile_denoiser
 from trilemma.diffusion.portable import PortableModel
 from trilemma.diffusion.prediction import get_prediction, missed_by_filter
 from trilemma.diffusion.samplers import ddim, draw_x0
@@ -172,8 +172,7 @@ class DiffusionModel(EstimatingModel):
         times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + len(image))
         resample = not self.config.inpaint  # which has learned to fit what is drawn to what is there
         check_rounds(how, keys, resample)
-        hidden = image if how.mask is None or how.strength < 1 else hide(image, how.mask)  # nothing of it may be seen
-        x0, how = self.to_x(hidden), self.in_x(how)
+        x0, how = self.to_x(seen_of(image, how)), self.in_x(how)
         sampler, start = redrawing(denoise, schedule, times, x0, how, keys.solver, resample=resample)
         return self._drawn(sampler, ids, seed, start, self.x_shape)
 

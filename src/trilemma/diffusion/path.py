@@ -79,12 +79,16 @@ class BoundsModel(DenoisingModel):
 
 
 class CodesModel(DenoisingModel):
-    """A model with a continuous schedule: codes, which are the noise that x is drawn from."""
+    """Codes, which are the noise that x is drawn from."""
 
     @property
     def code_length(self) -> int:
         """Numbers in a code: as many as in x."""
         return math.prod(self.x_shape)
+
+    def code_times(self, steps: int) -> Tensor:
+        """The times between an image and its code, decreasing, float64 (steps + 1,)."""
+        return times_of("log-snr", self.schedule, steps)
 
     @torch.no_grad()
     def invert(
@@ -100,7 +104,7 @@ class CodesModel(DenoisingModel):
         check_images(image, self.config.shape)
         if steps == 1:
             raise UserError("steps=1: a path from an image to its noise needs at least 2; 50 are the default")
-        times = times_of("log-snr", self.schedule, steps or CODE_STEPS)
+        times = self.code_times(steps or CODE_STEPS)
         denoise = self._denoiser_for(self.of_images(condition, image), len(image))
         x_T = invert(denoise, self.schedule, times, self.to_x(image))
         return (x_T / float(self.schedule.sigma(times[0]))).flatten(1)
@@ -109,6 +113,6 @@ class CodesModel(DenoisingModel):
     def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Noise (B, Z) -> (B, C, H, W) in [0, 1]."""
         check_codes(z, self.code_length)
-        times = times_of("log-snr", self.schedule, CODE_STEPS)
+        times = self.code_times(CODE_STEPS)
         x_T = float(self.schedule.sigma(times[0])) * z.unflatten(1, self.x_shape)
         return self.to_image(unipc(self._denoiser_for(condition, len(z)), self.schedule, times, x_T, no_noise, order=3))

@@ -132,7 +132,8 @@ def _count(n: int | None, keys: Any, noise: float | str | None) -> int:
     """
     alike = noise is not None and not keys.adds_noise
     if n is not None and n > 1 and alike:
-        raise UserError(f"n={n}: nothing is random where noise is taken out; leave n= out, or add sampler=ddpm")
+        other = ", or add sampler=ddpm" if "sampler" in type(keys).model_fields else ""
+        raise UserError(f"n={n}: nothing is random where noise is taken out; leave n= out{other}")
     return (1 if alike else IMAGES) if n is None else n
 
 

@@ -128,6 +128,10 @@ CATALOGUE = {
             "feature-distance", "1 for another image", "lower", "reconstruction", detail=True,
         ),
         Metric(
+            "reconstruction_frechet", "Reconstruction, Frechet distance", "Frechet\nreconstructed",
+            "frechet-reconstructed", "squared feature units", "lower", "reconstruction", detail=True,
+        ),
+        Metric(
             "class_obeyed", "Drawn as the class asked for", "Class\nobeyed", "classes", _FRACTION, "higher", "classes"
         ),
         Metric(

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.config import Config
 from trilemma.metrics import cost
 from trilemma.metrics.classification import class_scores
+from trilemma.metrics.controls import Reference
 from trilemma.metrics.cost_scores import cost_scores, details_of_cost, training_seconds_of
 from trilemma.metrics.features import to_levels
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.metrics.path_length import path_scores
 from trilemma.metrics.quality import Setup
 from trilemma.metrics.receipt import Score
-from trilemma.metrics.reconstruction import reconstruction_scores
+from trilemma.metrics.reconstruction import code_map_scores, reconstruction_scores
 from trilemma.registry import count_parameters
 from trilemma.run.contestant import Contestant, ImageSet
 from trilemma.run.run import Run
@@ -68,11 +68,11 @@ def drawn_by_pipeline(pipeline: TextToImage, setup: Setup, batch: int) -> DrawnI
 
 
 def drawn_by_run(
-    run: Run, setup: Setup, keys: Config, batch: int, inverted: int, classifier: FeatureNetwork | str, **bounds: Any
+    run: Run, setup: Setup, keys: Config, batch: int, inverted: int, reference: Reference, **bounds: Any
 ) -> DrawnImages:
     """Images of a run, its cost, bounds on its likelihood, how near images come back, and whether it draws the class
     asked for; `bounds` are keys of `likelihood_scores`."""
-    model, data, seed = run.model, setup.data, setup.seed
+    model, data, seed, classifier = run.model, setup.data, setup.seed, reference.classifier
     assert isinstance(model, Samples)
 
     def draw(first: int, count: int) -> Tensor:
@@ -84,6 +84,7 @@ def drawn_by_run(
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds
     )
     reconstructed, more = reconstruction_scores(model, setup, inverted=inverted)
+    reconstructed += code_map_scores(model, setup, reference.real.gaussian)
     lengths, others = path_scores(model, setup)
     device, known = next(model.parameters()).device, training_seconds_of(run)
     details = details_of_cost(setup, spent, draw, model, device, together=spent.batch, training_seconds=known)

@@ -166,7 +166,7 @@ def evaluate(
     if run is None:
         return _evaluation(setup, drawn_by(contestant, setup, batch), reference)
     bounds = {"samples": bound_samples, "n": bound_images, "by": likelihood}
-    drawn = drawn_by_run(run, setup, keys, batch, inverted, reference.classifier, **bounds)
+    drawn = drawn_by_run(run, setup, keys, batch, inverted, reference, **bounds)
     evaluation = _evaluation(setup, drawn, reference)
     for score in evaluation.scores if team.writes else ():
         write_score(folder, score)

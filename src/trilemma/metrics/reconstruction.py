@@ -9,6 +9,7 @@
                 means m, variances s**2 and the covariance s_xy in Gaussian windows of 11 x 11 pixels with standard
                 deviation 1.5 that lie inside the image (smaller ones for smaller images); c_1 = 0.01**2, c_2 = 0.03**2
     features    mean |f(y) - f(x)|**2, over that of two different images x and x'
+    Frechet     the distance of both sets (frechet.py), of the autoencoder of a model that draws codes
 
 Pixels are in [0, 1]. Intervals are those of the mean over images (Student's t), and say nothing of another training.
 """
@@ -23,17 +24,21 @@ from torch import Tensor, nn
 
 from trilemma.data.selection import part_named
 from trilemma.errors import UserError, check_finite
+from trilemma.metrics import frechet
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.features import extract
-from trilemma.metrics.intervals import Estimate, mean_estimate
+from trilemma.metrics.intervals import Estimate, Spread, mean_estimate
 from trilemma.metrics.likelihood import IMAGES, INTERVAL_IS, refusal, some_images
 from trilemma.metrics.quality import Setup
+from trilemma.metrics.reals import real_images
 from trilemma.metrics.receipt import Score, protocol_name, score_of
+from trilemma.pictures.levels import to_float
 from trilemma.run.compute import MOST_NUMBERS, in_batches
-from trilemma.types import Coder, Inverts, Reconstructs, codes_need, for_codes, needs_caption
+from trilemma.types import Coder, Inverts, Reconstructs, UsesCodeMap, codes_need, for_codes, needs_caption
 
 WINDOW, DEVIATION = 11, 1.5  # px
 C_1, C_2 = 0.01**2, 0.03**2
+PAIRS_INTERVAL_IS = "infinitesimal jackknife over pairs of an image and its reconstruction, without the bias"
 
 
 def reconstruction_scores(
@@ -72,6 +77,28 @@ def reconstruction_scores(
     return list(_scores(setup, image.cpu(), result)), notes
 
 
+@torch.no_grad()
+def code_map_scores(model: nn.Module, setup: Setup, real: frechet.Gaussian) -> list[Score]:
+    """The Frechet distance of the reconstructions of the real images themselves, for a model that draws codes: what
+    its autoencoder has of the distance of its samples. None of another model."""
+    if not isinstance(model, UsesCodeMap):
+        return []
+    value: Estimate | str | None = frechet.refusal(setup.n, setup.n)
+    if value is None:
+        images = real_images(setup.data, setup.split, setup.n, setup.seed)
+        autoencoder, device = model.autoencoder, next(model.parameters()).device
+
+        def compute(start: int, count: int) -> Tensor:
+            part = to_float(images[start : start + count].to(device))
+            return autoencoder.from_map(autoencoder.to_map(part)).float().cpu()
+
+        rows = max(1, MOST_NUMBERS // images[0].numel())
+        rebuilt = torch.cat([part for _, part in in_batches(compute, 0, len(images), rows)])
+        spread = frechet.frechet_distance(real=real, fake=extract(setup.network, rebuilt, team=setup.team))
+        value = Spread(spread.value, spread.shared + spread.own, least=0.0).estimate()  # of pairs
+    return [_score(setup, "reconstruction_frechet", setup.n, value, features=True, interval_is=PAIRS_INTERVAL_IS)]
+
+
 def check_inverted(n: int) -> None:
     """Raises UserError for a number of images to be inverted that has no interval."""
     if n == 1:
@@ -87,7 +114,15 @@ def _scores(setup: Setup, image: Tensor, result: Tensor) -> Iterator[Score]:
     yield _score(setup, "reconstruction_features", len(image), feature_distance(real=real, fake=made), features=True)
 
 
-def _score(setup: Setup, name: str, n: int, value: Estimate | str, *, features: bool = False) -> Score:
+def _score(
+    setup: Setup,
+    name: str,
+    n: int,
+    value: Estimate | str,
+    *,
+    features: bool = False,
+    interval_is: str = INTERVAL_IS,
+) -> Score:
     of_features = (
         {
             "features": setup.network.name,
@@ -102,7 +137,7 @@ def _score(setup: Setup, name: str, n: int, value: Estimate | str, *, features: 
         name,
         protocol_name(*parts),
         value,
-        interval_is=INTERVAL_IS,
+        interval_is=interval_is,
         n_real=n,
         split=setup.split,
         seed=setup.seed,

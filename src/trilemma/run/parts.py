@@ -5,12 +5,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from trilemma.config import Config, make
 from trilemma.errors import UserError
 from trilemma.registry import Blueprint, recipe_named_in
 from trilemma.run.config import LENGTHS
+
+
+class Check(Config):
+    """What was measured of an autoencoder before a model was trained on its codes (training/gates.py)."""
+
+    model_config = ConfigDict(allow_inf_nan=True)  # one that is not finite is refused, and not written
+
+    reconstruction: float = Field(description="distance of a reconstruction, over that of two different images")
+    shrunk: float = Field(description="the same of images shrunk to the size of the map and enlarged again")
+    gain: float = Field(description="how many times noise on the codes comes out in the images")
 
 
 class PartConfig(Config):
@@ -23,6 +33,7 @@ class PartConfig(Config):
     run: str | None = Field(default=None, max_length=4096, description="the finished run that it was taken from")
     weights: str | None = Field(default=None, max_length=64, description="their SHA-256, once they are trained")
     seconds: float | None = Field(default=None, ge=0, description="of its training and its parts', once it is trained")
+    check: Check | None = Field(default=None, description="of an autoencoder, once it was measured")
     parts: dict[str, "PartConfig"] = Field(default={}, description="its own parts")
 
 

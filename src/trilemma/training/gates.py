@@ -9,7 +9,6 @@ noise            noise of NOISE standard deviations on the codes changes the rec
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from trilemma.errors import UserError
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.reconstruction import feature_distance
 from trilemma.run.config import LENGTHS
+from trilemma.run.parts import Check
 from trilemma.types import HasCodeMap
 
 IMAGES, FEWER, ROWS = 1_000, 300, 100  # that are measured, fewer by a slow network; together
@@ -32,24 +32,14 @@ SIZES = ("channels", "codes")  # keys of autoencoders by which a code says more
 OF_NOISE = "Codes of pure noise decode to what looks like noise: that is as it should be"
 
 
-@dataclass(frozen=True)
-class Check:
-    """Distances of reconstructions and of shrunk images, over that of two different images; and how many times the
-    noise on codes comes out in the images."""
-
-    reconstruction: float
-    shrunk: float
-    gain: float
-
-
 def check_autoencoder(
     autoencoder: HasCodeMap,
     data: Data,
     device: torch.device,
     say: Callable[[str], None],
     trained: Mapping[str, Any] | None,
-) -> None:
-    """Say how good it is.
+) -> Check:
+    """Say how good it is, and return that.
 
     Args:
         trained: the config.json of its training, whose keys a refusal names; None of a finished run that was given.
@@ -74,6 +64,7 @@ def check_autoencoder(
             f"the autoencoder is not good enough: it magnifies noise on its codes {result.gain:.2g} times, and "
             f"{MOST_GAIN:g} is the most; {_steadier(trained)}, or continue with check=false"
         )
+    return result
 
 
 def _nearer(trained: Mapping[str, Any] | None) -> str:
@@ -124,4 +115,4 @@ def measure(autoencoder: HasCodeMap, data: Data, device: torch.device) -> Check:
         raise UserError(f"the autoencoder cannot be judged: {reason}; continue with check=false")
     reconstruction, shrunk = (distance.value for distance in distances if not isinstance(distance, str))
     change = (noisy.double() - result.double()).square().mean().sqrt() / image.double().std().clamp(min=1e-12)
-    return Check(reconstruction, shrunk, float(change) / NOISE)
+    return Check(reconstruction=reconstruction, shrunk=shrunk, gain=float(change) / NOISE)

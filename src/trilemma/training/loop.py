@@ -143,7 +143,9 @@ class Trainer:
                 return to_float(split.images[first : first + count].to(device))
 
             with self.calendar.timed(), self.players.whole():
-                self.model.precompute(images, len(split), self.team)
+                note = self.model.precompute(images, len(split), self.team)
+            if note:
+                self.display.say(f"  note: {note}")
 
     def advance(self) -> Outcome:
         """The next step, and what all processes do after it. The clock of training seconds runs only here."""

@@ -1,6 +1,7 @@
 """From words to a run folder: `train("vae", "fashion-mnist")`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -45,6 +46,7 @@ from trilemma.values import checked_call
 
 MODEL = "a model's name, the config.json of a run, or a module of your own"
 PARTS = "parts"  # of a run folder: a run of each part that was trained for it
+AUTOENCODER = "autoencoder"  # the part that draws the images of a model of codes
 
 
 class _Owner(NamedTuple):
@@ -173,7 +175,7 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
         owner = _Owner(team, owner.prefix, owner.resume or _resume_command(path, plan))
         if plan.recipe.parts:
             plan = _with_trained_parts(plan, path, display, owner)
-            together(team, lambda: _check_parts(plan, path, display))
+            plan = together(team, lambda: _with_checked_autoencoder(plan, path, display))
         try:
             _train_in(path, plan, display, owner)
         except Diverged as error:
@@ -227,13 +229,15 @@ def _with_trained_parts(plan: Plan, path: Path, display: Display, owner: _Owner)
                 f"the part {name} in {run.path} has changed since the training in {path} began: its weights are "
                 f"{weights[:16]}, and were {str(recorded[name].weights)[:16]}; restore it, or choose another out="
             )
-        modules[name], records[name] = run.model, {**records[name], "weights": weights, "seconds": run.seconds}
+        check = recorded[name].check
+        outcome = {"weights": weights, "seconds": run.seconds, "check": check and check.to_json()}
+        modules[name], records[name] = run.model, {**records[name], **outcome}
     display.restart(plan.recipe.name)
     return plan.with_parts(modules, records)
 
 
-def _check_parts(plan: Plan, path: Path, display: Display) -> None:
-    """Refuse to begin with a part that is not good enough.
+def _with_checked_autoencoder(plan: Plan, path: Path, display: Display) -> Plan:
+    """The plan, whose record has what was measured of its autoencoder, if it has one that is to be good enough.
 
     Raises:
         UserError: it is not.
@@ -241,13 +245,17 @@ def _check_parts(plan: Plan, path: Path, display: Display) -> None:
     module: object = plan.module
     begun = any((path / CHECKPOINTS).glob("*"))
     if not isinstance(module, UsesCodeMap) or begun:
-        return
-    if module.checks_autoencoder:
-        of_part = isinstance(plan.order.parts.get("autoencoder"), Order)
-        trained = read_config(path / PARTS / "autoencoder") if of_part else None
-        check_autoencoder(module.autoencoder, plan.data, plan.order.device, display.say, trained)
-    else:
+        return plan
+    if not module.checks_autoencoder:
         display.say(f"  the autoencoder is not checked. {OF_NOISE}")
+        return plan
+    of_part = isinstance(plan.order.parts.get(AUTOENCODER), Order)
+    trained = read_config(path / PARTS / AUTOENCODER) if of_part else None
+    check = check_autoencoder(module.autoencoder, plan.data, plan.order.device, display.say, trained)
+    parts = plan.record["parts"]
+    if AUTOENCODER in parts:
+        parts = {**parts, AUTOENCODER: {**parts[AUTOENCODER], "check": check.to_json()}}
+    return replace(plan, record={**plan.record, "parts": parts})
 
 
 def _train_in(path: Path, plan: Plan, display: Display, owner: _Owner) -> None:

@@ -14,12 +14,14 @@ from trilemma.types.batch import Batch
 class Precomputes(Protocol):
     """Works out something of each training image once, for its losses."""
 
-    def precompute(self, images: Callable[[int, int], Tensor], total: int, team: Team) -> None:
+    def precompute(self, images: Callable[[int, int], Tensor], total: int, team: Team) -> str | None:
         """Before the first step in a process.
 
         Args:
             images: (first, count) -> so many training images as they are, from number `first` of their split on; total:
                 their number; team: the processes that divide the work.
+        Returns:
+            What the user is to know of it, in a sentence, if anything.
         """
         ...
 
