@@ -134,7 +134,7 @@ def read_inputs(request: Request) -> Inputs:
         raise UserError(f"image={path}: file not found; give an image file")
     item = Item(str(path), lambda: open_file(path))
     height, width = request.size or header(item).size
-    size = (max(SIDES, height - height % SIDES), max(SIDES, width - width % SIDES))
+    size = whole_sides(height, width)
     if max(size) > LARGEST_SIDE:
         raise UserError(
             f"image={path} is {height}x{width} px (height x width); give size=, at most {LARGEST_SIDE} px a side"
@@ -145,6 +145,15 @@ def read_inputs(request: Request) -> Inputs:
     pixels = to_float(decoded.images)
     area = None if request.mask is None else read_mask(request.mask, (3, *size), path)
     return Inputs(to_image(pixels[0]), None if area is None else to_image(area[0]), pixels, area)
+
+
+def whole_sides(height: int, width: int) -> tuple[int, int]:
+    """Sides of an image that is drawn again, px: cut to whole multiples of SIDES.
+
+    >>> whole_sides(70, 5)
+    (64, 8)
+    """
+    return max(SIDES, height - height % SIDES), max(SIDES, width - width % SIDES)
 
 
 def draw_cells(pipeline: Pipeline, request: Request, inputs: Inputs) -> Iterator[tuple[Tensor, dict[str, Any]]]:
