@@ -23,7 +23,7 @@ from trilemma.files import sha256_of
 from trilemma.pictures.grid import to_image
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
-from trilemma.pretrained.drawing import draw, task_of
+from trilemma.pretrained.drawing import check_steps, draw, task_of
 from trilemma.pretrained.pipeline import Pipeline
 from trilemma.run.compute import one_algorithm
 from trilemma.run.run import LARGEST_NUMBER
@@ -67,6 +67,7 @@ class Request(Config):
     @model_validator(mode="after")
     def _one_picture(self) -> "Request":
         task_of({"image": self.image, "mask": self.mask, "strength": self.strength})
+        check_steps(self.steps, self.strength)
         if not self.prompts:
             raise ValueError("a prompt is needed: what the image shows")
         if len(self.prompts) * self.n > MOST:

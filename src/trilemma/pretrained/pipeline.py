@@ -23,6 +23,7 @@ from trilemma.extras import pip
 from trilemma.hardware import pick_device
 from trilemma.memory import is_out_of_memory
 from trilemma.pretrained.fetch import HALF, Place
+from trilemma.pretrained.kinds import check_kind
 from trilemma.pretrained.libraries import brief, load_diffusers, silence
 from trilemma.pretrained.safety import INDEX, WEIGHTS, check_folder, components
 from trilemma.pretrained.weights import check_memory, numbers_in, precision_for, weight_files
@@ -116,18 +117,22 @@ def check_lora(path: Path) -> None:
         raise UserError(f"lora={path}: give a file of weights that ends in {WEIGHTS}")
 
 
-def load_pipeline(place: Place, device: str = "auto") -> Pipeline:
+def load_pipeline(place: Place, device: str = "auto", *, verb: str | None = None, frames: bool = False) -> Pipeline:
     """A pipeline from its folder, checked first.
 
+    Args:
+        verb: what it is loaded for, if that takes some classes alone; frames: whether a film is asked for.
     Raises:
-        UserError: the folder holds what it may not, its class is unknown, weights are missing or do not fit, or the
-            machine has not the memory.
+        UserError: the folder holds what it may not, its class is unknown or not for the verb, weights are missing or do
+            not fit, or the machine has not the memory.
     """
     index = check_folder(place.folder, place.within)
     diffusers, parts = load_diffusers(), components(index, place.folder / INDEX)
     with silence():  # classes are imported when they are looked up
         kind = pipeline_class(diffusers, index["_class_name"])
         _check_classes(diffusers, parts, place)
+    if verb is not None:
+        check_kind(kind, place.name, verb, frames=frames)
     where = pick_device(device)
     dtype = precision_for(where)
     files = weight_files(place.folder, parts)
