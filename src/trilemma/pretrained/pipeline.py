@@ -30,6 +30,7 @@ from trilemma.pretrained.weights import check_memory, numbers_in, precision_for,
 from trilemma.text import note
 
 UNFILLED = ("newly initialized", "MISSING")  # how the libraries say that weights are not in the files
+UNFIT = ("unexpected keys", "missing keys", "UNEXPECTED")  # and that a LoRA has other layers than a network
 TASKS = {"text": "Text2Image", "image": "Image2Image", "mask": "Inpainting"}
 WITHOUT_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
 DRAWS = {"text": "from text alone", "image": "from an image", "mask": "under a mask"}
@@ -100,13 +101,21 @@ class Pipeline:
         """Add the weights of a LoRA file.
 
         Raises:
-            UserError: as `check_lora`, or the file does not fit.
+            UserError: as `check_lora`; the pipeline takes no LoRA, or lacks layers that the file has weights for.
         """
         check_lora(path)
         from safetensors.torch import load_file
 
-        with silence(), their_errors(f"lora={path}"):
+        who = f"{self.place.name} ({type(self.base).__name__})"
+        if not hasattr(self.base, "load_lora_weights"):
+            raise UserError(f"{who} does not take lora=; leave it out, or choose another model=")
+        with silence() as warned, their_errors(f"lora={path}"):
             self.base.load_lora_weights(load_file(path))
+            is_used = any(self.base.get_list_adapters().values())
+        if not is_used:
+            raise UserError(f"lora={path}: no network of {who} takes its weights; give a LoRA for this model")
+        if any(words in text for text in warned for words in UNFIT):
+            raise UserError(f"lora={path}: {who} lacks layers of it; give a LoRA for this model")
 
 
 def check_lora(path: Path) -> None:
