@@ -1,8 +1,8 @@
 """A pipeline that lies on this disk, loaded: by the class that its index names, from safetensors alone.
 
 One checkpoint draws from text, from an image and under a mask: `for_task` makes the pipelines of the others from the
-same networks. On a CPU it computes in float32; on a GPU in half precision, its parts moved there one after another
-where they do not all fit. What a decoder in half precision makes NaN of is decoded again in float32.
+same networks. On a CPU it computes in float32; on a CUDA device in half precision, its parts moved there one after
+another where they do not all fit. What a decoder in half precision makes NaN of is decoded again in float32.
 """
 
 import hashlib
