@@ -11,7 +11,7 @@ from collections import namedtuple
 import pytest
 import torch
 from pretrained.folders import make_folder
-from pretrained.hub import COMMIT, Hub, serving
+from pretrained.hub import COMMIT, contents, publishing
 from safetensors.torch import save
 
 from trilemma.errors import UserError
@@ -25,18 +25,10 @@ NAME = "owner/tiny"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    constants = pytest.importorskip("huggingface_hub.constants")
-    hub = Hub()
-    hub.files[NAME] = contents(make_folder(tmp_path / "source"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    with serving(hub) as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
+    pytest.importorskip("huggingface_hub")
+    with publishing(make_folder(tmp_path / "source"), NAME, tmp_path / "home" / "hub", monkeypatch) as hub:
         yield hub
 
 

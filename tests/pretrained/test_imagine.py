@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pretrained.folders import change_json
-from pretrained.hub import COMMIT, Hub, serving
+from pretrained.hub import COMMIT, publishing
 
 import trilemma
 from trilemma import again, imagine
@@ -161,12 +161,7 @@ def test_outside_a_mask_every_pixel_stays(tiny, tmp_path):
 
 
 def test_a_repository_of_the_hub_is_recorded_with_its_commit_and_not_fetched_for_a_picture(tiny, tmp_path, monkeypatch):
-    constants = pytest.importorskip("huggingface_hub.constants")
-    hub = Hub()
-    hub.files["owner/tiny"] = {p.relative_to(tiny).as_posix(): p.read_bytes() for p in tiny.rglob("*") if p.is_file()}
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home"))
-    with serving(hub) as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
+    with publishing(tiny, "owner/tiny", tmp_path / "home", monkeypatch) as hub:
         result = imagine("a cat", model="owner/tiny", steps=1, out="o.png")
         asked = len(hub.asked)
         is_made_again(result.picture)
