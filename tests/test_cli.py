@@ -1,5 +1,6 @@
 """The command line as a user types it; in a process of its own where that matters."""
 
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from trilemma.cli.words import check_words
 from trilemma.errors import UserError
 from trilemma.pretrained.table import CHECKPOINTS
 from trilemma.registry import get_recipe, registered
+from trilemma.words import size_in_words
 
 
 def trilemma_(*words, cwd=None, **environment):
@@ -203,6 +205,23 @@ def test_list_of_a_checkpoint_says_which_verbs_take_it(here):
     assert re.search(r"^keys +steps=1 guidance=0", done.stdout, re.MULTILINE)
     names = [line.split()[0] for line in here("list", "shap-e*").stdout.splitlines()[1:]]
     assert names == ["shap-e", "shap-e-image"]
+
+
+def test_list_of_a_checkpoint_says_what_was_downloaded(here, tmp_path):
+    cache = {"TRILEMMA_CACHE": str(tmp_path)}
+    assert re.search(r"^downloaded +no; licence and size are said", here("list", "sd-turbo", **cache).stdout, re.M)
+    files, folder = {"model_index.json": 300, "unet/model.safetensors": 2000}, tmp_path / "files"
+    for name, size in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bytes(size))
+    record = {"repository": "stabilityai/sd-turbo", "commit": "c" * 40, "licence": None, "files": files}
+    place = tmp_path / "pretrained" / "stabilityai--sd-turbo.json"
+    place.parent.mkdir()
+    place.write_text(json.dumps({**record, "folder": str(folder)}), "utf-8")
+    text = here("list", "sd-turbo", **cache).stdout
+    total, weights = size_in_words(2300), size_in_words(2000)
+    assert re.search(rf"^downloaded +{total}, of which {weights} are weights$", text, re.M)
+    assert re.search("^licence +not stated$", text, re.M) and re.search(f"^commit +{'c' * 40}$", text, re.M)
 
 
 @pytest.mark.slow

@@ -122,6 +122,22 @@ def test_help_loads_nothing_heavy():
     assert not HEAVY & set(ast.literal_eval(python(code).splitlines()[-1]))
 
 
+WITHOUT_THE_EXTRA = """
+import sys
+sys.modules.update(dict.fromkeys(("diffusers", "transformers", "accelerate", "huggingface_hub", "peft")))
+from trilemma.cli.main import main
+assert main(["train", "ae-linear", "digits", "steps=1", "out=run", "device=cpu"]) == 0
+assert main(["compare", "data=digits", "models=ae-stacked,vae", "minutes=0.002", "n=64", "out=report"]) == 0
+"""
+
+
+@pytest.mark.slow
+def test_training_and_comparing_need_no_library_of_the_extra_pretrained(tmp_path):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_THE_EXTRA], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "weights.safetensors").is_file() and (tmp_path / "report" / "report.json").is_file()
+
+
 @pytest.mark.parametrize(("words", "limit_s"), [(["-m", "trilemma", "--help"], 0.4), (["-c", "import trilemma"], 0.3)])
 def test_starts_at_once(words, limit_s):
     """Processor seconds, the least of five: other processes may be busy."""

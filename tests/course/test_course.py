@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from pages import BLOCK, check_command, commands, excerpts, keys_and_words, runs_in, titles, trained_by
+from pretrained.hub import publishing
+from pretrained.pipelines import save, tiny_pipeline
 
 import trilemma
 from trilemma import vocabulary
@@ -14,6 +16,8 @@ from trilemma.cli import main as cli
 from trilemma.cli.arguments import normalise
 from trilemma.course.exercises import exercises
 from trilemma.language import in_language
+from trilemma.pictures.png import read_metadata
+from trilemma.pretrained.table import CHECKPOINTS
 from trilemma.run.run import Run
 
 COURSE = Path(__file__).parents[2] / "docs" / "course"
@@ -168,6 +172,24 @@ def test_every_command_runs_and_shows_what_the_pages_say(tmp_path, monkeypatch, 
     assert trilemma.quiz("check", "code", "runs/ae-two").right == 0  # page 2: something is left to be done
     low, high = coverages(runs["vae-digits"])
     assert trilemma.quiz("check", "covered", "runs/vae-digits").right == int(low > 0.5) and low < high
+
+
+@pytest.mark.slow
+def test_stable_diffusion_draws_from_a_text_as_page_9_says(tmp_path, monkeypatch):
+    """By a pipeline of its form with random weights, which a hub of our own has under the name of the repository."""
+    pytest.importorskip("diffusers")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+    folder = save(tiny_pipeline, tmp_path / "tiny")
+    lines = {line for lang in LANGS for line in inline(text_of(lang, PAGES[9]))}
+    (words,) = (shlex.split(line) for line in lines if line.startswith("trilemma imagine "))
+    name = keys_and_words(words)[0]["model"]
+    with publishing(folder, CHECKPOINTS[name].repository, tmp_path / "home", monkeypatch):
+        assert cli.main(words[1:]) == 0
+    (picture,) = tmp_path.glob("*.png")
+    entry = read_metadata(picture)
+    assert (entry["prompts"], entry["repository"]) == (["TEXT"], CHECKPOINTS[name].repository)
+    assert {key: entry[key] for key in CHECKPOINTS[name].keys} == dict(CHECKPOINTS[name].keys)
 
 
 @pytest.mark.slow

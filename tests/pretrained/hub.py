@@ -95,6 +95,22 @@ def take(hub, path, content, token):
     return 200, {"commitUrl": f"{hub.address}/{repository}/commit/{COMMIT}", "commitOid": COMMIT}
 
 
+def contents(folder):
+    """The files of a folder, by name."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def publishing(folder, repository, home, monkeypatch):
+    """A hub that has the files of a folder as a repository; what is downloaded from it lies in `home`."""
+    hub = Hub()
+    hub.files[repository] = contents(folder)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home))
+    with serving(hub) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        yield hub
+
+
 def mode_of(name):
     return "lfs" if name.endswith((".safetensors", ".png")) else "regular"
 

@@ -11,7 +11,7 @@ from collections import namedtuple
 import pytest
 import torch
 from pretrained.folders import make_folder
-from pretrained.hub import COMMIT, Hub, serving
+from pretrained.hub import COMMIT, contents, publishing
 from safetensors.torch import save
 
 from trilemma.errors import UserError
@@ -19,23 +19,16 @@ from trilemma.pretrained.fetch import locate, needed_files
 from trilemma.pretrained.safety import check_folder
 from trilemma.pretrained.table import CHECKPOINTS
 from trilemma.verbs import VERBS
+from trilemma.words import size_in_words
 
 NAME = "owner/tiny"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    constants = pytest.importorskip("huggingface_hub.constants")
-    hub = Hub()
-    hub.files[NAME] = contents(make_folder(tmp_path / "source"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    with serving(hub) as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
+    pytest.importorskip("huggingface_hub")
+    with publishing(make_folder(tmp_path / "source"), NAME, tmp_path / "home" / "hub", monkeypatch) as hub:
         yield hub
 
 
@@ -53,7 +46,7 @@ def test_a_repository_is_resolved_downloaded_and_recorded(hub, tmp_path, capsys)
     assert record["commit"] == COMMIT and record["files"] == {k: len(v) for k, v in hub.files[NAME].items()}
     said = capsys.readouterr().err
     assert said.count("licence openrail++") == 1 and f"/{NAME}" in said and f"commit {COMMIT[:12]}" in said
-    total = sum(map(len, hub.files[NAME].values()))
+    total = sum(len(content) for name, content in hub.files[NAME].items() if name != "model_index.json")  # read before
     assert f"downloading {total / 1e3:.3g} kB" in said or f"downloading {total:,} bytes" in said
 
 
@@ -63,6 +56,15 @@ def test_the_second_use_makes_no_call_and_says_nothing(hub, monkeypatch, capsys)
     hub.asked.clear()
     monkeypatch.setattr(socket.socket, "connect", blocked)
     assert locate(NAME) == first and not hub.asked and capsys.readouterr().err == ""
+
+
+def test_what_the_cache_of_the_hub_has_is_not_downloaded(hub, tmp_path, capsys):
+    place = locate(NAME)
+    shutil.rmtree(tmp_path / "cache")
+    capsys.readouterr()
+    hub.asked.clear()
+    assert locate(NAME) == place and not [path for _, path in hub.asked if "resolve" in path]
+    assert f"nothing to download, commit {COMMIT[:12]}" in capsys.readouterr().err
 
 
 def test_a_file_that_went_missing_is_fetched_again(hub):
@@ -139,10 +141,29 @@ def test_code_pickles_and_other_repositories_are_refused_before_anything_is_fetc
 
 @pytest.mark.filterwarnings("ignore:Not enough free disk space")
 def test_no_room_is_said_before_the_download(hub, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "total used free")(10, 0, 10))
+    monkeypatch.setattr(shutil, "disk_usage", free(10))
     with pytest.raises(UserError, match=r"10 bytes are free in .*; make room, or set HF_HOME"):
         locate(NAME)
     assert not [path for _, path in hub.asked if path.endswith(".safetensors")]
+
+
+def free(count):
+    """What the disk says of its room, bytes."""
+    return lambda _: namedtuple("Usage", "total used free")(10**9, 0, count)
+
+
+def test_what_is_here_already_needs_no_room(hub, monkeypatch, capsys):
+    place = locate(NAME)
+    (place.folder / UNET).resolve().unlink()
+    (place.folder / UNET).unlink()
+    size = sum(len(content) for name, content in hub.files[NAME].items() if not (place.folder / name).is_file())
+    assert 0 < size < sum(map(len, hub.files[NAME].values()))
+    monkeypatch.setattr(shutil, "disk_usage", free(size))
+    with pytest.raises(UserError, match=f"needs {size_in_words(1.05 * size)}, and {size_in_words(size)} are free"):
+        locate(NAME)
+    monkeypatch.setattr(shutil, "disk_usage", free(int(1.05 * size) + 1))
+    capsys.readouterr()
+    assert locate(NAME) == place and f"downloading {size_in_words(size)}, commit" in capsys.readouterr().err
 
 
 def test_a_server_that_fails_is_one_sentence(hub):

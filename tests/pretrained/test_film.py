@@ -72,6 +72,7 @@ def test_each_kind_draws_a_film_from_a_text(folder_of, kind, frames):
 
 @pytest.mark.slow
 def test_a_film_from_an_image(folder_of, photo):
+    pytest.importorskip("av")
     result = imagine("", model=folder_of("svd"), frames=3, steps=1, image=photo, out="o.png", film="mp4", fps=4)
     assert result.images.shape == (3, 3, 32, 40) and result.animation.read_bytes()[4:8] == b"ftyp"
     assert set(read_metadata(result.picture)["sums"]) == {"image"}

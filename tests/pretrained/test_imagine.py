@@ -1,6 +1,7 @@
 """`imagine` on a tiny pipeline with random weights: files, receipts, grids, and the same pictures again."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pretrained.folders import change_json
-from pretrained.hub import COMMIT, Hub, serving
+from pretrained.hub import COMMIT, publishing
 
 import trilemma
 from trilemma import again, imagine
@@ -122,8 +123,16 @@ def test_an_image_is_drawn_again_and_made_again(tiny, photo, tmp_path):
     assert set(read_metadata(result.picture)["sums"]) == {"image"}
     is_made_again(result.picture)
     Image.new("RGB", (64, 64)).save(photo)
-    with pytest.raises(UserError, match="files that are not here, or have changed since"):
+    with pytest.raises(UserError, match=rf"not here, or have changed since: image={re.escape(str(photo))}$"):
         again(result.picture)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "drawn"), [("50x60", (48, 56)), ("67", (64, 64))])
+def test_an_image_at_a_size_that_is_no_whole_multiple_is_made_again(tiny, photo, size, drawn):
+    result = imagine("a cat", model=tiny, steps=2, image=photo, strength=0.5, size=size, n=2, out="o.png")
+    assert result.images.shape == (2, 3, *drawn)
+    is_made_again(result.picture, result.files[1])
 
 
 @pytest.mark.slow
@@ -135,7 +144,7 @@ def test_a_lora_changes_the_images_and_is_recorded(tiny, lora, photo, tmp_path):
     is_made_again(result.picture)
     is_made_again(imagine("a cat", model=tiny, steps=2, lora=copy, image=photo, strength=0.5, out="q.png").picture)
     copy.write_bytes(b"other")
-    with pytest.raises(UserError, match="files that are not here, or have changed since"):
+    with pytest.raises(UserError, match=rf"not here, or have changed since: lora={re.escape(str(copy))}$"):
         again(result.picture)
     with pytest.raises(UserError, match=r"lora=.*style\.safetensors: "):
         imagine("a cat", model=tiny, lora=copy)
@@ -152,12 +161,7 @@ def test_outside_a_mask_every_pixel_stays(tiny, tmp_path):
 
 
 def test_a_repository_of_the_hub_is_recorded_with_its_commit_and_not_fetched_for_a_picture(tiny, tmp_path, monkeypatch):
-    constants = pytest.importorskip("huggingface_hub.constants")
-    hub = Hub()
-    hub.files["owner/tiny"] = {p.relative_to(tiny).as_posix(): p.read_bytes() for p in tiny.rglob("*") if p.is_file()}
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home"))
-    with serving(hub) as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
+    with publishing(tiny, "owner/tiny", tmp_path / "home", monkeypatch) as hub:
         result = imagine("a cat", model="owner/tiny", steps=1, out="o.png")
         asked = len(hub.asked)
         is_made_again(result.picture)

@@ -7,6 +7,8 @@ import warnings
 import pytest
 
 from trilemma.errors import UserError
+from trilemma.extras import EXTRAS
+from trilemma.pretrained import libraries
 from trilemma.pretrained.libraries import check_installed, load_diffusers, silence
 
 
@@ -18,6 +20,25 @@ def test_an_absent_library_is_named_with_the_line_that_installs_it(absent, monke
         load_diffusers()
     with pytest.raises(UserError, match=f"need the library {absent}: "):
         check_installed()
+
+
+@pytest.mark.parametrize("need", EXTRAS["pretrained"])
+def test_an_old_library_is_refused_with_the_line_that_installs_a_newer_one(need, monkeypatch):
+    load_diffusers()  # whole, for the tests after this one
+    name, _, least = need.partition(">=")
+    major, minor = map(int, least.split("."))
+    versions = dict.fromkeys(libraries.LIBRARIES, "100.0")
+    monkeypatch.setattr(libraries, "version", versions.get)
+    for new in (least, f"{least}.1", f"{major}.{minor + 1}.0.dev0", f"{major + 1}.0"):
+        versions[name] = new
+        monkeypatch.setattr(sys.modules[name], "__version__", new)
+        load_diffusers()
+        check_installed()
+    versions[name] = old = f"{major}.{minor - 1}.9"
+    monkeypatch.setattr(sys.modules[name], "__version__", old)
+    for check in (load_diffusers, check_installed):
+        with pytest.raises(UserError, match=rf"need {need}, and {old} is installed: .*pip install -e .*\[pretrained\]"):
+            check()
 
 
 def test_inside_silence_nothing_is_shown_and_warnings_are_kept(capfd, caplog):

@@ -1,6 +1,7 @@
 """A tiny pipeline with random weights: loaded, drawn from by text, image and mask, and compared with its bare call."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -280,6 +281,52 @@ def test_lora_names_the_line_that_installs_what_it_needs(tmp_path, monkeypatch):
     for name in ("a.safetensors", "a.bin"):
         with pytest.raises(UserError, match=f"lora=.*{name}: give a file of weights that ends in .safetensors"):
             check_lora(tmp_path / name)
+
+
+def changed_lora(lora, path, change):
+    """A LoRA with other names of its weights."""
+    save_file({change(name): weights for name, weights in load_file(lora).items()}, path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_lora_that_fits_nothing_is_refused(tiny, lora, tmp_path):
+    path = changed_lora(lora, tmp_path / "other.safetensors", lambda name: name.replace("unet.", "transformer."))
+    with pytest.raises(UserError, match=r"other\.safetensors: no network of .* \(StableDiffusionPipeline\) takes its"):
+        load_pipeline(locate(str(tiny)), "cpu").load_lora(path)
+
+
+@pytest.mark.slow
+def test_a_lora_of_which_a_part_fits_is_refused(tiny, lora, tmp_path):
+    first = next(name for name in load_file(lora) if name.startswith("unet."))
+    layer = first.partition(".lora")[0]
+    path = changed_lora(lora, tmp_path / "part.safetensors", lambda name: name.replace(layer, "unet.absent.to_q"))
+    with pytest.raises(UserError, match=r"part\.safetensors: .* lacks layers of it; give a LoRA for this model"):
+        load_pipeline(locate(str(tiny)), "cpu").load_lora(path)
+
+
+@pytest.mark.slow
+def test_a_lora_of_the_text_encoder_is_taken(tiny, tmp_path):
+    peft = pytest.importorskip("peft")
+    from transformers import CLIPTextModel
+
+    with torch.random.fork_rng(), silence():
+        torch.manual_seed(1)
+        text = CLIPTextModel.from_pretrained(tiny / "text_encoder")
+        text.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+        layers = peft.get_peft_model_state_dict(text)
+        load_diffusers().StableDiffusionPipeline.save_lora_weights(tmp_path, text_encoder_lora_layers=layers)
+    changed = load_pipeline(locate(str(tiny)), "cpu")
+    plain = image(changed)
+    changed.load_lora(tmp_path / "pytorch_lora_weights.safetensors")
+    assert not torch.equal(image(changed), plain)
+
+
+def test_a_pipeline_without_loras_says_so(pipeline, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "check_lora", lambda path: None)
+    bare = module.Pipeline(pipeline.place, SimpleNamespace(scheduler=None), pipeline.device, pipeline.dtype, False)
+    with pytest.raises(UserError, match=r"\(SimpleNamespace\) does not take lora="):
+        bare.load_lora(tmp_path / "a.safetensors")
 
 
 def test_the_content_of_a_folder_has_a_name(tiny, copy):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from presets import small
 from pretrained.hub import COMMIT, TOKEN, Hub, serving
 from safetensors.torch import load_file, save_file
 
@@ -20,6 +21,7 @@ from trilemma.errors import UserError
 from trilemma.metrics.receipt import score_of, write_score
 from trilemma.pictures.png import read_metadata
 from trilemma.run.hub import GRID, SHARED
+from trilemma.sharing.hub_card import task_of
 from trilemma.sharing.push import MANIFEST
 
 NAME = "owner/tiny"
@@ -115,11 +117,25 @@ def test_nothing_of_this_machine_is_uploaded(hub, trained, photos):
 def test_the_card_has_scores_samples_and_the_line_that_draws(hub, trained):
     trilemma.push(trained, NAME)
     card = hub.files[NAME]["README.md"].decode()
-    assert card.startswith("---\nlibrary_name: trilemma\n") and "\n# ae-stacked on private images\n" in card
+    head = "library_name: trilemma\npipeline_tag: unconditional-image-generation\ntags:\n- trilemma\n- autoencoder\n"
+    assert card.startswith(f"---\n{head}---\n") and "\n# ae-stacked on private images\n" in card
     assert "| recall | 0.125 |" in card and "recall_12_valid" in card.replace("\\", "")
     assert "0.75" not in card  # of other weights
     assert "![samples](samples/last.png)" in card and f"trilemma sample hf:{NAME} n=64" in card
     assert "checkpoints" not in card and "log.jsonl" not in card
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "task"),
+    [
+        ("vae", {}, "unconditional-image-generation"),
+        ("diffusion-text", small("diffusion-text"), "text-to-image"),
+        ("diffusion-upscale", small("diffusion-upscale"), "image-to-image"),
+        ("vae-vq", {"prior": False}, None),
+    ],
+)
+def test_the_task_on_the_card_is_what_the_model_does(name, keys, task):
+    assert task_of(trilemma.create(name, shape=(1, 8, 8), **keys)) == task
 
 
 def test_data_known_by_name_is_named(hub, tmp_path):

@@ -12,6 +12,7 @@ from trilemma.arguments import typed, word
 from trilemma.cli.output import facts, say, table
 from trilemma.errors import unknown
 from trilemma.pretrained.table import CHECKPOINTS
+from trilemma.words import size_in_words
 
 if TYPE_CHECKING:
     from trilemma.registry import Published, Recipe
@@ -74,7 +75,24 @@ def _show_checkpoints(names: list[str], pattern: str) -> None:
         return table(("published", "verbs", "what"), [_checkpoint_row(name) for name in names])
     row = CHECKPOINTS[pattern]
     lines = {"published": pattern, "repository": row.repository, "summary": row.about, "verbs": ", ".join(row.verbs)}
-    facts({**lines, **({"keys": " ".join(typed(row.keys))} if row.keys else {})})
+    facts({**lines, **({"keys": " ".join(typed(row.keys))} if row.keys else {}), **_download_of(row.repository)})
+
+
+def _download_of(repository: str) -> dict[str, str]:
+    """What the hub said of a checkpoint when it was downloaded to this machine: licence, commit and size."""
+    from trilemma.pretrained.fetch import KIND
+    from trilemma.pretrained.hub import read_record
+    from trilemma.pretrained.safety import WEIGHTS
+
+    if (record := read_record(KIND, repository)) is None:
+        return {"downloaded": "no; licence and size are said at the first use"}
+    weights = sum(size for name, size in record.files.items() if name.endswith(WEIGHTS))
+    total = sum(record.files.values())
+    return {
+        "downloaded": f"{size_in_words(total)}, of which {size_in_words(weights)} are weights",
+        "licence": record.licence or "not stated",
+        "commit": record.commit,
+    }
 
 
 def _checkpoint_row(name: str) -> tuple[str, str, str]:

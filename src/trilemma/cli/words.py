@@ -15,7 +15,7 @@ from trilemma import vocabulary
 from trilemma.errors import UserError, unknown
 from trilemma.files import read_json
 from trilemma.hardware import is_one_of_several
-from trilemma.pretrained.table import CHECKPOINTS, check_name, pipeline_name
+from trilemma.pretrained.table import CHECKPOINTS, check_verb, pipeline_name
 from trilemma.run.locate import CONFIG, is_of_hub, known_runs, no_run, run_folder
 from trilemma.verbs import GROUPS, VERBS, Verb
 from trilemma.words import listed
@@ -57,7 +57,7 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
         return
     given = {name: value for name, value in words.items() if value not in (None, (), [])}
     if verb == "imagine":
-        check_name(given.get("model", ""))
+        check_verb(given.get("model", ""), verb)
         return
     model = given.get("model", "")
     if model and model not in vocabulary.models() and Path(model).expanduser().exists():
@@ -73,7 +73,7 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
             vocabulary.check_data(given[name])
     pipelines = [pipeline_name(thing) for thing in (given.get("run"), given.get("what"), *given.get("runs", ()))]
     for name in filter(None, pipelines):
-        check_name(name)
+        check_verb(name, verb)
     if pipelines[0] is not None:
         return  # what it takes, the verb looks at
     runs = [_run_of(given["run"])] if "run" in given else []

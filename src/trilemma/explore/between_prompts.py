@@ -23,7 +23,7 @@ from trilemma.pretrained.drawing import draw_between
 from trilemma.pretrained.embeddings import between_embeddings, between_noise, embeddings_of, noise_for
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.pipeline import Pipeline, load_pipeline
-from trilemma.pretrained.table import check_name, defaults_of
+from trilemma.pretrained.table import check_verb, defaults_of
 from trilemma.results import Results, place
 from trilemma.run.compute import one_algorithm
 
@@ -49,7 +49,7 @@ def interpolate_by_pipeline(name: str, a: object, b: object, keys: BetweenKeys) 
         UserError: they are not texts, or the pipeline does not draw from embeddings and noise.
     """
     check_film(keys.film)
-    check_name(name)
+    check_verb(name, "interpolate")
     if not isinstance(a, str) or not isinstance(b, str):
         raise UserError("interpolate with a pipeline goes from one prompt to another; give two texts")
     asked = {key: getattr(keys, key) for key in ("seed", "steps", "guidance", "negative", "size", "scheduler")}
@@ -58,7 +58,7 @@ def interpolate_by_pipeline(name: str, a: object, b: object, keys: BetweenKeys) 
     picture, within = place(keys.out, Path(), "interpolation.png")
     animation = picture.with_suffix(f".{keys.film}") if keys.animate else None
     files = Results(picture, [animation] if animation else [], verb="interpolate", within=within)
-    pipeline = load_pipeline(locate(name))
+    pipeline = load_pipeline(locate(name), verb="interpolate")
     finer = FINER if keys.animate else 1
     moving = {WAY: _images(pipeline, request, (keys.frames - 1) * finer + 1)}
     images = moving[WAY][::finer]

@@ -25,11 +25,10 @@ from trilemma.explore.upscaling import Upscaling, check_enlarged, upscaling_page
 from trilemma.pictures.png import png_content
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.pipeline import Pipeline, load_pipeline
-from trilemma.pretrained.table import check_name, defaults_of
+from trilemma.pretrained.table import check_verb, defaults_of
 from trilemma.results import Results, place
 
 K = TypeVar("K", bound="DrawingKeys")
-UPSCALER = "StableDiffusionUpscalePipeline"
 
 
 class DrawingKeys(Config):
@@ -87,7 +86,7 @@ def edit_by_pipeline(name: str, image: object, keys: EditKeys) -> Redrawing:
     Raises:
         UserError: what to draw, or where and how much, is not given; the image is not a file; as `imagine`.
     """
-    check_name(name)
+    check_verb(name, "edit")
     if keys.strength is None and keys.mask is None:
         raise UserError("edit with a pipeline draws the image again: give strength=, mask= or both")
     if keys.caption is None:
@@ -97,7 +96,7 @@ def edit_by_pipeline(name: str, image: object, keys: EditKeys) -> Redrawing:
     stem = f"edit-{image_word(str(image))}-{how_redrawn(keys.strength, keys.mask, None)}"
     files = _files("edit", stem, keys)
     inputs = read_inputs(request)
-    pipeline = load_pipeline(locate(name))
+    pipeline = load_pipeline(locate(name), verb="edit")
     images, contents = _drawn(pipeline, request, inputs, files.beside)
     source, area = inputs.pixels, inputs.area
     assert source is not None
@@ -112,14 +111,12 @@ def upscale_by_pipeline(name: str, image: object, keys: RedrawingKeys) -> Upscal
     Raises:
         UserError: the pipeline does not enlarge images, the image is not a file, or would become too large.
     """
+    check_verb(name, "upscale")
     request = _request(name, image, keys)
     files = _files("upscale", f"upscale-{image_word(str(image))}", keys)
     small = read_inputs(request).pixels
     assert small is not None
-    pipeline = load_pipeline(locate(name))
-    if type(pipeline.base).__name__ != UPSCALER:
-        kind = type(pipeline.base).__name__
-        raise UserError(f"{name} ({kind}) does not enlarge images; take a checkpoint whose class is {UPSCALER}")
+    pipeline = load_pipeline(locate(name), verb="upscale")
     size = [side * pipeline.base.vae_scale_factor for side in small.shape[2:]]
     check_enlarged(image, size)
     images, contents = _drawn(pipeline, request, read_inputs(request), files.beside)
@@ -132,12 +129,11 @@ def upscale_by_pipeline(name: str, image: object, keys: RedrawingKeys) -> Upscal
 
 def _request(name: str, image: object, keys: RedrawingKeys, **more: Any) -> Request:
     """What is asked of a pipeline, as of `imagine`; nothing is read."""
-    check_name(name)
     if not isinstance(image, str | Path):
         raise UserError("a pipeline has no held-out images and no codes: give an image file")
     asked = {key: getattr(keys, key) for key in ("n", "seed", "first", "steps", "guidance", "negative", "scheduler")}
-    given = {key: value for key, value in {**asked, **more}.items() if value is not None}
-    return make(Request, {**defaults_of(name), **given, "prompts": (keys.caption or "",), "image": _full(image)})
+    given = {key: value for key, value in {**asked, **more, "image": _full(image)}.items() if value is not None}
+    return make(Request, {**defaults_of(name, given), **given, "prompts": (keys.caption or "",)})
 
 
 def _full(path: str | Path) -> str:

@@ -35,7 +35,8 @@ def load_for(request: Request, model: str | Place, device: str = "auto") -> Pipe
     lora = None if request.lora is None else Path(request.lora)
     if lora is not None:
         check_lora(lora)
-    pipeline = load_pipeline(locate(model) if isinstance(model, str) else model, device)
+    place = locate(model) if isinstance(model, str) else model
+    pipeline = load_pipeline(place, device, verb="imagine", frames=request.frames is not None)
     if lora is not None:
         pipeline.load_lora(lora)
     return pipeline

@@ -10,9 +10,10 @@ from pydantic import Field
 from trilemma.config import make
 from trilemma.data.decoding.size import parse_size
 from trilemma.errors import UserError
+from trilemma.explore.axes import axis
 from trilemma.explore.film import imagine_film
 from trilemma.explore.imagination import Imagination, load_for, sheet, sheet_receipt
-from trilemma.explore.prompted import MOST, MOST_FRAMES, Request, draw_cells, read_inputs
+from trilemma.explore.prompted import AXES, MOST, MOST_FRAMES, Request, draw_cells, read_inputs
 from trilemma.explore.solid import imagine_solid
 from trilemma.files import read_plain
 from trilemma.keys import AlongRow, DownColumn, Film, Picture, Seed
@@ -22,7 +23,7 @@ from trilemma.pictures.mesh import MeshFormat
 from trilemma.pictures.png import save_png
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.solid import is_solid
-from trilemma.pretrained.table import CHECKPOINTS, defaults_of
+from trilemma.pretrained.table import check_verb, defaults_of, takers
 from trilemma.results import claim, place, with_keys
 from trilemma.values import checked_call
 
@@ -36,7 +37,8 @@ def imagine(
     prompt: Annotated[str | Path, Field(description="what the images show, or a .txt file of prompts, one a line")],
     *,
     model: Annotated[
-        str | Path, Field(description=f"{', '.join(CHECKPOINTS)}, a repository of the hub as OWNER/NAME, or a folder")
+        str | Path,
+        Field(description=f"{', '.join(takers('imagine'))}, a repository of the hub as OWNER/NAME, or a folder"),
     ],
     n: Annotated[int, Field(ge=1, le=MOST, description="images of each prompt")] = 1,
     seed: Seed = 0,
@@ -93,6 +95,7 @@ def imagine(
         UserError: the model is not found, cannot be downloaded, or holds what is not loaded; it does not take a key; a
             library is missing.
     """
+    check_verb(str(model), "imagine")
     asked = {
         "n": n, "seed": seed, "first": first, "steps": steps, "guidance": guidance, "negative": negative,
         "size": parse_size(size), "scheduler": scheduler, "image": _full(image), "strength": strength,
@@ -157,8 +160,13 @@ def _full(path: str | Path | None) -> str | None:
 
 def _defaults(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that a checkpoint of the table is drawn with where nothing else is said."""
-    varied = {str(given.get(axis, "")).partition(":")[0] for axis in ("x", "y")}
-    return {key: value for key, value in defaults_of(model).items() if key not in varied}
+    varied = dict(axis(name, given[name], AXES) for name in ("x", "y") if name in given)
+    asked = {**given, **varied}
+    if "strength" in varied:
+        fitting = [value for value in varied["strength"] if isinstance(value, int | float) and 0 < value <= 1]
+        asked["strength"] = min(fitting, default=None)
+    own = defaults_of(model, asked)
+    return {key: value for key, value in own.items() if key not in varied}
 
 
 def _stem(request: Request) -> str:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 from trilemma.errors import UserError
 from trilemma.explore.film import film_picture, film_receipt, frames_of
 from trilemma.explore.imagination import load_for, sheet, sheet_receipt
-from trilemma.explore.prompted import FORMAT, Request, draw_cells, read_inputs, request_in, sums_of
+from trilemma.explore.prompted import (
+    FILES,
+    FORMAT,
+    SIDES,
+    Request,
+    draw_cells,
+    read_inputs,
+    request_in,
+    sums_of,
+    whole_sides,
+)
 from trilemma.explore.solid import latents_of, solid_picture, solid_receipt, solid_views
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device
@@ -19,8 +29,6 @@ from trilemma.pretrained.solid import is_solid
 
 if TYPE_CHECKING:
     from PIL import Image
-
-SMALLEST = 8  # px: a side of an image
 
 
 def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", Pipeline, dict[str, Any]]:
@@ -48,10 +56,8 @@ def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", P
             raise UserError(
                 f"{path} was made with another {key} of {source.name} ({receipt.get(key)!s:.40}; now {value})"
             )
-    if sums_of(request) != receipt.get("sums"):
-        raise UserError(
-            f"{path} was made from files that are not here, or have changed since: {request.image or request.lora}"
-        )
+    if changed := _changed_files(request, receipt):
+        raise UserError(f"{path} was made from files that are not here, or have changed since: {', '.join(changed)}")
     inputs = read_inputs(request)
     pipeline = load_for(request, source, _device(receipt))
     if request.frames is not None:
@@ -67,13 +73,21 @@ def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", P
     return sheet(request, images), pipeline, sheet_receipt(pipeline, request, images)
 
 
+def _changed_files(request: Request, receipt: Mapping[str, Any]) -> list[str]:
+    """KEY=FILE of each file that is not what the receipt says."""
+    now, then = sums_of(request), receipt.get("sums")
+    then = then if isinstance(then, dict) else {}
+    return [f"{key}={getattr(request, key)}" for key in FILES if now.get(key) != then.get(key)]
+
+
 def _check_size(path: Path, request: Request) -> None:
     """Raises UserError, before anything is drawn, for a picture that is too small to hold what it says it shows."""
     from PIL import Image
 
     with open_plain(path) as file, Image.open(file, formats=["PNG"]) as picture:
         size = picture.size
-    pixels = len(request.cells) * math.prod(request.size or (SMALLEST, SMALLEST))
+    sides = request.size or (SIDES, SIDES)
+    pixels = len(request.cells) * math.prod(sides if request.image is None else whole_sides(*sides))
     if math.prod(size) < pixels:
         raise UserError(f"{path} has {size[0]}x{size[1]} pixels, too few for the images that it says it shows")
 

@@ -23,7 +23,7 @@ from trilemma.files import sha256_of
 from trilemma.pictures.grid import to_image
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
-from trilemma.pretrained.drawing import draw, task_of
+from trilemma.pretrained.drawing import check_steps, draw, task_of
 from trilemma.pretrained.pipeline import Pipeline
 from trilemma.run.compute import one_algorithm
 from trilemma.run.run import LARGEST_NUMBER
@@ -67,6 +67,7 @@ class Request(Config):
     @model_validator(mode="after")
     def _one_picture(self) -> "Request":
         task_of({"image": self.image, "mask": self.mask, "strength": self.strength})
+        check_steps(self.steps, self.strength)
         if not self.prompts:
             raise ValueError("a prompt is needed: what the image shows")
         if len(self.prompts) * self.n > MOST:
@@ -134,7 +135,7 @@ def read_inputs(request: Request) -> Inputs:
         raise UserError(f"image={path}: file not found; give an image file")
     item = Item(str(path), lambda: open_file(path))
     height, width = request.size or header(item).size
-    size = (max(SIDES, height - height % SIDES), max(SIDES, width - width % SIDES))
+    size = whole_sides(height, width)
     if max(size) > LARGEST_SIDE:
         raise UserError(
             f"image={path} is {height}x{width} px (height x width); give size=, at most {LARGEST_SIDE} px a side"
@@ -145,6 +146,15 @@ def read_inputs(request: Request) -> Inputs:
     pixels = to_float(decoded.images)
     area = None if request.mask is None else read_mask(request.mask, (3, *size), path)
     return Inputs(to_image(pixels[0]), None if area is None else to_image(area[0]), pixels, area)
+
+
+def whole_sides(height: int, width: int) -> tuple[int, int]:
+    """Sides of an image that is drawn again, px: cut to whole multiples of SIDES.
+
+    >>> whole_sides(70, 5)
+    (64, 8)
+    """
+    return max(SIDES, height - height % SIDES), max(SIDES, width - width % SIDES)
 
 
 def draw_cells(pipeline: Pipeline, request: Request, inputs: Inputs) -> Iterator[tuple[Tensor, dict[str, Any]]]:

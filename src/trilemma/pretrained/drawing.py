@@ -75,8 +75,6 @@ def draw(
     Raises:
         UserError: the pipeline does not take a key, or cannot draw this.
     """
-    if is_film(pipeline):
-        raise UserError(f"{pipeline.place.name} ({type(pipeline.base).__name__}) draws films; give frames=")
     task = task_of(keys)
     pipe = pipeline.for_task(task)
     known = inspect.signature(type(pipe).__call__).parameters
@@ -87,7 +85,8 @@ def draw(
     if task != "text" and "height" not in known:
         keys = {**keys, "size": None}  # that of the image
     values = arguments(pipe, keys)
-    _check_steps({"strength": known["strength"].default if "strength" in known else None, **values})
+    strength = known["strength"].default if "strength" in known else None
+    check_steps(values.get("num_inference_steps"), values.get("strength", strength))
     pipeline.use_scheduler(scheduler)
     result = call(pipeline, pipe, prompt=prompt, **values, generator=noise_of(seed, k), output_type="pt")
     return _checked(pipeline, pipe, result, k)
@@ -126,11 +125,6 @@ def _checked(pipeline: Pipeline, pipe: Any, result: Any, k: int) -> Tensor:
     return images.clamp(0, 1)
 
 
-def is_film(pipeline: Pipeline) -> bool:
-    """Whether it draws films."""
-    return "num_frames" in inspect.signature(type(pipeline.base).__call__).parameters
-
-
 def rate_of(pipeline: Pipeline, fps: int | None) -> int:
     """Images in a second of a film: as asked for, else as the pipeline has it, else RATE."""
     known = inspect.signature(type(pipeline.base).__call__).parameters
@@ -146,12 +140,10 @@ def draw_film(
     Args:
         keys: as `draw`, with frames and fps; a pipeline may draw another number of frames that suits it.
     Raises:
-        UserError: the pipeline draws no films, does not take a key, reads no text, needs an image, or cannot draw this.
+        UserError: the pipeline does not take a key, reads no text, needs an image, or cannot draw this.
     """
     pipe, name = pipeline.base, f"{pipeline.place.name} ({type(pipeline.base).__name__})"
     known = inspect.signature(type(pipe).__call__).parameters
-    if not is_film(pipeline):
-        raise UserError(f"{name} draws no films; leave frames= out, or choose another model=")
     if prompt and "prompt" not in known:
         raise UserError(f'{name} reads no text, only an image; give "" for it')
     if keys.get("image") is None and "image" in known and known["image"].default in (inspect.Parameter.empty, None):
@@ -182,9 +174,8 @@ def draw_between(
     return _checked(pipeline, pipe, call(pipeline, pipe, **values, generator=noise, output_type="pt"), 0)
 
 
-def _check_steps(values: Mapping[str, Any]) -> None:
+def check_steps(steps: int | None, strength: float | None) -> None:
     """Raises UserError where an image is drawn again in less than one step: pipelines take steps * strength of them."""
-    steps, strength = values.get("num_inference_steps"), values.get("strength")
     if steps is not None and strength is not None and steps * strength < 1:
         raise UserError(f"steps={steps} strength={strength:g}: no step is left; their product must be 1 or more")
 

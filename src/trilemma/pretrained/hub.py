@@ -186,15 +186,25 @@ def download(kind: str, repository: str, info: "ModelInfo", names: Iterable[str]
         folder: where to put them, as for `fetch_file`.
     """
     siblings, sizes = siblings_of(info), sizes_of(info, names)
-    licence, commit, size = licence_of(info), str(info.sha), sum(sizes.values())
+    licence, commit = licence_of(info), str(info.sha)
+    size = sum(size for name, size in sizes.items() if not _is_here(info, name, size, folder))
     _check_disk(size, folder)
     note(f"{repository}: licence {licence or 'not stated'}; terms: {page_of(repository)}")
-    note(f"downloading {size_in_words(size)}, commit {commit[:12]}")
+    note(f"{f'downloading {size_in_words(size)}' if size else 'nothing to download'}, commit {commit[:12]}")
     paths = {name: fetch_file(info, siblings[name], folder) for name in sizes}
     name, path = next(iter(paths.items()))
     record = Record(repository, commit, licence, sizes, str(path.parents[name.count("/")]))
     _write_record(kind, record)
     return record
+
+
+def _is_here(info: "ModelInfo", name: str, size: int, folder: Path | None) -> bool:
+    """Whether a file of a repository is where it would be downloaded to."""
+    cached = load_hub().try_to_load_from_cache(info.id, name, revision=info.sha) if folder is None else folder / name
+    try:
+        return isinstance(cached, str | Path) and Path(cached).stat().st_size == size
+    except OSError:
+        return False
 
 
 def _check_disk(needed: int, folder: Path | None) -> None:

@@ -3,41 +3,60 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 from trilemma.errors import UserError
-from trilemma.extras import install_line
+from trilemma.extras import EXTRAS, install_line
 
 LIBRARIES = ("diffusers", "transformers", "accelerate")
 LONGEST = 300  # letters of a message of theirs
 
 
 def check_installed() -> None:
-    """Raises UserError where a library is not installed, with the line that installs it; none is loaded."""
+    """Raises UserError where a library is not installed, or too old, with the line that installs it; none is loaded."""
     if absent := [name for name in LIBRARIES if find_spec(name) is None]:
         raise _needed(absent[0])
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):  # a copy that pip did not install
+            _check_version(name, version(name))
 
 
 def load_diffusers() -> Any:
     """The module diffusers, with transformers and accelerate beside it.
 
     Raises:
-        UserError: one of them is not installed, with the line that installs it.
+        UserError: one of them is not installed, or too old, with the line that installs it.
     """
     try:
         with silent_logs():
-            import accelerate  # noqa: F401  # pyright: ignore[reportMissingImports]
+            import accelerate  # pyright: ignore[reportMissingImports]
             import diffusers  # pyright: ignore[reportMissingImports]
-            import transformers  # noqa: F401  # pyright: ignore[reportMissingImports]
+            import transformers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise _needed(error.name or "diffusers") from None
+    for module in (diffusers, transformers, accelerate):
+        _check_version(module.__name__, module.__version__)
     return diffusers
 
 
 def _needed(name: str) -> UserError:
     return UserError(f"published checkpoints need the library {name}: {install_line('pretrained')}")
+
+
+@cache
+def _check_version(name: str, installed: str) -> None:
+    """Raises UserError for a library that is older than the extra asks for."""
+    from packaging.requirements import Requirement  # accelerate needs it, too
+
+    wanted = next(need for need in map(Requirement, EXTRAS["pretrained"]) if need.name == name)
+    if not wanted.specifier.contains(installed, prereleases=True):
+        raise UserError(
+            f"published checkpoints need {wanted}, and {installed} is installed: {install_line('pretrained')}"
+        )
 
 
 class Warned(logging.Handler):

@@ -1,8 +1,8 @@
 """A pipeline that lies on this disk, loaded: by the class that its index names, from safetensors alone.
 
 One checkpoint draws from text, from an image and under a mask: `for_task` makes the pipelines of the others from the
-same networks. On a CPU it computes in float32; on a GPU in half precision, its parts moved there one after another
-where they do not all fit. What a decoder in half precision makes NaN of is decoded again in float32.
+same networks. On a CPU it computes in float32; on a CUDA device in half precision, its parts moved there one after
+another where they do not all fit. What a decoder in half precision makes NaN of is decoded again in float32.
 """
 
 import hashlib
@@ -23,12 +23,14 @@ from trilemma.extras import pip
 from trilemma.hardware import pick_device
 from trilemma.memory import is_out_of_memory
 from trilemma.pretrained.fetch import HALF, Place
+from trilemma.pretrained.kinds import check_kind
 from trilemma.pretrained.libraries import brief, load_diffusers, silence
 from trilemma.pretrained.safety import INDEX, WEIGHTS, check_folder, components
 from trilemma.pretrained.weights import check_memory, numbers_in, precision_for, weight_files
 from trilemma.text import note
 
 UNFILLED = ("newly initialized", "MISSING")  # how the libraries say that weights are not in the files
+UNFIT = ("unexpected keys", "missing keys", "UNEXPECTED")  # and that a LoRA has other layers than a network
 TASKS = {"text": "Text2Image", "image": "Image2Image", "mask": "Inpainting"}
 WITHOUT_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
 DRAWS = {"text": "from text alone", "image": "from an image", "mask": "under a mask"}
@@ -99,13 +101,21 @@ class Pipeline:
         """Add the weights of a LoRA file.
 
         Raises:
-            UserError: as `check_lora`, or the file does not fit.
+            UserError: as `check_lora`; the pipeline takes no LoRA, or lacks layers that the file has weights for.
         """
         check_lora(path)
         from safetensors.torch import load_file
 
-        with silence(), their_errors(f"lora={path}"):
+        who = f"{self.place.name} ({type(self.base).__name__})"
+        if not hasattr(self.base, "load_lora_weights"):
+            raise UserError(f"{who} does not take lora=; leave it out, or choose another model=")
+        with silence() as warned, their_errors(f"lora={path}"):
             self.base.load_lora_weights(load_file(path))
+            is_used = any(self.base.get_list_adapters().values())
+        if not is_used:
+            raise UserError(f"lora={path}: no network of {who} takes its weights; give a LoRA for this model")
+        if any(words in text for text in warned for words in UNFIT):
+            raise UserError(f"lora={path}: {who} lacks layers of it; give a LoRA for this model")
 
 
 def check_lora(path: Path) -> None:
@@ -116,18 +126,22 @@ def check_lora(path: Path) -> None:
         raise UserError(f"lora={path}: give a file of weights that ends in {WEIGHTS}")
 
 
-def load_pipeline(place: Place, device: str = "auto") -> Pipeline:
+def load_pipeline(place: Place, device: str = "auto", *, verb: str | None = None, frames: bool = False) -> Pipeline:
     """A pipeline from its folder, checked first.
 
+    Args:
+        verb: what it is loaded for, if that takes some classes alone; frames: whether a film is asked for.
     Raises:
-        UserError: the folder holds what it may not, its class is unknown, weights are missing or do not fit, or the
-            machine has not the memory.
+        UserError: the folder holds what it may not, its class is unknown or not for the verb, weights are missing or do
+            not fit, or the machine has not the memory.
     """
     index = check_folder(place.folder, place.within)
     diffusers, parts = load_diffusers(), components(index, place.folder / INDEX)
     with silence():  # classes are imported when they are looked up
         kind = pipeline_class(diffusers, index["_class_name"])
         _check_classes(diffusers, parts, place)
+    if verb is not None:
+        check_kind(kind, place.name, verb, frames=frames)
     where = pick_device(device)
     dtype = precision_for(where)
     files = weight_files(place.folder, parts)

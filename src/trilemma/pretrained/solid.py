@@ -18,11 +18,11 @@ from trilemma.files import read_json
 from trilemma.pictures.mesh import Mesh
 from trilemma.pretrained.drawing import arguments, call, noise_of
 from trilemma.pretrained.fetch import Place
+from trilemma.pretrained.kinds import SOLIDS
 from trilemma.pretrained.libraries import silence
 from trilemma.pretrained.pipeline import Pipeline, their_errors
 from trilemma.pretrained.safety import INDEX, LARGEST_SETTINGS
 
-CLASSES = ("ShapEPipeline", "ShapEImg2ImgPipeline")
 MULTIPLE = 32  # px: of the side of a view, for the 20 views have whole batches of 4,096 rays
 
 
@@ -33,7 +33,7 @@ class EmptySurface(Exception):
 def is_solid(place: Place) -> bool:
     """Whether the pipeline in a folder makes objects, by the class that its index names."""
     index = read_json(place.folder / INDEX, LARGEST_SETTINGS) if (place.folder / INDEX).is_file() else None
-    return isinstance(index, dict) and index.get("_class_name") in CLASSES
+    return isinstance(index, dict) and index.get("_class_name") in SOLIDS
 
 
 def draw_solid(

@@ -4,13 +4,16 @@ A row says where a checkpoint is and how it is drawn from by default. What may c
 it: that is read from the hub at the first use, and recorded.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from trilemma.errors import unknown
+from trilemma.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Checkpoint:
 
 REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
 PREFIX = "pipeline:"  # before the name of a pipeline where a run may stand, too
+STRENGTH = 0.5  # default, where a checkpoint whose steps are in the table draws an image again
+MOST_STEPS = 1000  # that are asked for
 
 
 def pipeline_name(what: object) -> str | None:
@@ -41,10 +46,25 @@ def pipeline_name(what: object) -> str | None:
     return text.removeprefix(PREFIX) if text.startswith(PREFIX) else None
 
 
-def defaults_of(name: str) -> dict[str, Any]:
-    """The keys that a checkpoint of the table, by its short name or its repository, is drawn with by default."""
+def defaults_of(name: str, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The keys that a checkpoint of the table, by its short name or its repository, is drawn with by default.
+
+    Args:
+        given: what is asked for. An image is drawn again in steps * strength of the steps, so that more are needed.
+
+    >>> defaults_of("sd-turbo")
+    {'steps': 1, 'guidance': 0.0}
+    >>> defaults_of("sd-turbo", {"image": "photo.png", "strength": 0.3})
+    {'steps': 4, 'guidance': 0.0, 'strength': 0.3}
+    """
     rows = [row for word, row in CHECKPOINTS.items() if name in (word, row.repository)]
-    return {key: value for row in rows for key, value in row.keys.items()}
+    own = {key: value for row in rows for key, value in row.keys.items()}
+    if "steps" not in own or "steps" in given or given.get("image") is None:
+        return own
+    strength = given.get("strength") or (STRENGTH if given.get("mask") is None else 1.0)
+    share = max(strength, 1 / MOST_STEPS)
+    enough = (n for n in count(math.ceil(own["steps"] / share)) if n * share >= own["steps"])
+    return {**own, "steps": next(enough), "strength": strength}
 
 
 DRAWING = ("imagine", "edit", "interpolate", "evaluate", "compare")  # verbs of checkpoints that draw from a text
@@ -78,3 +98,25 @@ def check_name(name: str) -> str | None:
     if not REPOSITORY.fullmatch(repository):
         raise unknown("model", name, [*CHECKPOINTS, "OWNER/NAME of the hub", "a folder"])
     return repository
+
+
+def takers(verb: str) -> list[str]:
+    """The checkpoints of the table that a verb takes.
+
+    >>> takers("upscale")
+    ['stable-diffusion-x4']
+    """
+    return [name for name, row in CHECKPOINTS.items() if verb in row.verbs]
+
+
+def check_verb(name: str, verb: str) -> None:
+    """Refuse a checkpoint that a verb does not take, as far as the table says. Nothing is read.
+
+    Raises:
+        UserError: it does not, or the name stands for nothing.
+    """
+    repository = check_name(name)
+    for row in CHECKPOINTS.values():
+        if row.repository == repository and verb not in row.verbs:
+            others = f"; choose one of {', '.join(takers(verb))}" if takers(verb) else ""
+            raise UserError(f"{verb} does not take {name} ({row.about}), which is for {', '.join(row.verbs)}{others}")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from trilemma.errors import UserError
-from trilemma.hardware import memory_bytes, supports_fast_bf16
+from trilemma.hardware import available_bytes, memory_bytes, supports_fast_bf16
 from trilemma.pretrained.fetch import HALF
 from trilemma.pretrained.safety import WEIGHTS
 from trilemma.text import note
@@ -17,7 +17,8 @@ ROOM = 1.3  # of a GPU's memory, for each byte of weights: what is computed need
 
 
 def precision_for(device: torch.device) -> torch.dtype:
-    """Half precision on a CUDA device, bfloat16 where it has that, which does not overflow; float32 elsewhere."""
+    """Half precision on a CUDA device, bfloat16 where it has that, which does not overflow; float32 elsewhere, for mps
+    too, where half precision was not tried."""
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if supports_fast_bf16(device) else torch.float16
@@ -50,14 +51,17 @@ def check_memory(name: str, needed: int, device: torch.device, dtype: torch.dtyp
     Returns:
         Whether parts have to be moved to the device one after another.
     Raises:
-        UserError: the machine has not so much memory.
+        UserError: the machine has not so much memory free.
     """
-    memory = memory_bytes()
+    memory = available_bytes() or memory_bytes()
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory
     precision = str(dtype).removeprefix("torch.")
-    note(f"{name}: {size_in_words(needed)} of weights in {precision} on {device}, which has {size_in_words(free)}")
+    note(f"{name}: {size_in_words(needed)} of weights in {precision} on {device}, with {size_in_words(free)} free")
     if memory and needed > memory:
-        raise UserError(f"{name} needs {size_in_words(needed)}, more than the {size_in_words(memory)} of this machine")
+        raise UserError(
+            f"{name} needs {size_in_words(needed)} of memory, and this machine has {size_in_words(memory)} free; "
+            "close other programs, or choose a smaller model="
+        )
     offloads = device.type == "cuda" and needed * ROOM > free
     if offloads:
         note(f"{name}: its parts are moved to {device} one after another, as they do not fit together")

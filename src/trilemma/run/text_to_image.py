@@ -25,7 +25,7 @@ from trilemma.pictures.levels import to_uint8
 from trilemma.pretrained.drawing import draw
 from trilemma.pretrained.fetch import Place, locate
 from trilemma.pretrained.pipeline import Pipeline, load_pipeline, origin
-from trilemma.pretrained.table import PREFIX, check_name, defaults_of
+from trilemma.pretrained.table import PREFIX, check_verb, defaults_of
 from trilemma.run.compute import ImageBatch, one_algorithm
 
 OF_CLASSES, OF_CAPTIONS = "a photo of {}", "{}"  # prompts where nothing is said
@@ -98,7 +98,7 @@ class TextToImage:
     keys: Keys = field(default_factory=Keys)
 
     def __post_init__(self) -> None:
-        check_name(self.model)
+        check_verb(self.model, "evaluate")
 
     @property
     def name(self) -> str:
@@ -181,7 +181,7 @@ class TextToImage:
         Raises:
             UserError: as `load_pipeline`.
         """
-        return Session(self, load_pipeline(self.place))
+        return Session(self, load_pipeline(self.place, verb="evaluate"))
 
     def draw(self, n: int, *, seed: int, first: int, batch: int, **settings: Any) -> Iterator[ImageBatch]:
         """uint8 levels, `batch` at a time; settings are those of `prepared`."""

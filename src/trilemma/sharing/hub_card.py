@@ -10,16 +10,9 @@ from trilemma.run.hub import GRID
 from trilemma.run.locate import HUB
 from trilemma.run.run import Run
 from trilemma.training.card import FILES, model_card
+from trilemma.types import ReadsCaptions, Samples, Upscales
 
 LARGEST_SCORE = 1 << 20  # bytes
-HEAD = """---
-library_name: trilemma
-pipeline_tag: unconditional-image-generation
-tags:
-- trilemma
-- {family}
----
-"""
 UNSHARED = {"log.jsonl", "checkpoints"}  # files of a run folder
 
 
@@ -43,7 +36,25 @@ def hub_card(
     card = model_card(
         f"{HUB}{repository}", config["data"], config, run.recipe, dict(summary), environment, files, scores_of(run)
     )
-    return HEAD.format(family=run.recipe.family) + card
+    return _head(run) + card
+
+
+def _head(run: Run) -> str:
+    """What the hub reads of a card."""
+    task = task_of(run.model)
+    tags = [] if task is None else [f"pipeline_tag: {task}"]
+    return "\n".join(
+        ["---", "library_name: trilemma", *tags, "tags:", "- trilemma", f"- {run.recipe.family}", "---", ""]
+    )
+
+
+def task_of(model: object) -> str | None:
+    """What a model does, in the word of the hub; None: it draws no images."""
+    if isinstance(model, Upscales):
+        return "image-to-image"
+    if isinstance(model, ReadsCaptions):
+        return "text-to-image"
+    return "unconditional-image-generation" if isinstance(model, Samples) else None
 
 
 def scores_of(run: Run) -> list[Score]:
