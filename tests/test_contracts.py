@@ -301,6 +301,7 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
         pytest.param("diffusion", {"augment_p": 0.5}, marks=pytest.mark.slow),
         pytest.param("diffusion-inpaint", {}, marks=pytest.mark.slow),
         pytest.param("ae-kl", {"adversarial": 0.1}, marks=pytest.mark.slow),
+        pytest.param("ae-kl", {"portable": True}, marks=pytest.mark.slow),
         pytest.param("diffusion-few", {"adversarial": 0.1, "critic_width": 8}, marks=pytest.mark.slow),
         ("gan", {"critic_augment": "adaptive"}),
     ],

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trilemma.types.batch import UNCONDITIONAL, Condition
 from trilemma.types.model import flags
-from trilemma.types.sampling import Conditional
+from trilemma.types.sampling import Conditional, DiffusersNetwork
 
 
 @runtime_checkable
@@ -52,6 +52,24 @@ class HasCodeMap(Encodes, Decodes, Protocol):
 
     def from_map(self, code: Tensor) -> Tensor:
         """Any maps (B, *map_shape) -> (B, C, H, W) in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class HasDiffusersAutoencoder(HasCodeMap, Protocol):
+    """Can be said in the terms of diffusers, as an AutoencoderKL, under settings of its own."""
+
+    @property
+    def portable(self) -> bool:
+        """Whether its settings are these."""
+        ...
+
+    def autoencoder_as_diffusers(self) -> DiffusersNetwork:
+        """Its means are the codes of `to_map`, its images those of `from_map` in [-1, 1].
+
+        Raises:
+            UserError: not with these settings; the text is a reason.
+        """
         ...
 
 
