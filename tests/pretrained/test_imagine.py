@@ -14,7 +14,7 @@ from pretrained.folders import change_json
 from pretrained.hub import COMMIT, Hub, serving
 
 import trilemma
-from trilemma import again, imagine
+from trilemma import again, imagine, progress
 from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.explore import prompted
@@ -256,6 +256,62 @@ def test_an_interruption_leaves_whole_files_of_ours(tiny, monkeypatch, capsys):
     monkeypatch.setattr(prompted, "draw", draw)
     is_made_again(Path("o-1.png"))
     assert cli.main(words) == 0 and Path("o.png").is_file()
+
+
+class Updates(progress.Display):
+    """What is shown of the progress; after `last` updates the user presses Ctrl-C."""
+
+    shown, closed, last = [], [], 100
+
+    def update(self, progress, text):
+        self.shown.append((progress, text))
+        if len(self.shown) == self.last:
+            raise KeyboardInterrupt
+
+    def close(self):
+        self.closed.append(True)
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    for name in ("shown", "closed"):
+        monkeypatch.setattr(Updates, name, [])
+    monkeypatch.setattr(progress, "Display", Updates)
+    return Updates
+
+
+def test_images_and_their_steps_are_reported(tiny, updates):
+    imagine("a cat", model=tiny, steps=2, n=2, out="o.png")
+    both = [("image 1 of 2", 0.0), ("image 2 of 2", 0.5)]
+    assert updates.shown == [
+        line
+        for image, start in both
+        for line in (
+            (start, image), (start + 0.25, f"{image}, step 1 of 2"), (start + 0.5, f"{image}, step 2 of 2"),
+        )
+    ]  # fmt: skip
+    assert updates.closed == [True]
+
+
+def test_the_steps_of_an_image_drawn_again_are_those_that_are_taken(tiny, photo, updates):
+    result = imagine("a cat", model=tiny, steps=4, image=photo, strength=0.5, out="o.png")
+    assert updates.shown == [(0.0, ""), (0.5, "step 1 of 2"), (1.0, "step 2 of 2")]
+    assert again(result.picture).equal and len(updates.shown) == 6
+
+
+def test_an_interruption_between_steps_ends_the_progress(tiny, updates, monkeypatch, capsys):
+    monkeypatch.setattr(updates, "last", 2)
+    assert cli.main(["imagine", "a cat", f"model={tiny}", "steps=3", "out=o.png"]) == 130
+    assert updates.shown[-1] == (pytest.approx(1 / 3), "step 1 of 3") and updates.closed == [True]
+    assert not list(Path().glob("*.png")) and "Traceback" not in capsys.readouterr().err
+
+
+def test_long_drawing_is_reported_in_lines_where_there_is_no_terminal(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.0)
+    imagine("a cat", model=tiny, steps=2, out="o.png")
+    lines = capsys.readouterr().err.splitlines()
+    assert [" ".join(line.split()[:2]) for line in lines[1:]] == ["drawing 0%", "drawing 50%", "drawing 100%"]
+    assert lines[-1].endswith("step 2 of 2")
 
 
 def test_an_axis_is_a_key_and_its_values():

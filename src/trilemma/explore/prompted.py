@@ -25,6 +25,7 @@ from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
 from trilemma.pretrained.drawing import draw, task_of
 from trilemma.pretrained.pipeline import Pipeline
+from trilemma.progress import OnStep, drawing_progress
 from trilemma.run.compute import one_algorithm
 from trilemma.run.run import LARGEST_NUMBER
 
@@ -155,13 +156,20 @@ def draw_cells(pipeline: Pipeline, request: Request, inputs: Inputs) -> Iterator
         UserError: the pipeline does not take a key, or cannot draw this.
     """
     sums = sums_of(request)
-    for cell in request.cells:
-        keys = keys_of(cell, inputs)
-        with one_algorithm():
-            image = draw(pipeline, cell.prompts[0], cell.first, seed=cell.seed, keys=keys, scheduler=cell.scheduler)
-        if inputs.area is not None and inputs.pixels is not None:
-            image = _outside_as_before(image, inputs.pixels, inputs.area)
-        yield image[0], receipt_of(pipeline, cell, sums, list(image.shape[2:]))
+    with drawing_progress(len(request.cells)) as on_steps_of:
+        for k, cell in enumerate(request.cells):
+            image = _draw_cell(pipeline, cell, inputs, on_steps_of(k))
+            yield image[0], receipt_of(pipeline, cell, sums, list(image.shape[2:]))
+
+
+def _draw_cell(pipeline: Pipeline, cell: Request, inputs: Inputs, on_step: OnStep) -> Tensor:
+    """The image of a request for one, (1, 3, H, W) in [0, 1]."""
+    how: dict[str, Any] = {"keys": keys_of(cell, inputs), "scheduler": cell.scheduler, "on_step": on_step}
+    with one_algorithm():
+        image = draw(pipeline, cell.prompts[0], cell.first, seed=cell.seed, **how)
+    if inputs.area is None or inputs.pixels is None:
+        return image
+    return _outside_as_before(image, inputs.pixels, inputs.area)
 
 
 def keys_of(cell: Request, inputs: Inputs) -> dict[str, Any]:
