@@ -37,7 +37,7 @@ def main(folder: str) -> None:
         return images[0].float().cpu()
 
     def ours(k: int) -> torch.Tensor:
-        ((image, _),) = draw_cells(pipeline, Request(prompts=(PROMPT,), steps=STEPS, first=k), Inputs())
+        ((image, _),) = draw_cells(pipeline, Request(prompts=(PROMPT,), steps=STEPS, first=k), [Inputs()])
         return image
 
     with silence():

@@ -1,5 +1,6 @@
 """`imagine` on a tiny pipeline with random weights: files, receipts, grids, and the same pictures again."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -19,7 +20,8 @@ from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.explore import prompted
 from trilemma.explore.axes import axis
-from trilemma.explore.prompted import AXES
+from trilemma.explore.prompted import AXES, TEXTS
+from trilemma.files import sha256_of
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata, save_png
 
@@ -116,6 +118,56 @@ def test_a_grid_of_schedulers_ends_with_that_of_the_model(tiny, tmp_path):
     assert torch.equal(imagine("a cat", model=tiny, steps=2).images[0], result.images[1])
 
 
+@pytest.mark.slow
+def test_prompts_and_sizes_vary_and_smaller_images_have_a_white_margin(tiny, tmp_path):
+    x, y = "prompt:red cat|dog, asleep", "size:32,48x64"
+    result = imagine("a {}, in oil", model=tiny, steps=1, x=x, y=y, out=tmp_path / "o.png")
+    prompts, sizes = ("a red cat, in oil", "a dog, asleep, in oil"), ((32, 32), (48, 64))
+    entries = [read_metadata(path) for path in result.files]
+    assert [(e["prompts"], e["size"]) for e in entries] == [([p], [*size]) for size in sizes for p in prompts]
+    assert [pixels(path).shape[:2] for path in result.files] == [sizes[0], sizes[0], sizes[1], sizes[1]]
+    assert result.images.shape == (4, 3, 48, 64)
+    assert (result.images[:2, :, 32:] == 1).all() and (result.images[:2, :, :, 32:] == 1).all()
+    alone = imagine(prompts[1], model=tiny, steps=1, size="48x64").images[0]
+    assert torch.equal(alone, result.images[3]) and not torch.equal(alone, result.images[2])
+    is_made_again(result.picture, result.files[1], result.files[2])
+
+
+@pytest.mark.slow
+def test_images_and_masks_vary(tiny, tmp_path):
+    before = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    for name, image in zip("ab", before, strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    x, y = "image:a.png,b.png", "mask:none|0,0,40,64"
+    result = imagine("a cat", model=tiny, steps=2, x=x, y=y, out="o.png")
+    after = np.stack([pixels(path) for path in result.files])
+    assert np.array_equal(after[2:, :, 40:], before[:, :, 40:])
+    assert not any(np.array_equal(one[:, 40:], image[:, 40:]) for one, image in zip(after[:2], before, strict=True))
+    assert torch.equal(imagine("a cat", model=tiny, steps=2, image="b.png").images[0], result.images[1])
+    hashes = [sha256_of(tmp_path / f"{name}.png") for name in "ab"]
+    both = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    assert read_metadata(result.picture)["sums"] == {"image": both}
+    assert [read_metadata(path)["sums"] for path in result.files] == [{"image": one} for one in (*hashes, *hashes)]
+    is_made_again(result.picture, result.files[3])
+    Image.new("RGB", (64, 64)).save("b.png")
+    with pytest.raises(UserError, match="files that are not here, or have changed since"):
+        again(result.picture)
+
+
+@pytest.mark.slow
+def test_loras_vary_and_none_of_them_stays(tiny, lora, tmp_path):
+    copy = shutil.copy(lora, tmp_path / "style.safetensors")
+    x = "lora:none,style.safetensors"
+    result = imagine("a cat", model=tiny, x=x, y="steps:1,2", out="o.png")
+    plain, styled = (imagine("a cat", model=tiny, steps=2, lora=one, out="p.png").images[0] for one in (None, copy))
+    assert torch.equal(result.images[2], plain) and torch.equal(result.images[3], styled)
+    assert not torch.equal(plain, styled)
+    entries = [read_metadata(path) for path in result.files]
+    assert [entry["lora"] for entry in entries] == [None, str(copy), None, str(copy)]
+    assert entries[0]["sums"] == {} and read_metadata(result.picture)["sums"] == entries[1]["sums"] != {}
+    is_made_again(result.picture, result.files[2], result.files[3])
+
+
 def test_an_image_is_drawn_again_and_made_again(tiny, photo, tmp_path):
     result = imagine("a cat", model=tiny, steps=2, image=photo, strength=0.5, out=tmp_path / "o.png")
     assert result.images.shape == (1, 3, 64, 64)  # 70x67, cut to multiples of 8
@@ -192,6 +244,8 @@ def test_a_folder_that_changed_is_said(tiny, tmp_path):
         ({"prompts": []}, "a prompt is needed"),
         ({"size": [72, 64]}, "has 64x64 pixels, too few for the images that it says it shows"),
         ({"x": "seed:" + "1," * 65}, "too few for the images"),
+        ({"x": "size:64,72"}, "too few for the images"),
+        ({"x": "lora:a.safetensors|//host/share/b.safetensors"}, "does not name a pipeline and files of this machine"),
         ({"folder": "//host/share"}, "does not name a pipeline and files of this machine"),
         ({"folder": 3}, "does not name a pipeline"),
     ],
@@ -211,6 +265,10 @@ def test_a_strangers_receipt_is_bounded(picture, changes, words):
         ({"x": "stpes:1"}, r'unknown key of x= "stpes".*did you mean "steps"'),
         ({"x": "steps"}, "x=steps: give a key and its values"),
         ({"x": "steps:0"}, "steps=0: give a whole number of at least 1"),
+        ({"x": "prompt:a dog,a fox"}, 'to vary the prompt, write {} where its parts stand, as "a photo of {}"'),
+        ({"x": "size:0"}, "size=0: give one side as 32"),
+        ({"x": "image:absent.png|other.png"}, "absent.png: file not found"),
+        ({"x": "mask:0,0,8,8|0,0,9,9"}, "mask= needs image="),
         ({"mask": "0,0,8,8"}, "mask= needs image="),
         ({"image": "absent.png"}, "file not found"),
         ({"size": "48x60", "steps": 1}, "divisible by 8"),
@@ -317,6 +375,8 @@ def test_long_drawing_is_reported_in_lines_where_there_is_no_terminal(tiny, monk
 def test_an_axis_is_a_key_and_its_values():
     assert axis("x", "scheduler: A , B", AXES) == ("scheduler", ["A", "B"])
     assert axis("y", "guidance:0,7.5", AXES) == ("guidance", [0, 7.5])
+    assert axis("x", "prompt:1, 2|none|3", AXES, TEXTS) == ("prompt", ["1, 2", None, "3"])
+    assert axis("x", "mask:outside:0,0,8,8|", AXES, TEXTS) == ("mask", ["outside:0,0,8,8"])
 
 
 def test_the_command_line_draws_and_says_where(tiny, capsys):

@@ -1,14 +1,14 @@
 """A picture of `imagine`, drawn again from its receipt."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilemma.errors import UserError
 from trilemma.explore.film import film_picture, film_receipt, frames_of
 from trilemma.explore.imagination import load_for, sheet, sheet_receipt
-from trilemma.explore.prompted import FORMAT, Request, draw_cells, read_inputs, request_in, sums_of
+from trilemma.explore.prompted import FILES, FORMAT, Request, draw_cells, read_cells, request_in, sums_of
 from trilemma.explore.solid import latents_of, solid_picture, solid_receipt, solid_views
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device
@@ -42,7 +42,7 @@ def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", P
     except UserError as error:
         raise UserError(f"{path} does not say how it was made as `imagine` does: {error}") from None
     _check_size(path, request)
-    source = locate(_source(receipt, path), download=False)
+    source = locate(_source(receipt, cells, path), download=False)
     for key, value in origin(source).items():
         if key != "folder" and value != receipt.get(key):
             raise UserError(
@@ -52,10 +52,10 @@ def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", P
         raise UserError(
             f"{path} was made from files that are not here, or have changed since: {request.image or request.lora}"
         )
-    inputs = read_inputs(request)
+    inputs = read_cells(request)
     pipeline = load_for(request, source, _device(receipt))
     if request.frames is not None:
-        frames = frames_of(pipeline, request, inputs)
+        frames = frames_of(pipeline, request, inputs[0])
         return film_picture(frames, request.frame), pipeline, film_receipt(pipeline, request, frames)
     if is_solid(source):
         views = solid_views(pipeline, request, latents_of(pipeline, request))
@@ -73,16 +73,16 @@ def _check_size(path: Path, request: Request) -> None:
 
     with open_plain(path) as file, Image.open(file, formats=["PNG"]) as picture:
         size = picture.size
-    pixels = len(request.cells) * math.prod(request.size or (SMALLEST, SMALLEST))
+    pixels = sum(math.prod(cell.size or (SMALLEST, SMALLEST)) for cell in request.cells)
     if math.prod(size) < pixels:
         raise UserError(f"{path} has {size[0]}x{size[1]} pixels, too few for the images that it says it shows")
 
 
-def _source(receipt: Mapping[str, Any], path: Path) -> str:
+def _source(receipt: Mapping[str, Any], cells: Sequence[Request], path: Path) -> str:
     """The repository or the folder that a receipt names; a place on another machine, as Windows names them, is not
     asked."""
     source = receipt.get("repository") or receipt.get("folder")
-    files = [source, receipt.get("image"), receipt.get("mask"), receipt.get("lora")]
+    files = [source, *(getattr(one, key) for one in cells for key in FILES)]
     if not isinstance(source, str) or any(str(file).startswith(("\\\\", "//")) for file in files):
         raise UserError(f"{path} does not name a pipeline and files of this machine")
     return source

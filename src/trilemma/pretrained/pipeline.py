@@ -47,6 +47,7 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.scheduler = self.base.scheduler
         self._tasks: dict[str, Any] = {}
+        self._lora: Path | None = None
 
     @cached_property
     def origin(self) -> dict[str, str]:
@@ -94,6 +95,23 @@ class Pipeline:
         for pipe in [self.base, *self._tasks.values()]:
             pipe.scheduler = scheduler
         return scheduler
+
+    def use_lora(self, path: str | Path | None) -> None:
+        """From now on, draw with the weights of that LoRA file added, or with those of the checkpoint alone.
+
+        Raises:
+            UserError: as `load_lora`.
+        """
+        lora = None if path is None else Path(path)
+        if lora == self._lora:
+            return
+        if self._lora is not None:
+            with silence(), their_errors(f"lora={self._lora}"):
+                self.base.unload_lora_weights()
+        self._lora = None
+        if lora is not None:
+            self.load_lora(lora)
+        self._lora = lora
 
     def load_lora(self, path: Path) -> None:
         """Add the weights of a LoRA file.
