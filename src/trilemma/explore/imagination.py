@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from trilemma.explore.prompted import Request, receipt_of, sums_of
 from trilemma.pictures.grid import grid
-from trilemma.pretrained.fetch import Place, locate
+from trilemma.pretrained.fetch import Place, locate, locate_adapter
 from trilemma.pretrained.pipeline import Pipeline, check_lora, load_pipeline
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ class Imagination:
 
 
 def load_for(request: Request, model: str | Place, device: str = "auto") -> Pipeline:
-    """The pipeline of a request, with the LoRA of its first cell; those of the others were loaded, too, and fit."""
+    """The pipeline of a request, with its motion adapter and the LoRA of its first cell; those of the others were
+    loaded, too, and fit."""
     loras = [None if name is None else Path(name) for name in dict.fromkeys(cell.lora for cell in request.cells)]
     for lora in loras:
         if lora is not None:
             check_lora(lora)
-    pipeline = load_pipeline(locate(model) if isinstance(model, str) else model, device)
+    adapter = None if request.adapter is None else locate_adapter(request.adapter)
+    pipeline = load_pipeline(locate(model) if isinstance(model, str) else model, device, adapter=adapter)
     for lora in reversed(loras):
         pipeline.use_lora(lora)
     return pipeline

@@ -76,6 +76,10 @@ def imagine(
     fps: Annotated[
         int | None, Field(ge=1, le=60, description="with frames: images in a second (default: the model's, or 8)")
     ] = None,
+    adapter: Annotated[
+        str | Path | None,
+        Field(description="with frames: a motion adapter of a Stable Diffusion, OWNER/NAME of the hub, or a folder"),
+    ] = None,
     mesh: Annotated[
         MeshFormat | None, Field(description="with a model of objects: format of the surface (default: ply)")
     ] = None,
@@ -97,6 +101,7 @@ def imagine(
         "n": n, "seed": seed, "first": first, "steps": steps, "guidance": guidance, "negative": negative,
         "size": parse_size(size), "scheduler": scheduler, "image": _full(image), "strength": strength,
         "mask": _full_mask(mask), "lora": _full(lora), "x": x, "y": y, "frames": frames, "fps": fps,
+        "adapter": _full(adapter) if adapter and Path(adapter).expanduser().is_dir() else adapter and str(adapter),
     }  # fmt: skip
     asked |= {**_varied_files("x", x), **_varied_files("y", y)}
     given = {key: value for key, value in asked.items() if value is not None}

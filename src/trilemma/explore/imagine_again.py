@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any
 from trilemma.errors import UserError
 from trilemma.explore.film import film_picture, film_receipt, frames_of
 from trilemma.explore.imagination import load_for, sheet, sheet_receipt
-from trilemma.explore.prompted import FILES, FORMAT, Request, draw_cells, read_cells, request_in, sums_of
+from trilemma.explore.prompted import (
+    ADAPTED_BY,
+    FILES,
+    FORMAT,
+    Request,
+    draw_cells,
+    read_cells,
+    request_in,
+    sums_of,
+)
 from trilemma.explore.solid import latents_of, solid_picture, solid_receipt, solid_views
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device
 from trilemma.pictures.grid import to_image
-from trilemma.pretrained.fetch import locate
+from trilemma.pretrained.fetch import Place, locate, locate_adapter
 from trilemma.pretrained.pipeline import Pipeline, origin
 from trilemma.pretrained.solid import is_solid
 
@@ -43,11 +52,9 @@ def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", P
         raise UserError(f"{path} does not say how it was made as `imagine` does: {error}") from None
     _check_size(path, request)
     source = locate(_source(receipt, cells, path), download=False)
-    for key, value in origin(source).items():
-        if key != "folder" and value != receipt.get(key):
-            raise UserError(
-                f"{path} was made with another {key} of {source.name} ({receipt.get(key)!s:.40}; now {value})"
-            )
+    _check_origin(path, source, receipt)
+    if request.adapter is not None:
+        _check_origin(path, locate_adapter(request.adapter, download=False), receipt.get(ADAPTED_BY))
     if sums_of(request) != receipt.get("sums"):
         raise UserError(
             f"{path} was made from files that are not here, or have changed since: {request.image or request.lora}"
@@ -67,6 +74,14 @@ def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", P
     return sheet(request, images), pipeline, sheet_receipt(pipeline, request, images)
 
 
+def _check_origin(path: Path, place: Place, recorded: object) -> None:
+    """Raises UserError for a picture that was made with another commit or content of what lies at a place."""
+    then = recorded if isinstance(recorded, Mapping) else {}
+    for key, value in origin(place).items():
+        if key != "folder" and value != then.get(key):
+            raise UserError(f"{path} was made with another {key} of {place.name} ({then.get(key)!s:.40}; now {value})")
+
+
 def _check_size(path: Path, request: Request) -> None:
     """Raises UserError, before anything is drawn, for a picture that is too small to hold what it says it shows."""
     from PIL import Image
@@ -82,7 +97,7 @@ def _source(receipt: Mapping[str, Any], cells: Sequence[Request], path: Path) ->
     """The repository or the folder that a receipt names; a place on another machine, as Windows names them, is not
     asked."""
     source = receipt.get("repository") or receipt.get("folder")
-    files = [source, *(getattr(one, key) for one in cells for key in FILES)]
+    files = [source, *(getattr(one, key) for one in cells for key in (*FILES, "adapter"))]
     if not isinstance(source, str) or any(str(file).startswith(("\\\\", "//")) for file in files):
         raise UserError(f"{path} does not name a pipeline and files of this machine")
     return source

@@ -32,6 +32,7 @@ from trilemma.run.compute import one_algorithm
 from trilemma.run.run import LARGEST_NUMBER
 
 FORMAT = 1  # of a receipt
+ADAPTED_BY = "adapter_origin"  # in a receipt: which motion adapter it was
 FILES = ("image", "mask", "lora")  # keys that may name a file
 TEXTS = ("prompt", "negative", "scheduler", "size", *FILES)  # keys that a grid may vary: texts
 AXES = ("steps", "guidance", "strength", "seed", "first", *TEXTS)  # and all
@@ -67,6 +68,7 @@ class Request(Config):
     y: Text | None = None
     frames: int | None = Field(default=None, ge=2, le=MOST_FRAMES)
     fps: int | None = Field(default=None, ge=1, le=60)
+    adapter: Text | None = None
     frame: int | None = Field(default=None, ge=0, lt=MOST_FRAMES)
 
     @model_validator(mode="after")
@@ -82,6 +84,8 @@ class Request(Config):
             raise ValueError("frames= makes one film: give one prompt, and no n= and x=")
         if self.frames is None and (self.fps, self.frame) != (None, None):
             raise ValueError("fps= needs frames=, how many images the film has")
+        if self.frames is None and self.adapter is not None:
+            raise ValueError("adapter= makes films; add frames=, how many images the film has")
         if self.x is not None and (self.n > 1 or len(self.prompts) > 1):
             raise ValueError("x= varies a key of one image: give one prompt, and n=1")
         return self
@@ -256,6 +260,7 @@ def receipt_of(pipeline: Pipeline, request: Request, sums: Mapping[str, str], si
     import transformers  # pyright: ignore[reportMissingImports]
 
     scheduler = pipeline.base.scheduler
+    adapter = pipeline.adapter_origin
     settings = {key: value for key, value in dict(scheduler.config).items() if is_plain(value) and key[:1] != "_"}
     return receipt_for(
         "imagine",
@@ -267,6 +272,7 @@ def receipt_of(pipeline: Pipeline, request: Request, sums: Mapping[str, str], si
         threads=torch.get_num_threads(),
         precision=str(pipeline.dtype).removeprefix("torch."),
         **pipeline.origin,
+        **({} if adapter is None else {ADAPTED_BY: adapter}),
         pipeline=type(pipeline.base).__name__,
         drawn_by={"scheduler": type(scheduler).__name__, **settings},
         pixels=size,
