@@ -329,6 +329,7 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
         pytest.param("ae-kl", {"adversarial": 0.1}, marks=pytest.mark.slow),
         pytest.param("ae-kl", {"adversarial": 0.1, "steps": 8}, marks=pytest.mark.slow),
         pytest.param("vae-vq", {"steps": 8}, marks=pytest.mark.slow),
+        pytest.param("ae-kl", {"portable": True}, marks=pytest.mark.slow),
         pytest.param("diffusion-few", {"adversarial": 0.1, "critic_width": 8}, marks=pytest.mark.slow),
         pytest.param("diffusion-few", {"targets": "data"}, marks=pytest.mark.slow),
         pytest.param("diffusion-few", {"init": {"dropout": 0.3}}, marks=pytest.mark.slow),

@@ -32,7 +32,9 @@ Prompt = Annotated[
         "captions, or a photo of {})"
     ),
 ]
-AlongRow = Annotated[str | None, Field(description="a key that varies along a row, as steps:1,2,4")]
+AlongRow = Annotated[
+    str | None, Field(description="a key that varies along a row, as steps:1,2,4; | between values with commas")
+]
 DownColumn = Annotated[str | None, Field(description="a key that varies down a column, as guidance:0,3")]
 Film = Literal["gif", "webp", "mp4"]
 FilmFormat = Annotated[Film, Field(description="of the animation; mp4 needs the extra video")]

@@ -1,7 +1,8 @@
 """Progress for a person: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from rich.console import Console
@@ -13,14 +14,18 @@ from trilemma.text import encodable, printable
 PLAIN_EVERY_S = 15.0
 BAR = 20  # characters
 UNKNOWN = "-:--:--"  # time left
+OnStep = Callable[[int, int], None]  # is told how many steps are done, and how many there are
 
 
 class Display:
-    """Progress for a person: a bar on a terminal, one plain line at a time elsewhere, nothing when quiet."""
+    """Progress for a person: a bar on a terminal, one plain line at a time elsewhere, nothing when quiet.
 
-    def __init__(self, title: str, *, quiet: bool = False) -> None:
+    at_once: whether the first plain line is printed at the first update, or PLAIN_EVERY_S seconds from now.
+    """
+
+    def __init__(self, title: str, *, quiet: bool = False, at_once: bool = True) -> None:
         self.console = Console(quiet=quiet, stderr=True, highlight=False, soft_wrap=True)
-        self.title, self.last, self.bar = title, 0.0, None
+        self.title, self.last, self.bar = title, 0.0 if at_once else time.monotonic(), None
         self.first: tuple[float, float] | None = None  # time and progress when it was first updated
         if self.console.is_terminal and not quiet:
             rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # all columns but the values have their width
@@ -75,3 +80,27 @@ class Display:
         if self.bar is not None:
             with suppress(OSError, SystemExit):
                 self.bar.stop()
+
+
+@contextmanager
+def drawing_progress(count: int) -> Iterator[Callable[[int], OnStep]]:
+    """Inside, show how far images are that are drawn one after another, each in steps.
+
+    Yields:
+        Called with the number of the next image, from 0, it gives what is to be told its steps.
+    """
+    display = Display("drawing", at_once=False)
+
+    def on_steps_of(k: int) -> OnStep:
+        image = [f"image {k + 1} of {count}"] if count > 1 else []
+        display.update(k / count, ", ".join(image))
+
+        def on_step(done: int, steps: int) -> None:
+            display.update((k + done / steps) / count, ", ".join([*image, f"step {done} of {steps}"]))
+
+        return on_step
+
+    try:
+        yield on_steps_of
+    finally:
+        display.close()

@@ -31,6 +31,7 @@ def autoencoder(shape: tuple[int, int, int] = SHAPE, **settings: object) -> KLAu
         ((3, 47, 20), {}, (4, 24, 10)),
         ((3, 64, 33), {}, (4, 16, 9)),
         ((3, 64, 64), {"factor": 8, "channels": 6}, (6, 8, 8)),
+        ((3, 64, 48), {"portable": True}, (4, 16, 12)),
     ],
 )
 def test_the_map_is_the_image_over_its_factor(shape, settings, expected):

@@ -19,8 +19,8 @@ def t5_text(kind="T5"):
     return {"text_encoder": getattr(transformers, f"{kind}EncoderModel")(config).eval(), "tokenizer": tokeniser}
 
 
-def animatediff():
-    """A Stable Diffusion with layers between frames; any number of frames."""
+def stable_diffusion():
+    """Parts of one, without a scheduler, that the motion adapter fits."""
     diffusers = load_diffusers()
     unet = diffusers.UNet2DConditionModel(
         **EIGHT, layers_per_block=2, sample_size=8, cross_attention_dim=8,
@@ -30,14 +30,34 @@ def animatediff():
         **EIGHT, down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
         latent_channels=4,
     )  # fmt: skip
-    adapter = diffusers.MotionAdapter(
+    return {"unet": unet, "vae": vae, **clip_text(), "feature_extractor": None}
+
+
+def motion_adapter():
+    """Layers between frames."""
+    return load_diffusers().MotionAdapter(
         block_out_channels=(8, 8), motion_layers_per_block=2, motion_norm_num_groups=2, motion_num_attention_heads=4
     )
-    scheduler = diffusers.DDIMScheduler(**{**LINEAR, "beta_schedule": "linear"})
+
+
+def animatediff(parts=None, adapter=None, **schedule):
+    """A Stable Diffusion with layers between frames; any number of frames."""
+    diffusers = load_diffusers()
+    scheduler = diffusers.DDIMScheduler(**{**LINEAR, "beta_schedule": "linear", **schedule})
     return diffusers.AnimateDiffPipeline(
-        unet=unet, vae=vae, motion_adapter=adapter, scheduler=scheduler, **clip_text(), feature_extractor=None,
+        **(parts or stable_diffusion()), motion_adapter=adapter or motion_adapter(), scheduler=scheduler,
         image_encoder=None,
     )  # fmt: skip
+
+
+def save_adapted(folder):
+    """Folders of a Stable Diffusion, of a motion adapter for it, and of the pipeline of both."""
+    diffusers = load_diffusers()
+    parts, adapter = stable_diffusion(), motion_adapter()
+    plain = {"scheduler": diffusers.DDIMScheduler(**LINEAR), "safety_checker": None, "requires_safety_checker": False}
+    diffusers.StableDiffusionPipeline(**parts, **plain).save_pretrained(folder / "plain")
+    adapter.save_pretrained(folder / "adapter")
+    animatediff(parts, adapter, timestep_spacing="linspace").save_pretrained(folder / "both")
 
 
 def ltx():

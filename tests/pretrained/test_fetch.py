@@ -15,7 +15,7 @@ from pretrained.hub import COMMIT, contents, publishing
 from safetensors.torch import save
 
 from trilemma.errors import UserError
-from trilemma.pretrained.fetch import locate, needed_files
+from trilemma.pretrained.fetch import locate, locate_adapter, needed_files
 from trilemma.pretrained.safety import check_folder
 from trilemma.pretrained.table import CHECKPOINTS
 from trilemma.verbs import VERBS
@@ -76,6 +76,35 @@ def test_a_file_that_went_missing_is_fetched_again(hub):
     assert {path.rpartition("/")[2] for method, path in hub.asked if method == "GET" and "resolve" in path} == {
         "diffusion_pytorch_model.safetensors"
     }
+
+
+def test_a_motion_adapter_is_its_settings_and_its_weights(hub, monkeypatch):
+    weights = {name: save({"a": torch.ones(2)}) for name in ("m.safetensors", "m.fp16.safetensors")}
+    hub.files["owner/motion"] = {"config.json": b"{}", "README.md": b"x", "more/m.safetensors": b"x", **weights}
+    place = locate_adapter("owner/motion")
+    assert (place.repository, place.commit) == ("owner/motion", COMMIT)
+    assert set(contents(place.folder)) == {"config.json", "m.safetensors"}
+    hub.asked.clear()
+    monkeypatch.setattr(socket.socket, "connect", blocked)
+    assert locate_adapter("owner/motion", download=False) == place and not hub.asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"m.safetensors": None, "m.bin": b"x"}, "is not a motion adapter: it has no config.json beside weights"),
+        ({"config.json": None}, "is not a motion adapter"),
+        ({"code/run.py": b"x"}, "holds code"),
+    ],
+)
+def test_a_repository_that_is_no_motion_adapter_is_refused(hub, changes, words):
+    files = {"config.json": b"{}", "m.safetensors": b"x", **changes}
+    hub.files["owner/motion"] = {name: content for name, content in files.items() if content is not None}
+    with pytest.raises(UserError, match=f"owner/motion {words}"):
+        locate_adapter("owner/motion")
+    with pytest.raises(UserError, match="owner/motion was not downloaded here"):
+        locate_adapter("owner/motion", download=False)
+    assert not [path for _, path in hub.asked if "/resolve/" in path]
 
 
 def test_what_is_not_needed_is_not_fetched(hub):

@@ -1,9 +1,13 @@
 """`imagine` with frames=: an animation and its frames, by pipelines of each kind with random weights."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretrained.films import save_adapted
+from pretrained.folders import change_json
 
 from trilemma import again, imagine
 from trilemma.cli.main import main
@@ -11,6 +15,8 @@ from trilemma.errors import UserError
 from trilemma.explore.film import SHOWN
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata
+from trilemma.pretrained.libraries import silence
+from trilemma.pretrained.pipeline import content_id
 
 SIZE = {"wan": 16, "cogvideox": 16, "ltx": 32}  # px, of the tiny pipelines that have no size of their own
 
@@ -58,6 +64,52 @@ def test_a_film_and_a_frame_of_it_are_made_again(folder_of):
     assert result.picture.name == "o.png" and result.animation.name == "o.gif"
     for path in (result.picture, result.files[1]):
         assert again(path).equal
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    pytest.importorskip("diffusers")
+    folder = tmp_path_factory.mktemp("adapted")
+    with torch.random.fork_rng(), silence():
+        torch.manual_seed(0)
+        save_adapted(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_stable_diffusion_with_a_motion_adapter_draws_the_film_of_both(adapted, tmp_path):
+    adapter = shutil.copytree(adapted / "adapter", tmp_path / "adapter")
+    keys = {"frames": 3, "steps": 2}
+    result = imagine("a cat", model=adapted / "plain", adapter="adapter", out="o.png", **keys)
+    assert torch.equal(result.images, imagine("a cat", model=adapted / "both", out="p.png", **keys).images)
+    entry = read_metadata(result.picture)
+    assert entry["pipeline"] == "AnimateDiffPipeline" and entry["drawn_by"]["beta_schedule"] == "linear"
+    assert entry["adapter"] == str(adapter) and entry["adapter_origin"]["content"] == content_id(adapter)
+    assert again(result.files[1]).equal
+    change_json(adapter / "config.json", motion_max_seq_length=16)
+    with pytest.raises(UserError, match="was made with another content of"):
+        again(result.picture)
+
+
+@pytest.mark.slow
+def test_what_is_no_motion_adapter_is_refused(adapted, tiny, tmp_path):
+    adapter = shutil.copytree(adapted / "adapter", tmp_path / "adapter")
+    for keys, words in (
+        ({"adapter": adapter}, "adapter= makes films; add frames="),
+        ({"adapter": "absent", "frames": 3}, "adapter=absent: folder not found"),
+        ({"adapter": adapted / "plain", "frames": 3}, "plain is not a MotionAdapter: it has no config.json"),
+        ({"adapter": tiny / "unet", "frames": 3}, "unet is not a MotionAdapter"),
+    ):
+        with pytest.raises(UserError, match=words):
+            imagine("a cat", model=adapted / "plain", **keys)
+    with pytest.raises(UserError, match=r"both \(AnimateDiffPipeline\) takes no adapter="):
+        imagine("a cat", model=adapted / "both", adapter=adapter, frames=3)
+    with pytest.raises(UserError, match="cannot be loaded: "):
+        imagine("a cat", model=tiny, adapter=adapter, frames=3)  # of other layers
+    (adapter / "motion.py").write_text("")
+    with pytest.raises(UserError, match=r"motion\.py is code"):
+        imagine("a cat", model=adapted / "plain", adapter=adapter, frames=3)
+    assert not list(tmp_path.glob("*.png"))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`imagine` on a tiny pipeline with random weights: files, receipts, grids, and the same pictures again."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,12 +16,13 @@ from pretrained.folders import change_json
 from pretrained.hub import COMMIT, publishing
 
 import trilemma
-from trilemma import again, imagine
+from trilemma import again, imagine, progress
 from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.explore import prompted
 from trilemma.explore.axes import axis
-from trilemma.explore.prompted import AXES
+from trilemma.explore.prompted import AXES, TEXTS
+from trilemma.files import sha256_of
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata, save_png
 
@@ -117,6 +119,56 @@ def test_a_grid_of_schedulers_ends_with_that_of_the_model(tiny, tmp_path):
     assert torch.equal(imagine("a cat", model=tiny, steps=2).images[0], result.images[1])
 
 
+@pytest.mark.slow
+def test_prompts_and_sizes_vary_and_smaller_images_have_a_white_margin(tiny, tmp_path):
+    x, y = "prompt:red cat|dog, asleep", "size:32,48x64"
+    result = imagine("a {}, in oil", model=tiny, steps=1, x=x, y=y, out=tmp_path / "o.png")
+    prompts, sizes = ("a red cat, in oil", "a dog, asleep, in oil"), ((32, 32), (48, 64))
+    entries = [read_metadata(path) for path in result.files]
+    assert [(e["prompts"], e["size"]) for e in entries] == [([p], [*size]) for size in sizes for p in prompts]
+    assert [pixels(path).shape[:2] for path in result.files] == [sizes[0], sizes[0], sizes[1], sizes[1]]
+    assert result.images.shape == (4, 3, 48, 64)
+    assert (result.images[:2, :, 32:] == 1).all() and (result.images[:2, :, :, 32:] == 1).all()
+    alone = imagine(prompts[1], model=tiny, steps=1, size="48x64").images[0]
+    assert torch.equal(alone, result.images[3]) and not torch.equal(alone, result.images[2])
+    is_made_again(result.picture, result.files[1], result.files[2])
+
+
+@pytest.mark.slow
+def test_images_and_masks_vary(tiny, tmp_path):
+    before = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    for name, image in zip("ab", before, strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    x, y = "image:a.png,b.png", "mask:none|0,0,40,64"
+    result = imagine("a cat", model=tiny, steps=2, x=x, y=y, out="o.png")
+    after = np.stack([pixels(path) for path in result.files])
+    assert np.array_equal(after[2:, :, 40:], before[:, :, 40:])
+    assert not any(np.array_equal(one[:, 40:], image[:, 40:]) for one, image in zip(after[:2], before, strict=True))
+    assert torch.equal(imagine("a cat", model=tiny, steps=2, image="b.png").images[0], result.images[1])
+    hashes = [sha256_of(tmp_path / f"{name}.png") for name in "ab"]
+    both = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    assert read_metadata(result.picture)["sums"] == {"image": both}
+    assert [read_metadata(path)["sums"] for path in result.files] == [{"image": one} for one in (*hashes, *hashes)]
+    is_made_again(result.picture, result.files[3])
+    Image.new("RGB", (64, 64)).save("b.png")
+    with pytest.raises(UserError, match="files that are not here, or have changed since"):
+        again(result.picture)
+
+
+@pytest.mark.slow
+def test_loras_vary_and_none_of_them_stays(tiny, lora, tmp_path):
+    copy = shutil.copy(lora, tmp_path / "style.safetensors")
+    x = "lora:none,style.safetensors"
+    result = imagine("a cat", model=tiny, x=x, y="steps:1,2", out="o.png")
+    plain, styled = (imagine("a cat", model=tiny, steps=2, lora=one, out="p.png").images[0] for one in (None, copy))
+    assert torch.equal(result.images[2], plain) and torch.equal(result.images[3], styled)
+    assert not torch.equal(plain, styled)
+    entries = [read_metadata(path) for path in result.files]
+    assert [entry["lora"] for entry in entries] == [None, str(copy), None, str(copy)]
+    assert entries[0]["sums"] == {} and read_metadata(result.picture)["sums"] == entries[1]["sums"] != {}
+    is_made_again(result.picture, result.files[2], result.files[3])
+
+
 def test_an_image_is_drawn_again_and_made_again(tiny, photo, tmp_path):
     result = imagine("a cat", model=tiny, steps=2, image=photo, strength=0.5, out=tmp_path / "o.png")
     assert result.images.shape == (1, 3, 64, 64)  # 70x67, cut to multiples of 8
@@ -196,6 +248,8 @@ def test_a_folder_that_changed_is_said(tiny, tmp_path):
         ({"prompts": []}, "a prompt is needed"),
         ({"size": [72, 64]}, "has 64x64 pixels, too few for the images that it says it shows"),
         ({"x": "seed:" + "1," * 65}, "too few for the images"),
+        ({"x": "size:64,72"}, "too few for the images"),
+        ({"x": "lora:a.safetensors|//host/share/b.safetensors"}, "does not name a pipeline and files of this machine"),
         ({"folder": "//host/share"}, "does not name a pipeline and files of this machine"),
         ({"folder": 3}, "does not name a pipeline"),
     ],
@@ -215,6 +269,10 @@ def test_a_strangers_receipt_is_bounded(picture, changes, words):
         ({"x": "stpes:1"}, r'unknown key of x= "stpes".*did you mean "steps"'),
         ({"x": "steps"}, "x=steps: give a key and its values"),
         ({"x": "steps:0"}, "steps=0: give a whole number of at least 1"),
+        ({"x": "prompt:a dog,a fox"}, 'to vary the prompt, write {} where its parts stand, as "a photo of {}"'),
+        ({"x": "size:0"}, "size=0: give one side as 32"),
+        ({"x": "image:absent.png|other.png"}, "absent.png: file not found"),
+        ({"x": "mask:0,0,8,8|0,0,9,9"}, "mask= needs image="),
         ({"mask": "0,0,8,8"}, "mask= needs image="),
         ({"image": "absent.png"}, "file not found"),
         ({"size": "48x60", "steps": 1}, "divisible by 8"),
@@ -262,9 +320,67 @@ def test_an_interruption_leaves_whole_files_of_ours(tiny, monkeypatch, capsys):
     assert cli.main(words) == 0 and Path("o.png").is_file()
 
 
+class Updates(progress.Display):
+    """What is shown of the progress; after `last` updates the user presses Ctrl-C."""
+
+    shown, closed, last = [], [], 100
+
+    def update(self, progress, text):
+        self.shown.append((progress, text))
+        if len(self.shown) == self.last:
+            raise KeyboardInterrupt
+
+    def close(self):
+        self.closed.append(True)
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    for name in ("shown", "closed"):
+        monkeypatch.setattr(Updates, name, [])
+    monkeypatch.setattr(progress, "Display", Updates)
+    return Updates
+
+
+def test_images_and_their_steps_are_reported(tiny, updates):
+    imagine("a cat", model=tiny, steps=2, n=2, out="o.png")
+    both = [("image 1 of 2", 0.0), ("image 2 of 2", 0.5)]
+    assert updates.shown == [
+        line
+        for image, start in both
+        for line in (
+            (start, image), (start + 0.25, f"{image}, step 1 of 2"), (start + 0.5, f"{image}, step 2 of 2"),
+        )
+    ]  # fmt: skip
+    assert updates.closed == [True]
+
+
+def test_the_steps_of_an_image_drawn_again_are_those_that_are_taken(tiny, photo, updates):
+    result = imagine("a cat", model=tiny, steps=4, image=photo, strength=0.5, out="o.png")
+    assert updates.shown == [(0.0, ""), (0.5, "step 1 of 2"), (1.0, "step 2 of 2")]
+    assert again(result.picture).equal and len(updates.shown) == 6
+
+
+def test_an_interruption_between_steps_ends_the_progress(tiny, updates, monkeypatch, capsys):
+    monkeypatch.setattr(updates, "last", 2)
+    assert cli.main(["imagine", "a cat", f"model={tiny}", "steps=3", "out=o.png"]) == 130
+    assert updates.shown[-1] == (pytest.approx(1 / 3), "step 1 of 3") and updates.closed == [True]
+    assert not list(Path().glob("*.png")) and "Traceback" not in capsys.readouterr().err
+
+
+def test_long_drawing_is_reported_in_lines_where_there_is_no_terminal(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.0)
+    imagine("a cat", model=tiny, steps=2, out="o.png")
+    lines = capsys.readouterr().err.splitlines()
+    assert [" ".join(line.split()[:2]) for line in lines[1:]] == ["drawing 0%", "drawing 50%", "drawing 100%"]
+    assert lines[-1].endswith("step 2 of 2")
+
+
 def test_an_axis_is_a_key_and_its_values():
     assert axis("x", "scheduler: A , B", AXES) == ("scheduler", ["A", "B"])
     assert axis("y", "guidance:0,7.5", AXES) == ("guidance", [0, 7.5])
+    assert axis("x", "prompt:1, 2|none|3", AXES, TEXTS) == ("prompt", ["1, 2", None, "3"])
+    assert axis("x", "mask:outside:0,0,8,8|", AXES, TEXTS) == ("mask", ["outside:0,0,8,8"])
 
 
 def test_the_command_line_draws_and_says_where(tiny, capsys):

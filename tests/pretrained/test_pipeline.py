@@ -63,6 +63,13 @@ def test_the_process_wide_generator_is_left_alone(pipeline):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_each_step_is_told_and_changes_nothing(pipeline):
+    told, keys = [], {"keys": {"steps": 3}, "scheduler": None}
+    drawn = draw(pipeline, "a cat", 0, seed=0, **keys, on_step=lambda *step: told.append(step))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert torch.equal(drawn, draw(pipeline, "a cat", 0, seed=0, **keys))
+
+
 def test_each_key_changes_the_image(pipeline):
     plain = image(pipeline)
     for changed in ({"steps": 3}, {"guidance": 2.0}, {"negative": "blue"}, {"prompt": "a dog"}):

@@ -22,17 +22,28 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilemma.autoencoders.losses import kl_to_standard_normal, squared_error
 from trilemma.classifiers.perceptual import perceptual_distance
 from trilemma.config import ModelConfig
-from trilemma.errors import check_codes, check_images
+from trilemma.errors import UserError, check_codes, check_images
+from trilemma.nets.autoencoder_kl import PortableDecoder, PortableEncoder, autoencoder_settings, autoencoder_weights
 from trilemma.nets.conv import masked_places, within_range
 from trilemma.nets.patch_critic import PatchCritic
 from trilemma.nets.precision import full
 from trilemma.nets.residual import map_decoder, map_encoder
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Logs, Model, Phase, Player, check_condition
+from trilemma.types import (
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    DiffusersNetwork,
+    Logs,
+    Model,
+    Phase,
+    Player,
+    check_condition,
+)
 from trilemma.whole_batch import batch_std
 
 LARGE = 48  # px, from which a side is divided by 4
@@ -54,6 +65,14 @@ class KLConfig(ModelConfig):
     kl: float = Field(default=1e-4, ge=0, description="weight of the KL divergence of a number of the code")
     code_noise: float = Field(default=0.1, ge=0, description="on the codes in training, over their spread")
     adversarial: float = Field(default=0.0, ge=0, description="weight of a critic's loss, late in the training")
+    portable: bool = Field(
+        default=False, description="layers that AutoencoderKL of diffusers has and no others, for export to=diffusers"
+    )
+
+    @property
+    def place_px(self) -> int:
+        """px of an image for one place of the map."""
+        return self.factor or (2 if max(self.shape[1:]) < LARGE else 4)
 
 
 class KLAutoencoder(Model):
@@ -67,13 +86,10 @@ class KLAutoencoder(Model):
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
         self.config = config
-        factor = config.factor or (2 if max(config.shape[1:]) < LARGE else 4)
-        halvings = int(math.log2(factor)) - 1
-        self.place_px = factor  # of the side of a place
-        height, width = (math.ceil(side / factor) for side in config.shape[1:])
+        self.place_px = config.place_px
+        height, width = (math.ceil(side / self.place_px) for side in config.shape[1:])
         self.map_shape = config.channels, height, width
-        self.encoder = map_encoder(config.shape, 2 * config.channels, config.width, config.blocks, halvings)
-        self.decoder = map_decoder(config.channels, config.shape, config.width, config.blocks, halvings)
+        self.encoder, self.decoder = _networks(config)
         self.register_buffer("code_mean", torch.zeros(config.channels))  # of mu over training images, a channel each
         self.register_buffer("code_std", torch.ones(config.channels))
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
@@ -128,6 +144,23 @@ class KLAutoencoder(Model):
     def reconstruct(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """The image decoded from its posterior mean, (B, C, H, W) in [0, 1]."""
         return self.decode(self.encode(image, condition))
+
+    @property
+    def portable(self) -> bool:
+        """See types."""
+        return self.config.portable
+
+    def autoencoder_as_diffusers(self) -> DiffusersNetwork:
+        """See types.
+
+        Raises:
+            UserError: it was not trained with portable=true, whose layers alone have counterparts.
+        """
+        if not isinstance(self.encoder, PortableEncoder):
+            raise UserError("it begins and ends with patches of 2x2 pixels; train it with portable=true")
+        settings = autoencoder_settings(self.encoder, self.config.shape, self.config.channels)
+        weights = autoencoder_weights(self.encoder, self.decoder, self.code_mean, self.code_std)
+        return DiffusersNetwork(settings, weights)
 
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Parts: l1, mse (per pixel), features (the distance, where it has a weight), kl_nats (per image)."""
@@ -193,6 +226,30 @@ class KLAutoencoder(Model):
     def _reconstructed(self, image: Tensor, rng: torch.Generator) -> Tensor:
         """As in the loss."""
         return within_range(self.decode_map(self._noisy(*self.posterior_map(image), rng)))
+
+
+def _networks(config: KLConfig) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder.
+
+    Raises:
+        UserError: they are to be those of AutoencoderKL, which pads no image, and the settings do not fit.
+    """
+    halvings = int(math.log2(config.place_px))
+    if config.portable:
+        _check_portable(config)
+        widths = [config.width * 2**k // 2 for k in range(halvings + 1)]
+        encoder = PortableEncoder(config.shape[0], 2 * config.channels, widths, config.blocks)
+        return encoder, PortableDecoder(config.channels, config.shape[0], widths, config.blocks)
+    encoder = map_encoder(config.shape, 2 * config.channels, config.width, config.blocks, halvings - 1)
+    return encoder, map_decoder(config.channels, config.shape, config.width, config.blocks, halvings - 1)
+
+
+def _check_portable(config: KLConfig) -> None:
+    height, width = config.shape[1:]
+    if height % config.place_px or width % config.place_px:
+        raise UserError(f"portable=true needs a size= that {config.place_px} divides, not {height}x{width}")
+    if config.width % 2:
+        raise UserError(f"portable=true needs an even width=, not {config.width}: at full size there are half as many")
 
 
 def _per_channel(values: Tensor) -> Tensor:

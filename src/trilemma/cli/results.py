@@ -117,7 +117,7 @@ def _imagine(result: Any, given: Given) -> None:
 
 
 def _export(result: Any, given: Given) -> None:
-    table(("file", "largest difference"), [(name, f"{value:.2g}") for name, value in result.parity.items()])
+    table(("file", "relative difference"), [(name, f"{value:.2g}") for name, value in result.parity.items()])
     facts({"folder": result.folder, "record": result.record})
 
 

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from trilemma.config import ModelConfig, only_for
+from trilemma.errors import UserError
 from trilemma.nets.attention import largest_divisor
 from trilemma.nets.dit import DiT
 from trilemma.nets.text import HEAD
@@ -97,7 +98,6 @@ class PixelDiffusionConfig(ModelConfig):
         """What diffusers has a counterpart of."""
         if not self.portable:
             return self
-        multiple = 2 ** (len(self.multipliers) - 1)
         wanted = {
             "network=unet": self.network == "unet",
             "prediction=v, eps or x0": self.prediction in ("v", "eps", "x0"),
@@ -105,7 +105,6 @@ class PixelDiffusionConfig(ModelConfig):
             "patch=1": self.patch in (None, 1),
             "an even width=": self.width % 2 == 0,
             "multipliers= that begin with 1": self.multipliers[:1] == (1,),
-            f"a size= that {multiple} divides": not (self.shape[1] % multiple or self.shape[2] % multiple),
             "no captions=, upscale= or inpaint=": not (self.captions or self.upscale or self.inpaint),
         }
         if missing := [what for what, given in wanted.items() if not given]:
@@ -127,9 +126,6 @@ class PixelDiffusionConfig(ModelConfig):
             )
         if self.upscale and self.inpaint:
             raise ValueError("upscale= and inpaint=true: a model learns one of them; leave one out")
-        if self.upscale and (self.shape[1] % self.upscale or self.shape[2] % self.upscale):
-            height, width = self.shape[1:]
-            raise ValueError(f"upscale={self.upscale} does not divide images of {height}x{width}; give another size=")
         only_for(self, "heads", self.network == "dit", "network=dit")
         for key in ("multipliers", "attention_px", "dropout"):
             only_for(self, key, self.network == "unet", "network=unet")
@@ -145,7 +141,12 @@ def side_shift(shape: tuple[int, int, int]) -> float:
 
 
 def make_network(config: PixelDiffusionConfig, planes: int = 0) -> UNet | DiT:
-    """The network of a config; planes: channels that it is given beside the image."""
+    """The network of a config; planes: channels that it is given beside the image.
+
+    Raises:
+        UserError: the settings do not divide the sides of the image, or of the code.
+    """
+    _check_sides(config)
     patch, tokens = patch_of(config), config.text_width if config.captions else 0
     if config.network == "dit":
         heads = largest_divisor(config.width // 4, config.width // HEAD_WIDTH) if config.heads is None else config.heads
@@ -162,6 +163,20 @@ def make_network(config: PixelDiffusionConfig, planes: int = 0) -> UNet | DiT:
         planes,
         largest_divisor(config.width, min(32, config.width // CHANNELS_OF_GROUP)) if config.portable else None,
     )
+
+
+def _check_sides(config: PixelDiffusionConfig) -> None:
+    """Refuse sides that the settings do not divide: here and not in the settings, which are checked before the images
+    are read, too."""
+    height, width = config.shape[1:]
+    if config.upscale and (height % config.upscale or width % config.upscale):
+        raise UserError(f"upscale={config.upscale} does not divide images of {height}x{width}; give another size=")
+    multiple = 2 ** (len(config.multipliers) - 1)
+    if config.portable and (height % multiple or width % multiple):
+        raise UserError(
+            f"portable=true needs sides that {multiple} divides, and the network sees {height}x{width}; give another "
+            "size=, or fewer multipliers="
+        )
 
 
 def prediction_of(config: PixelDiffusionConfig) -> str:

@@ -18,12 +18,23 @@ from torch import Tensor, nn
 from trilemma.config import only_for
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.model import DiffusionModel
+from trilemma.diffusion.portable import PortableModel
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.steps import Denoise
 from trilemma.errors import UserError, check_codes, check_images
 from trilemma.team import Team, by_batches
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Guides, HasCodeMap, Redraw, check_condition
+from trilemma.types import (
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    DiffusersParts,
+    Guides,
+    HasCodeMap,
+    HasDiffusersAutoencoder,
+    Redraw,
+    check_condition,
+)
 from trilemma.words import size_in_words
 
 ENCODED_TOGETHER = 64  # training images whose codes are worked out at a time
@@ -38,14 +49,11 @@ class LatentDiffusionConfig(PixelDiffusionConfig):
     @model_validator(mode="after")
     def _of_codes(self) -> Self:
         only_for(self, "upscale", False, "diffusion-upscale, a model of pixels")
-        only_for(
-            self, "portable", False, "diffusion, a model of pixels; the autoencoder has no counterpart in diffusers"
-        )
         only_for(self, "augment_p", False, "models of pixels, such as diffusion")
         return self
 
 
-class LatentDiffusion(DiffusionModel):
+class LatentDiffusion(PortableModel, DiffusionModel):
     """An autoencoder, and a diffusion model of its codes."""
 
     config: LatentDiffusionConfig
@@ -56,6 +64,11 @@ class LatentDiffusion(DiffusionModel):
         part: Any = parts["autoencoder"]
         if not isinstance(part, HasCodeMap):
             raise UserError("the part autoencoder: its codes are not a map over the image; give ae-kl, or a run of it")
+        if config.portable and not (isinstance(part, HasDiffusersAutoencoder) and part.portable):
+            raise UserError(
+                "portable=true needs an autoencoder that diffusers has, too: add autoencoder.portable=true, or give a "
+                "run of ae-kl that was trained with portable=true"
+            )
         self._map_shape = part.map_shape
         super().__init__(config)
         self.autoencoder = part
@@ -79,6 +92,12 @@ class LatentDiffusion(DiffusionModel):
     def to_image(self, x: Tensor) -> Tensor:
         """Codes (B, *x_shape) -> (B, C, H, W) in [0, 1]."""
         return self.autoencoder.from_map(x)
+
+    def as_diffusers(self) -> DiffusersParts:
+        """As that of pixels, with the autoencoder."""
+        parts = super().as_diffusers()
+        assert isinstance(self.autoencoder, HasDiffusersAutoencoder)
+        return replace(parts, autoencoder=self.autoencoder.autoencoder_as_diffusers())
 
     def in_x(self, how: Redraw) -> Redraw:
         """A mask of pixels as one of places of the map.

@@ -16,23 +16,23 @@ from trilemma import rng as random
 from trilemma.config import Config
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.grids import BEGIN, first_time
+from trilemma.diffusion.path import DenoisingModel
 from trilemma.diffusion.sampling import DiffusionSampling
-from trilemma.diffusion.schedule import Schedule, noise_level
+from trilemma.diffusion.schedule import noise_level
 from trilemma.errors import UserError
 from trilemma.nets.unet import UNet
 from trilemma.nets.unet_diffusers import unet2d_settings, unet2d_weights
-from trilemma.types import DiffusersParts, Model
+from trilemma.types import DiffusersNetwork, DiffusersParts
 
 T = 1000  # steps of the table
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 
-class PortableModel(Model):
+class PortableModel(DenoisingModel):
     """The part of a diffusion model that says what it is in diffusers."""
 
     config: PixelDiffusionConfig
     prediction: str
-    schedule: Schedule
     network: nn.Module
     embedding: nn.Embedding
 
@@ -51,13 +51,10 @@ class PortableModel(Model):
         alpha, sigma = self.schedule.alpha(self._times()), self.schedule.sigma(self._times())
         classes = self.embedding.weight if self.n_classes else None
         n_classes = 0 if classes is None else len(classes)
-        return DiffusersParts(
-            unet2d_settings(self.network, self.config.shape[0], T, n_classes),
-            unet2d_weights(self.network, noise_level(alpha, sigma), classes),
-            self._scheduler(alpha.square()),
-            self._start,
-            self._keys,
-        )
+        settings = unet2d_settings(self.network, self.x_shape[0], T, n_classes)
+        weights = unet2d_weights(self.network, noise_level(alpha, sigma), classes)
+        unet = DiffusersNetwork(settings, weights)
+        return DiffusersParts(unet, self._scheduler(alpha.square()), self._start, self._keys)
 
     def _times(self) -> Tensor:
         """Of the table, float64 (T,)."""
@@ -79,7 +76,7 @@ class PortableModel(Model):
 
     def _start(self, ids: Tensor, seed: int) -> Tensor:
         """x_T of images by their numbers."""
-        return float(self.schedule.sigma(self._times()[-1])) * random.normal(ids, self.config.shape, seed, "x_T")
+        return float(self.schedule.sigma(self._times()[-1])) * random.normal(ids, self.x_shape, seed, "x_T")
 
     def _keys(self, steps: int) -> Config:
         """The settings of the sampler that takes the same steps."""

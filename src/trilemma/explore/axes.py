@@ -7,6 +7,8 @@ from typing import Any
 from trilemma.arguments import parse_value, word
 from trilemma.errors import UserError, unknown
 
+BAR = "|"  # between values that have commas in them
+
 
 @dataclass(frozen=True)
 class Axes:
@@ -42,16 +44,16 @@ class Axes:
         return ", ".join(f"{key}={word(cell[key])}" for key in keys)
 
 
-def axes_of(x: str, y: str | None, keys: Collection[str], most: int) -> Axes:
+def axes_of(x: str, y: str | None, keys: Collection[str], most: int, texts: Collection[str] = ()) -> Axes:
     """The axes of a picture.
 
     Args:
         x, y: as typed, KEY:VALUE,VALUE.
-        keys: those that may vary; most: cells of a picture.
+        keys: those that may vary; most: cells of a picture; texts: see `axis`.
     Raises:
         UserError: an axis has another form, its key cannot vary, both vary one key, or there are too many cells.
     """
-    along, down = axis("x", x, keys), axis("y", y, keys) if y else None
+    along, down = axis("x", x, keys, texts), axis("y", y, keys, texts) if y else None
     if down is not None and along[0] == down[0]:
         raise UserError(f"x= and y= both vary {along[0]}; give two keys")
     count = len(along[1]) * (len(down[1]) if down else 1)
@@ -60,19 +62,24 @@ def axes_of(x: str, y: str | None, keys: Collection[str], most: int) -> Axes:
     return Axes(along, down)
 
 
-def axis(name: str, text: str, keys: Collection[str]) -> tuple[str, list[Any]]:
+def axis(name: str, text: str, keys: Collection[str], texts: Collection[str] = ()) -> tuple[str, list[Any]]:
     """Key and values of an axis.
+
+    Args:
+        texts: keys whose values are no numbers, whatever they look like.
 
     >>> axis("x", "steps:1,2,4", ["steps"]), axis("y", "guidance:0", ["guidance"])
     (('steps', [1, 2, 4]), ('guidance', [0]))
+    >>> axis("x", "prompt:a fox, in oil|7", ["prompt"], texts=["prompt"])
+    ('prompt', ['a fox, in oil', '7'])
 
     Raises:
         UserError: it has another form, or the key cannot vary.
     """
     key, _, values = text.partition(":")
-    parts = [parse_value(part.strip()) for part in values.split(",") if part.strip()]
+    parts = [part.strip() for part in values.split(BAR if BAR in values else ",") if part.strip()]
     if not parts:
         raise UserError(f"{name}={text:.80}: give a key and its values, as {name}=steps:1,2,4")
     if key not in keys:
         raise unknown(f"key of {name}=", key, keys)
-    return key, parts
+    return key, [part if key in texts and part.lower() != "none" else parse_value(part) for part in parts]

@@ -24,6 +24,7 @@ from trilemma.pretrained.embeddings import between_embeddings, between_noise, em
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.pipeline import Pipeline, load_pipeline
 from trilemma.pretrained.table import check_verb, defaults_of
+from trilemma.progress import drawing_progress
 from trilemma.results import Results, place
 from trilemma.run.compute import one_algorithm
 
@@ -79,10 +80,9 @@ def _images(pipeline: Pipeline, request: Request, count: int) -> Tensor:
     pipeline.use_scheduler(request.scheduler)
     drawn = {**keys, "negative": None}  # it is in the embeddings
     images = []
-    for t in torch.linspace(0, 1, count, dtype=torch.float64).tolist():
-        latents = between_noise(noise[0], noise[1], t).to(pipeline.device)
-        with one_algorithm():
-            images.append(
-                draw_between(pipeline, latents, between_embeddings(ends[0], ends[1], t), seed=request.seed, keys=drawn)
-            )
+    with drawing_progress(count) as on_steps_of, one_algorithm():
+        for k, t in enumerate(torch.linspace(0, 1, count, dtype=torch.float64).tolist()):
+            latents = between_noise(noise[0], noise[1], t).to(pipeline.device)
+            embeddings, on_step = between_embeddings(ends[0], ends[1], t), on_steps_of(k)
+            images.append(draw_between(pipeline, latents, embeddings, seed=request.seed, keys=drawn, on_step=on_step))
     return torch.cat(images)

@@ -151,7 +151,8 @@ def _drawn(
 ) -> tuple[Tensor, dict[Path, bytes | str]]:
     """The images (n, 3, H, W), and the content of their files."""
     images, contents = [], dict[Path, bytes | str]()
-    for path, (image, receipt) in zip(paths, draw_cells(pipeline, request, inputs), strict=True):
+    cells = draw_cells(pipeline, request, [inputs] * len(request.cells))
+    for path, (image, receipt) in zip(paths, cells, strict=True):
         images.append(image)
         contents[path] = png_content(image, receipt)
     return torch.stack(images), contents

@@ -16,6 +16,7 @@ from trilemma.pictures.grid import grid, to_image
 from trilemma.pictures.png import png_content
 from trilemma.pretrained.drawing import draw_film, rate_of
 from trilemma.pretrained.pipeline import Pipeline
+from trilemma.progress import drawing_progress
 from trilemma.results import Results
 from trilemma.run.compute import one_algorithm
 from trilemma.text import note
@@ -59,11 +60,9 @@ def imagine_film(request: Request, model: str, picture: Path, within: Path, film
 
 def frames_of(pipeline: Pipeline, request: Request, inputs: Inputs) -> Tensor:
     """The frames of the film of a request, (F, 3, H, W) in [0, 1]."""
-    keys = keys_of(request, inputs)
-    with one_algorithm():
-        return draw_film(
-            pipeline, request.prompts[0], request.first, seed=request.seed, keys=keys, scheduler=request.scheduler
-        )
+    keys: dict[str, Any] = {"keys": keys_of(request, inputs), "scheduler": request.scheduler}
+    with one_algorithm(), drawing_progress(1) as on_steps_of:
+        return draw_film(pipeline, request.prompts[0], request.first, seed=request.seed, **keys, on_step=on_steps_of(0))
 
 
 def film_content(frames: Tensor, rate: int, film: Film) -> bytes:

@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 
 from trilemma.config import make
 from trilemma.data.decoding.size import parse_size
 from trilemma.errors import UserError
-from trilemma.explore.axes import axis
+from trilemma.explore.axes import BAR, axis
 from trilemma.explore.film import imagine_film
-from trilemma.explore.imagination import Imagination, load_for, sheet, sheet_receipt
-from trilemma.explore.prompted import AXES, MOST, MOST_FRAMES, Request, draw_cells, read_inputs
+from trilemma.explore.imagination import Imagination, load_for, sheet, sheet_receipt, stacked
+from trilemma.explore.prompted import AXES, FILES, MOST, MOST_FRAMES, TEXTS, Request, draw_cells, read_cells
 from trilemma.explore.solid import imagine_solid
 from trilemma.files import read_plain
 from trilemma.keys import AlongRow, DownColumn, Film, Picture, Seed
@@ -78,6 +77,10 @@ def imagine(
     fps: Annotated[
         int | None, Field(ge=1, le=60, description="with frames: images in a second (default: the model's, or 8)")
     ] = None,
+    adapter: Annotated[
+        str | Path | None,
+        Field(description="with frames: a motion adapter of a Stable Diffusion, OWNER/NAME of the hub, or a folder"),
+    ] = None,
     mesh: Annotated[
         MeshFormat | None, Field(description="with a model of objects: format of the surface (default: ply)")
     ] = None,
@@ -99,9 +102,10 @@ def imagine(
     asked = {
         "n": n, "seed": seed, "first": first, "steps": steps, "guidance": guidance, "negative": negative,
         "size": parse_size(size), "scheduler": scheduler, "image": _full(image), "strength": strength,
-        "mask": _full(mask) if mask and Path(mask).expanduser().is_file() else mask,
-        "lora": _full(lora), "x": x, "y": y, "frames": frames, "fps": fps,
+        "mask": _full_mask(mask), "lora": _full(lora), "x": x, "y": y, "frames": frames, "fps": fps,
+        "adapter": _full(adapter) if adapter and Path(adapter).expanduser().is_dir() else adapter and str(adapter),
     }  # fmt: skip
+    asked |= {**_varied_files("x", x), **_varied_files("y", y)}
     given = {key: value for key, value in asked.items() if value is not None}
     request = make(Request, {**_defaults(str(model), given), **given, "prompts": prompts_of(prompt)})
     stem = with_keys(_stem(request), {"model": str(model), **given}, {"n": 1, "seed": 0, "first": 0})
@@ -111,7 +115,7 @@ def imagine(
         return imagine_film(request, str(model), picture, within, film)
     paths = _paths(picture, request)
     claim(dict.fromkeys([picture, *paths]), within=within)
-    inputs, source = read_inputs(request), locate(str(model))
+    inputs, source = read_cells(request), locate(str(model))
     if is_solid(source):
         return imagine_solid(request, source, picture, within, film or "gif", mesh or "ply")
     _refuse(film=film, mesh=mesh)
@@ -122,7 +126,7 @@ def imagine(
         images.append(drawn)
     if len(paths) > 1:
         save_png(sheet(request, images), picture, sheet_receipt(pipeline, request, images))
-    return Imagination(picture, paths, torch.stack(images))
+    return Imagination(picture, paths, stacked(images))
 
 
 def _refuse(*, film: Film | None, mesh: MeshFormat | None) -> None:
@@ -158,9 +162,27 @@ def _full(path: str | Path | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
+def _full_mask(mask: str | None) -> str | None:
+    return _full(mask) if mask and Path(mask).expanduser().is_file() else mask
+
+
+def _varied_files(name: str, text: str | None) -> dict[str, str]:
+    """An axis whose files have their full paths, and the first of them as what is asked for; {} for one of no files.
+
+    Raises:
+        UserError: it has another form, or its key cannot vary.
+    """
+    key, values = axis(name, text, AXES, TEXTS) if text is not None else ("", [])
+    if key not in FILES:
+        return {}
+    full = [_full_mask(value) if key == "mask" else _full(value) for value in values]
+    axis_text = f"{key}:{BAR.join(value or 'none' for value in full)}{BAR}"
+    return {name: axis_text, **({key: next(filter(None, full))} if any(full) else {})}
+
+
 def _defaults(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that a checkpoint of the table is drawn with where nothing else is said."""
-    varied = dict(axis(name, given[name], AXES) for name in ("x", "y") if name in given)
+    varied = dict(axis(name, given[name], AXES, TEXTS) for name in ("x", "y") if name in given)
     asked = {**given, **varied}
     if "strength" in varied:
         fitting = [value for value in varied["strength"] if isinstance(value, int | float) and 0 < value <= 1]

@@ -1,7 +1,7 @@
 """A picture of `imagine`, drawn again from its receipt."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +9,13 @@ from trilemma.errors import UserError
 from trilemma.explore.film import film_picture, film_receipt, frames_of
 from trilemma.explore.imagination import load_for, sheet, sheet_receipt
 from trilemma.explore.prompted import (
+    ADAPTED_BY,
     FILES,
     FORMAT,
     SIDES,
     Request,
     draw_cells,
-    read_inputs,
+    read_cells,
     request_in,
     sums_of,
     whole_sides,
@@ -23,7 +24,7 @@ from trilemma.explore.solid import latents_of, solid_picture, solid_receipt, sol
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device
 from trilemma.pictures.grid import to_image
-from trilemma.pretrained.fetch import locate
+from trilemma.pretrained.fetch import Place, locate, locate_adapter
 from trilemma.pretrained.pipeline import Pipeline, origin
 from trilemma.pretrained.solid import is_solid
 
@@ -50,18 +51,16 @@ def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", P
     except UserError as error:
         raise UserError(f"{path} does not say how it was made as `imagine` does: {error}") from None
     _check_size(path, request)
-    source = locate(_source(receipt, path), download=False)
-    for key, value in origin(source).items():
-        if key != "folder" and value != receipt.get(key):
-            raise UserError(
-                f"{path} was made with another {key} of {source.name} ({receipt.get(key)!s:.40}; now {value})"
-            )
+    source = locate(_source(receipt, cells, path), download=False)
+    _check_origin(path, source, receipt)
+    if request.adapter is not None:
+        _check_origin(path, locate_adapter(request.adapter, download=False), receipt.get(ADAPTED_BY))
     if changed := _changed_files(request, receipt):
         raise UserError(f"{path} was made from files that are not here, or have changed since: {', '.join(changed)}")
-    inputs = read_inputs(request)
+    inputs = read_cells(request)
     pipeline = load_for(request, source, _device(receipt))
     if request.frames is not None:
-        frames = frames_of(pipeline, request, inputs)
+        frames = frames_of(pipeline, request, inputs[0])
         return film_picture(frames, request.frame), pipeline, film_receipt(pipeline, request, frames)
     if is_solid(source):
         views = solid_views(pipeline, request, latents_of(pipeline, request))
@@ -74,10 +73,19 @@ def draw_again(receipt: Mapping[str, Any], path: Path) -> tuple["Image.Image", P
 
 
 def _changed_files(request: Request, receipt: Mapping[str, Any]) -> list[str]:
-    """KEY=FILE of each file that is not what the receipt says."""
+    """KEY=FILE of each file that is not what the receipt says; of a grid, of each file of a key that has changed."""
     now, then = sums_of(request), receipt.get("sums")
     then = then if isinstance(then, dict) else {}
-    return [f"{key}={getattr(request, key)}" for key in FILES if now.get(key) != then.get(key)]
+    names = {key: dict.fromkeys(name for cell in request.cells if (name := getattr(cell, key))) for key in FILES}
+    return [f"{key}={name}" for key in FILES if now.get(key) != then.get(key) for name in names[key]]
+
+
+def _check_origin(path: Path, place: Place, recorded: object) -> None:
+    """Raises UserError for a picture that was made with another commit or content of what lies at a place."""
+    then = recorded if isinstance(recorded, Mapping) else {}
+    for key, value in origin(place).items():
+        if key != "folder" and value != then.get(key):
+            raise UserError(f"{path} was made with another {key} of {place.name} ({then.get(key)!s:.40}; now {value})")
 
 
 def _check_size(path: Path, request: Request) -> None:
@@ -86,17 +94,22 @@ def _check_size(path: Path, request: Request) -> None:
 
     with open_plain(path) as file, Image.open(file, formats=["PNG"]) as picture:
         size = picture.size
-    sides = request.size or (SIDES, SIDES)
-    pixels = len(request.cells) * math.prod(sides if request.image is None else whole_sides(*sides))
+    pixels = sum(math.prod(_sides(cell)) for cell in request.cells)
     if math.prod(size) < pixels:
         raise UserError(f"{path} has {size[0]}x{size[1]} pixels, too few for the images that it says it shows")
 
 
-def _source(receipt: Mapping[str, Any], path: Path) -> str:
+def _sides(cell: Request) -> tuple[int, int]:
+    """Of the image of a request for one, px, the least that it can have."""
+    sides = cell.size or (SIDES, SIDES)
+    return sides if cell.image is None else whole_sides(*sides)
+
+
+def _source(receipt: Mapping[str, Any], cells: Sequence[Request], path: Path) -> str:
     """The repository or the folder that a receipt names; a place on another machine, as Windows names them, is not
     asked."""
     source = receipt.get("repository") or receipt.get("folder")
-    files = [source, receipt.get("image"), receipt.get("mask"), receipt.get("lora")]
+    files = [source, *(getattr(one, key) for one in cells for key in (*FILES, "adapter"))]
     if not isinstance(source, str) or any(str(file).startswith(("\\\\", "//")) for file in files):
         raise UserError(f"{path} does not name a pipeline and files of this machine")
     return source

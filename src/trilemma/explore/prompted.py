@@ -3,7 +3,8 @@
 A cell is a request of its own, for one image, so that a file of a single image says no more than what made it.
 """
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from trilemma.config import Config, make
 from trilemma.data.decoding.decode import decode
 from trilemma.data.decoding.pixels import Item, header, open_file
+from trilemma.data.decoding.size import parse_size
 from trilemma.errors import UserError
 from trilemma.explore.axes import Axes, axes_of
 from trilemma.explore.redraw import read_mask
@@ -25,16 +27,20 @@ from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
 from trilemma.pretrained.drawing import check_steps, draw, task_of
 from trilemma.pretrained.pipeline import Pipeline
+from trilemma.progress import OnStep, drawing_progress
 from trilemma.run.compute import one_algorithm
 from trilemma.run.run import LARGEST_NUMBER
 
 FORMAT = 1  # of a receipt
-AXES = ("steps", "guidance", "negative", "strength", "scheduler", "seed")  # keys that a grid may vary
+ADAPTED_BY = "adapter_origin"  # in a receipt: which motion adapter it was
+FILES = ("image", "mask", "lora")  # keys that may name a file
+TEXTS = ("prompt", "negative", "scheduler", "size", *FILES)  # keys that a grid may vary: texts
+AXES = ("steps", "guidance", "strength", "seed", "first", *TEXTS)  # and all
+VARIED = "{}"  # in a prompt, where those of a grid differ
 MOST = 400  # images of a picture
 MOST_FRAMES = 400  # of a film
 LARGEST_SIDE = 4096  # px
 SIDES = 8  # px: those of an image are whole multiples, as autoencoders want them
-FILES = ("image", "mask", "lora")  # keys that may name a file
 Text = Annotated[str, Field(max_length=10_000)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
@@ -62,6 +68,7 @@ class Request(Config):
     y: Text | None = None
     frames: int | None = Field(default=None, ge=2, le=MOST_FRAMES)
     fps: int | None = Field(default=None, ge=1, le=60)
+    adapter: Text | None = None
     frame: int | None = Field(default=None, ge=0, lt=MOST_FRAMES)
 
     @model_validator(mode="after")
@@ -78,6 +85,8 @@ class Request(Config):
             raise ValueError("frames= makes one film: give one prompt, and no n= and x=")
         if self.frames is None and (self.fps, self.frame) != (None, None):
             raise ValueError("fps= needs frames=, how many images the film has")
+        if self.frames is None and self.adapter is not None:
+            raise ValueError("adapter= makes films; add frames=, how many images the film has")
         if self.x is not None and (self.n > 1 or len(self.prompts) > 1):
             raise ValueError("x= varies a key of one image: give one prompt, and n=1")
         return self
@@ -91,12 +100,21 @@ class Request(Config):
         """
         if self.x is None:
             return [self.with_(prompts=(p,), n=1, first=self.first + k) for p in self.prompts for k in range(self.n)]
-        return [self.with_(x=None, y=None, **cell) for cell in self._axes.cells]
+        return [self.with_(x=None, y=None, **self._fields(cell)) for cell in self._axes.cells]
+
+    def _fields(self, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """What varies in a cell, by the fields of a request."""
+        fields = {key: value for key, value in cell.items() if key != "prompt"}
+        if "prompt" in cell:
+            if VARIED not in self.prompts[0]:
+                raise UserError(f'to vary the prompt, write {VARIED} where its parts stand, as "a photo of {VARIED}"')
+            fields["prompts"] = (self.prompts[0].replace(VARIED, cell["prompt"] or ""),)
+        return fields | ({"size": parse_size(cell["size"])} if "size" in cell else {})
 
     @cached_property
     def _axes(self) -> Axes:
         assert self.x is not None
-        return axes_of(self.x, self.y, AXES, MOST)
+        return axes_of(self.x, self.y, AXES, MOST, TEXTS)
 
     @property
     def columns(self) -> int | None:
@@ -105,11 +123,17 @@ class Request(Config):
             return self._axes.columns
         return self.n if len(self.prompts) > 1 else None
 
-    def text_of(self, cell: "Request") -> str:
-        """What tells a cell from the others, to stand under it."""
+    @property
+    def texts(self) -> list[str]:
+        """What tells each cell from the others, to stand under it."""
         if self.x is not None:
-            return self._axes.text_of({key: getattr(cell, key) for key in AXES})
-        return f"{cell.first}: {cell.prompts[0]}" if len(self.prompts) > 1 else str(cell.first)
+            return [self._axes.text_of({key: _short(key, cell[key]) for key in cell}) for cell in self._axes.cells]
+        return [f"{cell.first}: {cell.prompts[0]}" if len(self.prompts) > 1 else str(cell.first) for cell in self.cells]
+
+
+def _short(key: str, value: Any) -> Any:
+    """A value as it stands under an image: of a file its name."""
+    return Path(value).name if key in FILES and value is not None else value
 
 
 @dataclass(frozen=True)
@@ -157,21 +181,48 @@ def whole_sides(height: int, width: int) -> tuple[int, int]:
     return max(SIDES, height - height % SIDES), max(SIDES, width - width % SIDES)
 
 
-def draw_cells(pipeline: Pipeline, request: Request, inputs: Inputs) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+def read_cells(request: Request) -> list[Inputs]:
+    """What each cell of a request is drawn from; an image is read once for each mask and size.
+
+    Raises:
+        UserError: as `read_inputs`.
+    """
+    read: dict[Any, Inputs] = {}
+    keys = [(cell.image, cell.mask, cell.size) for cell in request.cells]
+    for key, cell in zip(keys, request.cells, strict=True):
+        if key not in read:
+            read[key] = read_inputs(cell)
+    return [read[key] for key in keys]
+
+
+def draw_cells(
+    pipeline: Pipeline, request: Request, inputs: Sequence[Inputs]
+) -> Iterator[tuple[Tensor, dict[str, Any]]]:
     """Each image of a request (3, H, W) in [0, 1], and its receipt.
 
     Outside a mask, pixels are those of the image that is given.
+
+    Args:
+        inputs: of each cell, as `read_cells` gives them.
     Raises:
         UserError: the pipeline does not take a key, or cannot draw this.
     """
-    sums = sums_of(request)
-    for cell in request.cells:
-        keys = keys_of(cell, inputs)
-        with one_algorithm():
-            image = draw(pipeline, cell.prompts[0], cell.first, seed=cell.seed, keys=keys, scheduler=cell.scheduler)
-        if inputs.area is not None and inputs.pixels is not None:
-            image = _outside_as_before(image, inputs.pixels, inputs.area)
-        yield image[0], receipt_of(pipeline, cell, sums, list(image.shape[2:]))
+    sums = dict[Path, str]()
+    with drawing_progress(len(request.cells)) as on_steps_of:
+        for k, (cell, given) in enumerate(zip(request.cells, inputs, strict=True)):
+            image = _draw_cell(pipeline, cell, given, on_steps_of(k))
+            yield image[0], receipt_of(pipeline, cell, sums_of(cell, sums), list(image.shape[2:]))
+
+
+def _draw_cell(pipeline: Pipeline, cell: Request, inputs: Inputs, on_step: OnStep) -> Tensor:
+    """The image of a request for one, (1, 3, H, W) in [0, 1]."""
+    how: dict[str, Any] = {"keys": keys_of(cell, inputs), "scheduler": cell.scheduler, "on_step": on_step}
+    pipeline.use_lora(cell.lora)
+    with one_algorithm():
+        image = draw(pipeline, cell.prompts[0], cell.first, seed=cell.seed, **how)
+    if inputs.area is None or inputs.pixels is None:
+        return image
+    return _outside_as_before(image, inputs.pixels, inputs.area)
 
 
 def keys_of(cell: Request, inputs: Inputs) -> dict[str, Any]:
@@ -195,10 +246,22 @@ def _outside_as_before(image: Tensor, pixels: Tensor, area: Tensor) -> Tensor:
     return torch.where(area > 0, image, pixels)
 
 
-def sums_of(request: Request) -> dict[str, str]:
-    """The SHA-256 of each file that a request names."""
-    named = {key: Path(getattr(request, key) or "").expanduser() for key in FILES}
-    return {key: sha256_of(path) for key, path in named.items() if getattr(request, key) and path.is_file()}
+def sums_of(request: Request, known: dict[Path, str] | None = None) -> dict[str, str]:
+    """The SHA-256 of each file that a request names, by its key; of several of a grid, that of their SHA-256 in lines.
+
+    Args:
+        known: of files that were read before, to which others are added.
+    """
+    known = {} if known is None else known
+    sums = {}
+    for key in FILES:
+        names = dict.fromkeys(name for cell in request.cells if (name := getattr(cell, key)))
+        files = [path for name in names if (path := Path(name).expanduser()).is_file()]
+        known |= {path: sha256_of(path) for path in files if path not in known}
+        lines = [known[path] for path in files]
+        if lines:
+            sums[key] = lines[0] if len(lines) == 1 else hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sums
 
 
 def receipt_of(pipeline: Pipeline, request: Request, sums: Mapping[str, str], size: list[int]) -> dict[str, Any]:
@@ -207,6 +270,7 @@ def receipt_of(pipeline: Pipeline, request: Request, sums: Mapping[str, str], si
     import transformers  # pyright: ignore[reportMissingImports]
 
     scheduler = pipeline.base.scheduler
+    adapter = pipeline.adapter_origin
     settings = {key: value for key, value in dict(scheduler.config).items() if is_plain(value) and key[:1] != "_"}
     return receipt_for(
         "imagine",
@@ -218,6 +282,7 @@ def receipt_of(pipeline: Pipeline, request: Request, sums: Mapping[str, str], si
         threads=torch.get_num_threads(),
         precision=str(pipeline.dtype).removeprefix("torch."),
         **pipeline.origin,
+        **({} if adapter is None else {ADAPTED_BY: adapter}),
         pipeline=type(pipeline.base).__name__,
         drawn_by={"scheduler": type(scheduler).__name__, **settings},
         pixels=size,

@@ -4,7 +4,7 @@ Our keys have their names in diffusers by the signature of the call; a key that 
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -15,6 +15,7 @@ from trilemma import rng
 from trilemma.errors import UserError, check_finite
 from trilemma.pretrained.libraries import silence
 from trilemma.pretrained.pipeline import Pipeline, their_errors
+from trilemma.progress import OnStep
 from trilemma.text import note
 
 THEIRS = {  # the names of our keys in a call
@@ -27,6 +28,7 @@ THEIRS = {  # the names of our keys in a call
     "mask": ("mask_image",),
     "frames": ("num_frames",),
 }
+STEP_END = "callback_on_step_end"  # keyword of the calls that say when a step is done
 RATES = ("fps", "frame_rate")  # keywords of films that know how fast they are
 RATE = 8  # images in a second of those that do not
 
@@ -66,12 +68,20 @@ def arguments(pipe: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def draw(
-    pipeline: Pipeline, prompt: str, k: int, *, seed: int, keys: Mapping[str, Any], scheduler: str | None
+    pipeline: Pipeline,
+    prompt: str,
+    k: int,
+    *,
+    seed: int,
+    keys: Mapping[str, Any],
+    scheduler: str | None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Image k of a seed, float32 (1, 3, H, W) in [0, 1] on the CPU.
 
     Args:
         keys: by our names; image and mask as pictures of PIL.
+        on_step: is told each step, where the pipeline says when it is done.
     Raises:
         UserError: the pipeline does not take a key, or cannot draw this.
     """
@@ -88,7 +98,8 @@ def draw(
     strength = known["strength"].default if "strength" in known else None
     check_steps(values.get("num_inference_steps"), values.get("strength", strength))
     pipeline.use_scheduler(scheduler)
-    result = call(pipeline, pipe, prompt=prompt, **values, generator=noise_of(seed, k), output_type="pt")
+    noise = noise_of(seed, k)
+    result = call(pipeline, pipe, on_step, prompt=prompt, **values, generator=noise, output_type="pt")
     return _checked(pipeline, pipe, result, k)
 
 
@@ -97,18 +108,32 @@ def noise_of(seed: int, k: int) -> torch.Generator:
     return rng.generator(seed, "imagine", k)
 
 
-def call(pipeline: Pipeline, pipe: Any, **values: Any) -> Any:
+def call(pipeline: Pipeline, pipe: Any, on_step: OnStep | None = None, /, **values: Any) -> Any:
     """What a pipeline answers to a call; in silence.
 
+    Args:
+        on_step: is told each step, where the pipeline says when it is done.
     Raises:
         UserError: it cannot draw this.
     """
+    if on_step is not None and STEP_END in inspect.signature(type(pipe).__call__).parameters:
+        values[STEP_END] = _step_end(on_step)
     with torch.no_grad(), silence() as warned, their_errors(f"{pipeline.place.name} cannot draw this"):
         result = pipe(**values)
     if any("truncated" in text for text in warned):
         start = str(values.get("prompt"))[:40]
         _note_once(f'{pipeline.place.name} does not read the end of a long prompt: "{start}..."')
     return result
+
+
+def _step_end(on_step: OnStep) -> Callable[..., dict[str, Any]]:
+    """What a pipeline calls at the end of a step; {}: no tensor of its own is changed."""
+
+    def step_end(pipe: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step(step + 1, getattr(pipe, "num_timesteps", None) or len(pipe.scheduler.timesteps))
+        return {}
+
+    return step_end
 
 
 def _checked(pipeline: Pipeline, pipe: Any, result: Any, k: int) -> Tensor:
@@ -133,12 +158,20 @@ def rate_of(pipeline: Pipeline, fps: int | None) -> int:
 
 
 def draw_film(
-    pipeline: Pipeline, prompt: str, k: int, *, seed: int, keys: Mapping[str, Any], scheduler: str | None
+    pipeline: Pipeline,
+    prompt: str,
+    k: int,
+    *,
+    seed: int,
+    keys: Mapping[str, Any],
+    scheduler: str | None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Film k of a seed, float32 (F, 3, H, W) in [0, 1] on the CPU.
 
     Args:
         keys: as `draw`, with frames and fps; a pipeline may draw another number of frames that suits it.
+        on_step: as `draw`.
     Raises:
         UserError: the pipeline does not take a key, reads no text, needs an image, or cannot draw this.
     """
@@ -152,26 +185,33 @@ def draw_film(
     values |= {name: keys["fps"] for name in RATES if name in known and keys.get("fps") is not None}
     values |= {"prompt": prompt} if "prompt" in known else {}
     pipeline.use_scheduler(scheduler)
-    result = call(pipeline, pipe, **values, generator=noise_of(seed, k), output_type="pt")
+    result = call(pipeline, pipe, on_step, **values, generator=noise_of(seed, k), output_type="pt")
     films = result.frames.float().cpu()  # (1, F, 3, H, W)
     check_finite(films, "images", "take another scheduler=, or more steps=", first=k)
     return films[0].clamp(0, 1)
 
 
 def draw_between(
-    pipeline: Pipeline, latents: Tensor, embeddings: Mapping[str, Tensor], *, seed: int, keys: Mapping[str, Any]
+    pipeline: Pipeline,
+    latents: Tensor,
+    embeddings: Mapping[str, Tensor],
+    *,
+    seed: int,
+    keys: Mapping[str, Any],
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """An image from given noise and given embeddings of a prompt, float32 (1, 3, H, W) in [0, 1] on the CPU.
 
     Args:
         latents: the noise, (1, C, h, w); embeddings: by their keywords; keys: by our names, without the prompt's.
+        on_step: as `draw`.
     Raises:
         UserError: as `draw`.
     """
     pipe = pipeline.for_task("text")
     values = {**arguments(pipe, keys), **embeddings, "latents": latents}
     noise = rng.generator(seed, "between", 0)  # of a scheduler that adds some, alike in all images of a way
-    return _checked(pipeline, pipe, call(pipeline, pipe, **values, generator=noise, output_type="pt"), 0)
+    return _checked(pipeline, pipe, call(pipeline, pipe, on_step, **values, generator=noise, output_type="pt"), 0)
 
 
 def check_steps(steps: int | None, strength: float | None) -> None:

@@ -21,13 +21,13 @@ from trilemma.pretrained.hub import (
     siblings_of,
 )
 from trilemma.pretrained.libraries import check_installed
-from trilemma.pretrained.safety import INDEX, WEIGHTS, components
-from trilemma.pretrained.table import check_name
+from trilemma.pretrained.safety import CONFIG, INDEX, WEIGHTS, components
+from trilemma.pretrained.table import REPOSITORY, check_name
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo  # pyright: ignore[reportMissingImports]
 
-KIND = "pretrained"  # of downloads, in the cache
+KIND, ADAPTERS = "pretrained", "adapters"  # of downloads, in the cache
 SETTINGS = (".json", ".txt", ".model")  # beside the weights: settings and vocabularies
 HALF = ".fp16"  # in the name of weights in half precision
 
@@ -70,6 +70,44 @@ def locate(name: str, *, download: bool = True) -> Place:
     return Place(name, folder, folder.parents[2], repository, record.commit, record.licence)
 
 
+def locate_adapter(name: str, *, download: bool = True) -> Place:
+    """A motion adapter: a folder, or a repository of the hub, downloaded if it is not here.
+
+    Args:
+        download: whether it may be.
+    Raises:
+        UserError: it is neither, or it is not here and cannot or may not be downloaded.
+    """
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return Place(name, path.resolve(), path.resolve())
+    if not REPOSITORY.fullmatch(name):
+        raise UserError(f"adapter={name}: folder not found; give one, or a motion adapter of the hub as OWNER/NAME")
+    record = read_record(ADAPTERS, name)
+    if record is None and not download:
+        raise UserError(f"{name} was not downloaded here; draw a film with it first: trilemma imagine adapter={name}")
+    record = record or _download_adapter(name)
+    folder = Path(record.folder)
+    return Place(name, folder, folder.parents[2], name, record.commit, record.licence)
+
+
+def _download_adapter(repository: str) -> Record:
+    check_installed()
+    with hub_errors(repository):
+        info = resolve(repository)
+        names = [name for name in siblings_of(info) if "/" not in name]
+        refuse_code(repository, list(siblings_of(info)))
+        weights = chosen_weights([name for name in names if name.endswith(WEIGHTS)])
+        if CONFIG not in names or not weights:
+            raise UserError(f"{repository} is not a motion adapter: it has no {CONFIG} beside weights as safetensors")
+        return download(ADAPTERS, repository, info, [CONFIG, *weights])
+
+
+def chosen_weights(names: list[str]) -> list[str]:
+    """Of files of weights those in full precision, or those in half where there are no others."""
+    return [name for name in names if "." not in Path(name).stem] or [name for name in names if HALF in name]
+
+
 def _download(repository: str) -> Record:
     """Resolve, choose, check the disk, fetch, and check what was fetched."""
     check_installed()
@@ -108,8 +146,7 @@ def needed_files(repository: str, names: list[str], parts: set[str]) -> list[str
     for part in sorted(parts):
         own = [name for name in names if name.startswith(f"{part}/") and name.count("/") == 1]
         weights = [name for name in own if name.endswith(WEIGHTS)]
-        full = [name for name in weights if "." not in Path(name).stem]
-        chosen = full or [name for name in weights if HALF in name]
+        chosen = chosen_weights(weights)
         if not chosen and any(name.endswith((".bin", ".ckpt", ".pt", ".pth")) for name in own):
             raise UserError(
                 f"{repository}: {part} has no weights as safetensors; pickles may hold code and are not loaded"

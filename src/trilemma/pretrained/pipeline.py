@@ -25,12 +25,16 @@ from trilemma.memory import is_out_of_memory
 from trilemma.pretrained.fetch import HALF, Place
 from trilemma.pretrained.kinds import check_kind
 from trilemma.pretrained.libraries import brief, load_diffusers, silence
-from trilemma.pretrained.safety import INDEX, WEIGHTS, check_folder, components
+from trilemma.pretrained.safety import INDEX, WEIGHTS, check_folder, check_network, components
 from trilemma.pretrained.weights import check_memory, numbers_in, precision_for, weight_files
 from trilemma.text import note
 
 UNFILLED = ("newly initialized", "MISSING")  # how the libraries say that weights are not in the files
 UNFIT = ("unexpected keys", "missing keys", "UNEXPECTED")  # and that a LoRA has other layers than a network
+ADAPTED, FILMING, ADAPTER = "StableDiffusionPipeline", "AnimateDiffPipeline", "MotionAdapter"  # classes
+MOTION = {  # how the published motion adapters were trained, as the documentation of diffusers says
+    "beta_schedule": "linear", "timestep_spacing": "linspace", "clip_sample": False, "steps_offset": 1,
+}  # fmt: skip
 TASKS = {"text": "Text2Image", "image": "Image2Image", "mask": "Inpainting"}
 WITHOUT_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
 DRAWS = {"text": "from text alone", "image": "from an image", "mask": "under a mask"}
@@ -38,22 +42,29 @@ DRAWS = {"text": "from text alone", "image": "from an image", "mask": "under a m
 
 @dataclass
 class Pipeline:
-    """A loaded pipeline: where it is, the object of diffusers, and what it computes in."""
+    """A loaded pipeline: where it is, the object of diffusers, what it computes in, and its motion adapter, if any."""
 
     place: Place
     base: Any
     device: torch.device
     dtype: torch.dtype
     offloads: bool
+    adapter: Place | None = None
 
     def __post_init__(self) -> None:
         self.scheduler = self.base.scheduler
         self._tasks: dict[str, Any] = {}
+        self._lora: Path | None = None
 
     @cached_property
     def origin(self) -> dict[str, str]:
         """See `origin`; the hash is computed once."""
         return origin(self.place)
+
+    @cached_property
+    def adapter_origin(self) -> dict[str, str] | None:
+        """That of its motion adapter; None without one."""
+        return None if self.adapter is None else origin(self.adapter)
 
     def for_task(self, task: str) -> Any:
         """The pipeline that draws from "text", from an "image", or under a "mask".
@@ -97,6 +108,23 @@ class Pipeline:
             pipe.scheduler = scheduler
         return scheduler
 
+    def use_lora(self, path: str | Path | None) -> None:
+        """From now on, draw with the weights of that LoRA file added, or with those of the checkpoint alone.
+
+        Raises:
+            UserError: as `load_lora`.
+        """
+        lora = None if path is None else Path(path)
+        if lora == self._lora:
+            return
+        if self._lora is not None:
+            with silence(), their_errors(f"lora={self._lora}"):
+                self.base.unload_lora_weights()
+        self._lora = None
+        if lora is not None:
+            self.load_lora(lora)
+        self._lora = lora
+
     def load_lora(self, path: Path) -> None:
         """Add the weights of a LoRA file.
 
@@ -126,32 +154,43 @@ def check_lora(path: Path) -> None:
         raise UserError(f"lora={path}: give a file of weights that ends in {WEIGHTS}")
 
 
-def load_pipeline(place: Place, device: str = "auto", *, verb: str | None = None, frames: bool = False) -> Pipeline:
+def load_pipeline(
+    place: Place,
+    device: str = "auto",
+    *,
+    verb: str | None = None,
+    frames: bool = False,
+    adapter: Place | None = None,
+) -> Pipeline:
     """A pipeline from its folder, checked first.
 
     Args:
         verb: what it is loaded for, if that takes some classes alone; frames: whether a film is asked for.
+        adapter: layers between frames, with which a Stable Diffusion draws films (Guo et al. 2023, "AnimateDiff").
     Raises:
         UserError: the folder holds what it may not, its class is unknown or not for the verb, weights are missing or do
-            not fit, or the machine has not the memory.
+            not fit, or the machine has not the memory; or so it is with the adapter.
     """
     index = check_folder(place.folder, place.within)
     diffusers, parts = load_diffusers(), components(index, place.folder / INDEX)
     with silence():  # classes are imported when they are looked up
-        kind = pipeline_class(diffusers, index["_class_name"])
+        kind = pipeline_class(diffusers, _class_of(index, place, adapter))
         _check_classes(diffusers, parts, place)
     if verb is not None:
         check_kind(kind, place.name, verb, frames=frames)
     where = pick_device(device)
     dtype = precision_for(where)
     files = weight_files(place.folder, parts)
-    offloads = check_memory(place.name, numbers_in(files) * dtype.itemsize, where, dtype)
+    more = [] if adapter is None else _adapter_files(adapter)
+    offloads = check_memory(place.name, numbers_in([*files, *more]) * dtype.itemsize, where, dtype)
     keys: dict[str, Any] = {"variant": "fp16"} if any(HALF in path.name for path in files) else {}
     keys |= {name: value for name, value in WITHOUT_CHECKER.items() if name in _keywords(kind.__init__)}
+    keys |= {} if adapter is None else {"motion_adapter": _load_adapter(adapter, dtype)}
     with silence() as warned, their_errors(f"{place.name} cannot be loaded"):
         pipe = kind.from_pretrained(place.folder, dtype=dtype, use_safetensors=True, local_files_only=True, **keys)
-    if unfilled := [text for text in warned if any(words in text for words in UNFILLED)]:
-        raise UserError(f"{place.name} lacks weights: {brief(ValueError(unfilled[0]))}; download it again")
+    _check_filled(place, warned)
+    if adapter is not None:
+        pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **MOTION)
     pipe.set_progress_bar_config(disable=True)
     if (vae := pipe.components.get("vae")) is not None and hasattr(vae, "decode"):
         _decode_in_float32_if_nan(vae)
@@ -159,7 +198,46 @@ def load_pipeline(place: Place, device: str = "auto", *, verb: str | None = None
         pipe.enable_model_cpu_offload(device=where)
     else:
         pipe.to(where)
-    return Pipeline(place, pipe, where, dtype, offloads)
+    return Pipeline(place, pipe, where, dtype, offloads, adapter)
+
+
+def _class_of(index: dict[str, Any], place: Place, adapter: Place | None) -> str:
+    """The name of the class that an index names, or that of a Stable Diffusion with an adapter.
+
+    Raises:
+        UserError: it is no Stable Diffusion.
+    """
+    if adapter is None:
+        return index["_class_name"]
+    if index["_class_name"] != ADAPTED:
+        raise UserError(
+            f"{place.name} ({index['_class_name']:.80}) takes no adapter=, which makes films of a {ADAPTED}; leave it "
+            "out, or choose another model="
+        )
+    return FILMING
+
+
+def _adapter_files(place: Place) -> list[Path]:
+    """The files of weights of a motion adapter, whose folder is checked first."""
+    check_network(place.folder, ADAPTER, place.within)
+    return weight_files(place.folder, {".": None})
+
+
+def _load_adapter(place: Place, dtype: torch.dtype) -> Any:
+    """A motion adapter from its folder."""
+    keys: dict[str, Any] = {"variant": "fp16"} if any(HALF in path.name for path in _adapter_files(place)) else {}
+    with silence() as warned, their_errors(f"adapter={place.name} cannot be loaded"):
+        adapter = load_diffusers().MotionAdapter.from_pretrained(
+            place.folder, dtype=dtype, use_safetensors=True, local_files_only=True, **keys
+        )
+    _check_filled(place, warned)
+    return adapter
+
+
+def _check_filled(place: Place, warned: list[str]) -> None:
+    """Raises UserError where the libraries filled in weights that the files lack."""
+    if unfilled := [text for text in warned if any(words in text for words in UNFILLED)]:
+        raise UserError(f"{place.name} lacks weights: {brief(ValueError(unfilled[0]))}; download it again")
 
 
 def pipeline_class(diffusers: Any, name: str) -> Any:

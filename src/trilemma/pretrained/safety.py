@@ -13,7 +13,7 @@ from typing import Any
 from trilemma.errors import UserError
 from trilemma.files import read_json
 
-INDEX = "model_index.json"
+INDEX, CONFIG = "model_index.json", "config.json"  # of a pipeline; of a network
 LIBRARIES = ("diffusers", "transformers")
 NOT_LOADED = ("safety_checker",)  # parts that are left out
 CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".bat", ".exe", ".ipynb"}
@@ -47,6 +47,25 @@ def check_folder(folder: Path, within: Path | None = None) -> dict[str, Any]:
         if path.suffix == WEIGHTS:
             _check_header(path)
     return index
+
+
+def check_network(folder: Path, kind: str, within: Path | None = None) -> None:
+    """Refuse the folder of a single network of diffusers that holds what it may not.
+
+    Args:
+        kind: the class that its settings are to name; within: as `check_folder`.
+    Raises:
+        UserError: as `check_folder`, or it is another network.
+    """
+    files = list(_files(folder, (within or folder).resolve()))
+    settings = _all_settings([path for path in files if path.suffix == ".json"])
+    own = settings.get(folder / CONFIG)
+    if not isinstance(own, dict) or own.get("_class_name") != kind:
+        raise UserError(f"{folder} is not a {kind}: it has no {CONFIG} that names this class; give the folder of one")
+    _check_component(folder, files, settings)
+    for path in files:
+        if path.suffix == WEIGHTS:
+            _check_header(path)
 
 
 def components(index: Any, where: Path | str = INDEX) -> dict[str, tuple[str, str]]:
@@ -171,7 +190,7 @@ def _check_component(folder: Path, files: list[Path], settings: dict[Path, Any])
         raise UserError(
             f"{pickles[0]} is not read, as it may hold code; only safetensors are loaded: get a version that has them"
         )
-    config = settings.get(folder / "config.json")
+    config = settings.get(folder / CONFIG)
     if isinstance(config, dict) and {"_class_name", "architectures"} & config.keys():
         raise UserError(f"{folder} has no weights ({WEIGHTS}); download the pipeline again")
 

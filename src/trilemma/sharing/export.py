@@ -17,13 +17,15 @@ from trilemma.run.run import Run, RunLike, as_run
 from trilemma.sharing.diffusers_folder import parts_of, write_folder
 from trilemma.sharing.folder import claim_export, write_export
 from trilemma.sharing.graphs import graphs_of
-from trilemma.sharing.onnx_graphs import TOLERANCE, check_installed, convert
+from trilemma.sharing.onnx_graphs import check_installed, convert
+from trilemma.sharing.parity import TOLERANCE
 from trilemma.values import checked_call
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The folder, its record, its files by name, and the largest difference to the model that each was measured at."""
+    """The folder, its record, and for each file, or for the images, the largest difference to the model, over its
+    largest value where that is more than 1."""
 
     folder: Path
     record: Path
@@ -47,12 +49,12 @@ def export(
 
     Args:
         to: onnx: encoder, decoder, generator, denoiser and critic, as far as the model has them, each a graph with a
-            batch of any size; needs the extra export. diffusers: U-Net and scheduler, where its classes have the same
-            layers (a diffusion model with portable=true); needs the extra pretrained.
+            batch of any size; needs the extra export. diffusers: U-Net, scheduler and autoencoder, where its classes
+            have the same layers (a model trained with portable=true); needs the extra pretrained.
         out: a folder that does not exist, or was written by the same command and not changed since.
     Raises:
         UserError: the model has no counterpart there, with the models that have; a file differs from the model by more
-            than 1e-4; or the folder holds files of others.
+            than 1e-4 of its largest value, or of 1; or the folder holds files of others.
     """
     run = as_run(run)
     check_installed() if to == "onnx" else load_diffusers()
@@ -85,7 +87,7 @@ def _writer_of_folder(run: Run, model: nn.Module, parity: dict[str, float]) -> W
     def write(place: Path) -> dict[str, Any]:
         about = write_folder(place, model, parts, str(run.path))
         parity["images"] = about["parity"]
-        return about
+        return {"tolerance": TOLERANCE, **about}
 
     return write
 

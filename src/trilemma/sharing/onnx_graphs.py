@@ -12,8 +12,8 @@ from trilemma.extras import install_line
 from trilemma.modes import own_modes
 from trilemma.pretrained.libraries import brief, silent_logs
 from trilemma.sharing.graphs import Graph, described
+from trilemma.sharing.parity import Parity, check_parity, parity_of, worst
 
-TOLERANCE = 1e-4  # between a graph and its model, largest absolute difference
 BATCHES = (1, 5)  # that are compared
 EXAMPLE = 3  # images of the batch that the exporter sees
 LARGEST = 1_800 << 20  # bytes of the weights in one file, whose format ends at 2 GB
@@ -61,13 +61,9 @@ def convert(model: nn.Module, graph: Graph, name: str) -> Converted:
         raise UserError(f"{name} has {size:,} bytes of weights; one ONNX file holds {LARGEST:,} at most")
     with own_modes(), torch.no_grad():
         content = _content(model, graph, name)
-        difference, about = _compared(content, graph)
-    if not difference <= TOLERANCE:
-        raise UserError(
-            f"the {graph.name} of {name} differs by {difference:.2g} in onnxruntime, more than {TOLERANCE:g}; it was "
-            "not exported"
-        )
-    return Converted(content, {**about, "parity": difference, "parity_batches": list(BATCHES)})
+        parity, about = _compared(content, graph)
+    check_parity(parity, f"the {graph.name} of {name}", "onnxruntime")
+    return Converted(content, {**about, **parity.record, "parity_batches": list(BATCHES)})
 
 
 def _content(model: nn.Module, graph: Graph, name: str) -> bytes:
@@ -100,22 +96,22 @@ def _forget_sources(proto: Any) -> None:
             entry.ClearField("doc_string")
 
 
-def _compared(content: bytes, graph: Graph) -> tuple[float, dict[str, Any]]:
-    """The largest difference to the model, and the types and shapes of inputs and output."""
+def _compared(content: bytes, graph: Graph) -> tuple[Parity, dict[str, Any]]:
+    """How far the graph is from the model, and the types and shapes of inputs and output."""
     session = session_of(content)
-    differences = []
+    parities = []
     for n in BATCHES:
         inputs = graph.draw(n, seed=n)
         expected = graph.compute(*inputs)
         given = {name: value.numpy() for name, value in zip(graph.inputs, inputs, strict=True)}
         (result,) = session.run([graph.output], given)
         if result.shape != tuple(expected.shape):
-            return float("inf"), {}
-        differences.append((torch.from_numpy(result).double() - expected.double()).abs().max())
+            return Parity(float("inf"), 1.0), {}
+        parities.append(parity_of(torch.from_numpy(result), expected))
     slots = [*session.get_inputs(), *session.get_outputs()]
     shapes = {slot.name: ["batch", *slot.shape[1:]] for slot in slots}
     dtypes = {slot.name: slot.type.removeprefix("tensor(").removesuffix(")") for slot in slots}
-    return float(torch.stack(differences).max()), described(graph, shapes, dtypes)  # NaN, if one is
+    return worst(parities), described(graph, shapes, dtypes)
 
 
 def session_of(content: bytes) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trilemma.types.batch import UNCONDITIONAL, Condition
 from trilemma.types.model import flags
-from trilemma.types.sampling import Conditional, needs_caption
+from trilemma.types.sampling import Conditional, DiffusersNetwork, needs_caption
 
 
 @runtime_checkable
@@ -56,6 +56,24 @@ class HasCodeMap(Encodes, Decodes, Protocol):
 
     def place_mask(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) -> 1 at the places of the map that draw a pixel where it is 1, (B, 1, height, width)."""
+        ...
+
+
+@runtime_checkable
+class HasDiffusersAutoencoder(HasCodeMap, Protocol):
+    """Can be said in the terms of diffusers, as an AutoencoderKL, under settings of its own."""
+
+    @property
+    def portable(self) -> bool:
+        """Whether its settings are these."""
+        ...
+
+    def autoencoder_as_diffusers(self) -> DiffusersNetwork:
+        """Its means are the codes of `to_map`, its images those of `from_map` in [-1, 1].
+
+        Raises:
+            UserError: not with these settings; the text is a reason.
+        """
         ...
 
 

@@ -179,18 +179,26 @@ class HasEstimator(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class DiffusersNetwork:
+    """A network in the terms of diffusers: settings of its class, and weights by their names there."""
+
+    settings: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class DiffusersParts:
     """A diffusion model in the terms of diffusers.
 
-    unet: settings of UNet2DModel; weights: by its names; scheduler: settings of DDIMScheduler.
+    unet: a UNet2DModel; scheduler: settings of DDIMScheduler; autoencoder: an AutoencoderKL, for a model of codes.
     start: (numbers of images, seed) -> x_T; keys: steps -> settings of the model's own sampler that takes the same.
     """
 
-    unet: Mapping[str, Any]
-    weights: Mapping[str, Tensor]
+    unet: DiffusersNetwork
     scheduler: Mapping[str, Any]
     start: Callable[[Tensor, int], Tensor]
     keys: Callable[[int], Config]
+    autoencoder: DiffusersNetwork | None = None
 
 
 @runtime_checkable
