@@ -54,7 +54,7 @@ def linear_of(name: str) -> str:
     >>> linear_of("valid_denoising_rmse")
     'valid_linear_denoising_rmse'
     """
-    return name.replace("valid_", LINEAR)
+    return LINEAR + name.removeprefix("valid_")
 
 
 def usual(values: Sequence[float]) -> float | None:
