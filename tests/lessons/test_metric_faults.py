@@ -48,6 +48,7 @@ def test_what_moves_each_metric() -> None:
         assert bad == pytest.approx(good, rel=0.15)
 
 
+@pytest.mark.slow
 def test_what_moves_the_metrics_of_a_model() -> None:
     sets, network = digits(0), load_network("digits-cnn")
     values = {

@@ -351,6 +351,7 @@ def enlarged(images, factor):
     return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
+@pytest.mark.slow
 def test_large_images_are_measured_in_the_size_of_the_real_ones(tmp_path, monkeypatch):
     """Of 162 px, which a training would see at 64 px; or in the size asked for."""
     asked = []

@@ -111,6 +111,7 @@ def test_statistics_of_real_images_are_computed_once(cache, monkeypatch):
     assert len([*cache.iterdir()]) == 2
 
 
+@pytest.mark.slow
 def test_a_set_of_images_and_the_controls_go_through_the_network_once(network):
     fakes, reals = images(20), images(60, seed=1)
     first = evaluate(fakes, against=reals, features=network)
