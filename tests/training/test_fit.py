@@ -187,7 +187,7 @@ def test_a_training_says_what_changed_and_its_command_says_all(
 
 def test_a_network_that_is_narrower_than_a_place_of_codes_is_noted() -> None:
     latent, part = get_recipe("diffusion-latent"), get_recipe("ae-kl")
-    parts = {"autoencoder": Blueprint(part, part.config.with_(channels=8), {})}
+    parts = {"autoencoder": Blueprint(part, part.config.with_(dim=8), {})}
     narrow, wide = (latent.config.with_(width=width) for width in (7, 8))
     assert too_narrow(without_memory(latent, wide, parts), wide) is None
     note = too_narrow(without_memory(latent, narrow, parts), narrow)

@@ -129,7 +129,7 @@ def test_one_that_is_no_better_than_shrinking_images_passes_and_a_worse_one_is_r
     )
     with pytest.raises(
         UserError,
-        match=text + r" the most; .*as autoencoder\.epochs=20, .*as autoencoder\.channels=8, or .* check=false$",
+        match=text + r" the most; .*as autoencoder\.epochs=20, .*as autoencoder\.dim=8, or .* check=false$",
     ):
         check_autoencoder(Shrunk(7, 8), smooth, CPU, print, OF_AE_KL)
 

@@ -20,8 +20,8 @@ from trilemma.arguments import typed
 from trilemma.cli import main as cli
 from trilemma.data.config import DataConfig
 from trilemma.errors import UserError
-from trilemma.registry import get_recipe, registered
-from trilemma.run.command import command_keys
+from trilemma.registry import get_recipe, list_models, registered
+from trilemma.run.command import command_keys, own_keys
 from trilemma.training.request import FIELDS, further_keys, request_of, split_keys, training_config
 from trilemma.types import UNCONDITIONAL, Batch, Condition, Phase, Player
 
@@ -370,3 +370,9 @@ def test_the_gan_of_the_page_is_trained(page_module: Path, monkeypatch: pytest.M
 @pytest.mark.slow
 def test_the_model_of_the_page_is_compared(page_module: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*LINES[2], *BRIEF["compare"]]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", list_models())
+def test_no_key_of_a_model_is_one_of_how_images_are_read(model: str) -> None:
+    """It could not be given: `channels` is that of the images."""
+    assert not {*own_keys(get_recipe(model))} & {*DataConfig.model_fields}

@@ -1,7 +1,7 @@
 """An autoencoder whose code is a small map, for models of such maps (Rombach et al. 2022, "High-resolution image
 synthesis with latent diffusion models", section 3.1 and appendix G).
 
-    q(z|x) = N(mu(x), exp(logvar(x))),    x_hat = d(z + code_noise * spread * eps),    z a map of `channels` numbers for
+    q(z|x) = N(mu(x), exp(logvar(x))),    x_hat = d(z + code_noise * spread * eps),    z a map of `dim` numbers for
     each factor x factor pixels, spread the standard deviation of each channel of mu over the batch
 
     loss = mean |x_hat - x| + squared * mean (x_hat - x)**2 + feature_loss * d(x_hat, x)
@@ -57,7 +57,7 @@ class KLConfig(ModelConfig):
     factor: Literal[2, 4, 8] | None = Field(
         default=None, description=f"px of an image for one place of the map (default: 2; from {LARGE} px on 4)"
     )
-    channels: PositiveInt = Field(default=4, description="numbers at a place of the map")
+    dim: PositiveInt = Field(default=4, description="numbers at a place of the map")
     width: PositiveInt = Field(default=32, description="channels at half the size, twice as many at each halving")
     blocks: PositiveInt = Field(default=1, description="residual blocks at each size")
     squared: float = Field(default=10.0, ge=0, description="weight of the squared error, beside the absolute one")
@@ -76,7 +76,7 @@ class KLConfig(ModelConfig):
 
 
 class KLAutoencoder(Model):
-    """Encoder to a map of (mu, logvar), and decoder. Images (B, C, H, W) in [0, 1]; codes (B, channels * h * w)."""
+    """Encoder to a map of (mu, logvar), and decoder. Images (B, C, H, W) in [0, 1]; codes (B, dim * h * w)."""
 
     batch_statistics = sums_statistics = True  # the noise on the codes follows their spread over the batch
     whole_because = ""
@@ -88,10 +88,10 @@ class KLAutoencoder(Model):
         self.config = config
         self.place_px = config.place_px
         height, width = (math.ceil(side / self.place_px) for side in config.shape[1:])
-        self.map_shape = config.channels, height, width
+        self.map_shape = config.dim, height, width
         self.encoder, self.decoder = _networks(config)
-        self.register_buffer("code_mean", torch.zeros(config.channels))  # of mu over training images, a channel each
-        self.register_buffer("code_std", torch.ones(config.channels))
+        self.register_buffer("code_mean", torch.zeros(config.dim))  # of mu over training images, a channel each
+        self.register_buffer("code_std", torch.ones(config.dim))
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
         autoencoder = Player("autoencoder", networks)
         self.phases = [Phase("autoencoder", autoencoder, self.loss)]
@@ -130,13 +130,13 @@ class KLAutoencoder(Model):
         return masked_places(mask, self.place_px)
 
     def encode(self, image: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """The standardised map as a row, (B, channels * h * w)."""
+        """The standardised map as a row, (B, dim * h * w)."""
         check_condition(condition, len(image))
         check_images(image, self.config.shape)
         return self.to_map(image).flatten(1)
 
     def decode(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """(B, channels * h * w) -> (B, C, H, W) in [0, 1]."""
+        """(B, dim * h * w) -> (B, C, H, W) in [0, 1]."""
         check_condition(condition, len(z))
         check_codes(z, self.code_length)
         return self.from_map(z.unflatten(1, self.map_shape))
@@ -158,7 +158,7 @@ class KLAutoencoder(Model):
         """
         if not isinstance(self.encoder, PortableEncoder):
             raise UserError("it begins and ends with patches of 2x2 pixels; train it with portable=true")
-        settings = autoencoder_settings(self.encoder, self.config.shape, self.config.channels)
+        settings = autoencoder_settings(self.encoder, self.config.shape, self.config.dim)
         weights = autoencoder_weights(self.encoder, self.decoder, self.code_mean, self.code_std)
         return DiffusersNetwork(settings, weights)
 
@@ -238,10 +238,10 @@ def _networks(config: KLConfig) -> tuple[nn.Module, nn.Module]:
     if config.portable:
         _check_portable(config)
         widths = [config.width * 2**k // 2 for k in range(halvings + 1)]
-        encoder = PortableEncoder(config.shape[0], 2 * config.channels, widths, config.blocks)
-        return encoder, PortableDecoder(config.channels, config.shape[0], widths, config.blocks)
-    encoder = map_encoder(config.shape, 2 * config.channels, config.width, config.blocks, halvings - 1)
-    return encoder, map_decoder(config.channels, config.shape, config.width, config.blocks, halvings - 1)
+        encoder = PortableEncoder(config.shape[0], 2 * config.dim, widths, config.blocks)
+        return encoder, PortableDecoder(config.dim, config.shape[0], widths, config.blocks)
+    encoder = map_encoder(config.shape, 2 * config.dim, config.width, config.blocks, halvings - 1)
+    return encoder, map_decoder(config.dim, config.shape, config.width, config.blocks, halvings - 1)
 
 
 def _check_portable(config: KLConfig) -> None:

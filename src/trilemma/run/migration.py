@@ -26,6 +26,7 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
     if config["format"] > 1:
         settings = with_present_names(config["model_config"])
         settings = with_default_prediction(settings) if config["format"] < 3 else settings
+        config = {**config, "parts": with_present_parts(config.get("parts", {}))}
         is_as_before = config["format"] > 2 or config.get("parts")  # that of codes followed their shape
         return {**config, "model_config": settings if is_as_before else with_stated_patch(settings)}
     settings = with_stated_patch(stated_variance(config["model_config"]))
@@ -38,8 +39,11 @@ def migrated(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a diffusion model as they are called now: a U-Net's had the heads of a transformer, which it has
-    not, and a weighting was called "soft". Consistency tuning took its targets from the data alone."""
+    """The settings of a model as they are called now: a U-Net's had the heads of a transformer, which it has not, and a
+    weighting was called "soft". Consistency tuning took its targets from the data alone. The numbers at a place of
+    ae-kl were called channels, as those of the images."""
+    if settings.keys() >= {"code_noise", "channels"}:
+        return {"dim" if key == "channels" else key: value for key, value in settings.items()}
     if "gap" in settings and "targets" not in settings:
         return {**settings, "targets": "data"}
     if "weighting" not in settings:
@@ -47,6 +51,16 @@ def with_present_names(settings: dict[str, Any]) -> dict[str, Any]:
     unet = settings.get("network") == "unet"
     kept = {key: value for key, value in settings.items() if not (unet and key == "heads")}
     return {**kept, "weighting": "soft-min-snr" if kept["weighting"] == "soft" else kept["weighting"]}
+
+
+def with_present_parts(parts: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a model, whose settings are called as they are now."""
+    return {
+        name: {**part, "settings": with_present_names(part["settings"])}
+        if isinstance(part, dict) and isinstance(part.get("settings"), dict)
+        else part
+        for name, part in parts.items()
+    }
 
 
 def with_default_prediction(settings: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from trilemma.types import HasCodeMap
 IMAGES, FEWER, ROWS = 1_000, 300, 100  # that are measured, fewer by a slow network; together
 MOST_DISTANCE = 0.5
 NOISE, MOST_GAIN = 0.1, 3.0
-SIZES = ("channels", "codes")  # keys of autoencoders by which a code says more
+SIZES = {"codes": "codes", "dim": "numbers at a place"}  # of what a code says more with more, by the key
 OF_NOISE = "Codes of pure noise decode to what looks like noise: that is as it should be"
 
 
@@ -74,7 +74,11 @@ def _nearer(trained: Mapping[str, Any] | None) -> str:
     length = next(key for key in LENGTHS if trained["training"].get(key) is not None)
     advice = f"train it longer, as {_doubled(trained['training'], length)}"
     size = next((key for key in SIZES if key in trained["model_config"]), None)
-    return advice if size is None else f"{advice}, or with more {size}, as {_doubled(trained['model_config'], size)}"
+    return (
+        advice
+        if size is None
+        else f"{advice}, or with more {SIZES[size]}, as {_doubled(trained['model_config'], size)}"
+    )
 
 
 def _steadier(trained: Mapping[str, Any] | None) -> str:
