@@ -181,6 +181,7 @@ def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(model: nn.Module) 
     assert (whole[0] - whole[1]).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_an_image_drawn_again_depends_on_its_own_number_and_stays_outside_a_mask(model: nn.Module) -> None:
     if not isinstance(model, Redraws):
         pytest.skip("draws no images again")
