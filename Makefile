@@ -1,13 +1,14 @@
 # `make demo` and `make test` need nothing but Python 3.11 or newer: the first use makes .venv and installs into it.
 # They use the network only for that. Every package is installed in the version of requirements/*.txt, checked by its
 # hash; torch, whose builds for CPU and GPU differ, in the version of constraints.txt. `make demo` installs what the
-# program needs, the other targets the development tools, too.
+# program needs, the other targets the development tools, too, and `make slow` what its tests need more.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.installed-tools
+SLOW := $(VENV)/.installed-slow
 LOCKED := --no-deps --require-hashes
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-package torch --excludes requirements/excluded.txt --custom-compile-command 'make lock' -c constraints.txt
@@ -44,10 +45,15 @@ $(TOOLS): $(STAMP) requirements/dev.txt
 	$(BIN)/pip install $(LOCKED) -r requirements/dev.txt
 	@touch $@
 
+$(SLOW): $(TOOLS) requirements/slow.txt
+	$(BIN)/pip install $(LOCKED) -r requirements/slow.txt
+	@touch $@
+
 lock: $(STAMP)
 	$(BIN)/pip install -q uv
 	$(COMPILE) --upgrade -o requirements/runtime.txt pyproject.toml requirements/build.in
 	$(COMPILE) --upgrade -c requirements/runtime.txt --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
+	$(COMPILE) --upgrade -c requirements/dev.txt --extra dev --extra slow -o requirements/slow.txt pyproject.toml requirements/build.in
 
 demo: $(STAMP)
 	$(BIN)/trilemma compare data=digits
@@ -55,7 +61,7 @@ demo: $(STAMP)
 test: $(TOOLS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile
 
-slow: $(TOOLS)
+slow: $(SLOW)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --maxprocesses=4
 
 fixtures: $(TOOLS)

@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 PROJECT = Path(__file__).parents[1]
 TABLE = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
 RUNTIME = [*TABLE["project"]["dependencies"], *TABLE["build-system"]["requires"]]
-WANTED = {"runtime": RUNTIME, "dev": [*RUNTIME, *TABLE["project"]["optional-dependencies"]["dev"]]}
+EXTRAS = TABLE["project"]["optional-dependencies"]
+WANTED = {"runtime": RUNTIME, "dev": [*RUNTIME, *EXTRAS["dev"]], "slow": [*RUNTIME, *EXTRAS["dev"], *EXTRAS["slow"]]}
 
 
 def text_of(lock):
@@ -50,8 +51,14 @@ def test_every_entry_has_hashes_and_no_place_of_download(lock):
 
 
 def test_development_runs_what_users_run():
-    runtime, dev = locked("runtime"), locked("dev")
+    runtime, dev, slow = map(locked, ("runtime", "dev", "slow"))
     assert {name: dev.get(name) for name in runtime} == runtime
+    assert {name: slow.get(name) for name in dev} == dev
+
+
+def test_slow_tests_have_the_libraries_of_the_extras_that_they_are_of():
+    wanted = {"peft>=0.17", *EXTRAS["export"], *EXTRAS["video"]}  # peft: as `lora=` asks for it
+    assert set(EXTRAS["slow"]) == wanted
 
 
 def test_the_tested_torch_is_within_the_bounds():

@@ -85,6 +85,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.slow
 def test_products_are_known_by_the_class():
     diffusers = load_diffusers()
     with silence():

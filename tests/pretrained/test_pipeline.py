@@ -320,7 +320,8 @@ def test_a_lora_of_the_text_encoder_is_taken(tiny, tmp_path):
     with torch.random.fork_rng(), silence():
         torch.manual_seed(1)
         text = CLIPTextModel.from_pretrained(tiny / "text_encoder")
-        text.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+        config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        text = peft.inject_adapter_in_model(config, text)
         layers = peft.get_peft_model_state_dict(text)
         load_diffusers().StableDiffusionPipeline.save_lora_weights(tmp_path, text_encoder_lora_layers=layers)
     changed = load_pipeline(locate(str(tiny)), "cpu")
