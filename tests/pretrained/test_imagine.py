@@ -321,13 +321,13 @@ def test_an_interruption_leaves_whole_files_of_ours(tiny, monkeypatch, capsys):
 
 
 class Updates(progress.Display):
-    """What is shown of the progress; after `last` updates the user presses Ctrl-C."""
+    """What is shown of the progress; at update number `stops_at` the user presses Ctrl-C."""
 
-    shown, closed, last = [], [], 100
+    shown, closed, stops_at = [], [], None
 
     def update(self, progress, text):
         self.shown.append((progress, text))
-        if len(self.shown) == self.last:
+        if len(self.shown) == self.stops_at:
             raise KeyboardInterrupt
 
     def close(self):
@@ -342,6 +342,7 @@ def updates(monkeypatch):
     return Updates
 
 
+@pytest.mark.slow
 def test_images_and_their_steps_are_reported(tiny, updates):
     imagine("a cat", model=tiny, steps=2, n=2, out="o.png")
     both = [("image 1 of 2", 0.0), ("image 2 of 2", 0.5)]
@@ -355,19 +356,22 @@ def test_images_and_their_steps_are_reported(tiny, updates):
     assert updates.closed == [True]
 
 
+@pytest.mark.slow
 def test_the_steps_of_an_image_drawn_again_are_those_that_are_taken(tiny, photo, updates):
     result = imagine("a cat", model=tiny, steps=4, image=photo, strength=0.5, out="o.png")
     assert updates.shown == [(0.0, ""), (0.5, "step 1 of 2"), (1.0, "step 2 of 2")]
     assert again(result.picture).equal and len(updates.shown) == 6
 
 
+@pytest.mark.slow
 def test_an_interruption_between_steps_ends_the_progress(tiny, updates, monkeypatch, capsys):
-    monkeypatch.setattr(updates, "last", 2)
+    monkeypatch.setattr(updates, "stops_at", 2)
     assert cli.main(["imagine", "a cat", f"model={tiny}", "steps=3", "out=o.png"]) == 130
     assert updates.shown[-1] == (pytest.approx(1 / 3), "step 1 of 3") and updates.closed == [True]
     assert not list(Path().glob("*.png")) and "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_long_drawing_is_reported_in_lines_where_there_is_no_terminal(tiny, monkeypatch, capsys):
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.0)
     imagine("a cat", model=tiny, steps=2, out="o.png")
