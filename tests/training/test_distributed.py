@@ -299,6 +299,7 @@ def train_in_team(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_images_that_are_others_in_one_process_are_refused(train_in_team: ModuleType, tmp_path: Path) -> None:
     def run(team: Team) -> str:
         with pytest.raises(UserError) as error:

@@ -207,6 +207,7 @@ def test_memory_that_runs_out_for_the_state_of_one_skips_the_checkpoint_of_both(
     assert_alike(trainers)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_for_the_files_of_one_is_no_matter_of_the_other(
     digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
