@@ -103,10 +103,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
 
 def state(path: Path) -> dict[str, bytes]:
     """The weights to use of both stages, and every tensor of their last checkpoints."""
-    stages = path, path / "parts" / "autoencoder"
-    folders = [*stages, *(list_checkpoints(stage / "checkpoints")[-1] for stage in stages)]
-    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+    folders = {"run": path, "autoencoder": path / "parts" / "autoencoder"}
+    folders |= {f"state of {name}": list_checkpoints(at / "checkpoints")[-1] for name, at in folders.items()}
+    return {f"{name}: {f.name}": f.read_bytes() for name, at in folders.items() for f in at.glob("*.safetensors")}
 
 
 @pytest.mark.parametrize("at", [2, 4, 6])  # in the autoencoder; after its last step; in the diffusion of its codes
