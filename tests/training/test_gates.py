@@ -169,7 +169,8 @@ def test_one_whose_codes_break_under_noise_is_refused_though_it_gives_images_bac
 def refusals(trained: dict[str, Any] | None, data: Data, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is said of an autoencoder whose reconstructions are too far, and of one that magnifies noise."""
     texts = []
-    for check in (Check(0.9, 0.9, 1.0), Check(0.1, 0.9, 9.0)):
+    for reconstruction, gain in ((0.9, 1.0), (0.1, 9.0)):
+        check = Check(reconstruction=reconstruction, shrunk=0.9, gain=gain)
         monkeypatch.setattr(gates, "measure", lambda *_, check=check: check)
         with pytest.raises(UserError) as error:
             check_autoencoder(Scaled(), data, CPU, print, trained)

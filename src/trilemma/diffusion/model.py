@@ -285,10 +285,9 @@ class DiffusionModel(EstimatingModel):
         if self.spectrum is not None:
             missed = self.spectrum.missed(x0, eps, a, s)
             target = missed / c_out
+        linear = (w * (missed / c_out).square()).flatten(1).mean(1)
         output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
-        errors = (output - target, missed / c_out)
-        network, linear = ((w * error.square()).flatten(1).mean(1) for error in errors)
-        return network, linear, u
+        return (w * (output - target).square()).flatten(1).mean(1), linear, u
 
     @torch.no_grad()
     def upscale(

@@ -168,13 +168,16 @@ def _asked(network: FeatureNetwork, good: Tensor, labels: Tensor) -> Iterator[Ve
 def _reconstructed(network: FeatureNetwork, good: Tensor, results: Mapping[str, Tensor]) -> Iterator[Verdict]:
     """Whether blurred images are nearer to what was to come back than noise is."""
     image, features = to_float(good), extract(network, good)
-    blurred, noise = (
-        {
+
+    def values(result: Tensor) -> dict[str, Estimate]:
+        fake = extract(network, result)
+        return {
             **reconstruction_values(image, to_float(result)),
-            "reconstruction_features": feature_distance(real=features, fake=extract(network, result)),
+            "reconstruction_features": feature_distance(real=features, fake=fake),
+            "reconstruction_frechet": frechet_distance(real=features, fake=fake, minimum=2).estimate(),
         }
-        for result in results.values()
-    )
+
+    blurred, noise = map(values, results.values())
     for name, value in blurred.items():
         yield _better(name, ", ".join(results), value, noise[name])
 
