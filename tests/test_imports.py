@@ -19,7 +19,7 @@ LEVELS = (  # a room imports rooms above it in this table, and none beside it
     "language text",
     "errors",
     "announce arguments extras files hardware healthy interpolation keys memory modes progress rng team titles "
-    "tokeniser words",
+    "studio_files tokeniser words",
     "vocabulary",
     "values ranks whole_batch",
     "config",
