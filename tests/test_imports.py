@@ -18,13 +18,8 @@ HEAVY = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "scipy", "diffusers",
 LEVELS = (  # a room imports rooms above it in this table, and none beside it
     "language text",
     "errors",
-<<<<<<< HEAD
     "announce arguments extras files hardware healthy interpolation keys memory modes progress rng studio_files team "
     "titles tokeniser words",
-=======
-    "announce arguments extras files hardware healthy interpolation keys memory modes progress rng team titles "
-    "studio_files tokeniser words",
->>>>>>> edits-11
     "vocabulary",
     "values ranks whole_batch",
     "config",
