@@ -104,7 +104,8 @@ def measure(folder: Path) -> None:
         return image, receipt
 
     with silence():
-        bare(0), ours(0)
+        bare(0)
+        ours(0)
     times: dict[str, list[float]] = {"bare": [], "imagine": [], "file": []}
     with TemporaryDirectory() as place:
         for k in range(ROUNDS):
