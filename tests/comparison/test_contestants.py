@@ -151,6 +151,7 @@ def test_a_column_that_a_set_of_images_cannot_have_is_shared_by_the_models():
     assert [c.shared for c in columns([a, b, other])] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_set_of_images_is_not_measured_again_by_a_comparison_that_is_resumed(tmp_path, monkeypatch):
     """Unless its images are other ones."""
     photos, prints = save(tmp_path / "photos", levels(20, 5)), zipped(save(tmp_path / "prints", levels(20, 6)))

@@ -29,6 +29,7 @@ def draw(generator, copied=0, n=360, n_train=500):
     return closeness(index, distance, real=reals)
 
 
+@pytest.mark.slow
 def test_forty_per_cent_of_copies_are_found_and_a_model_without_copies_is_not_accused():
     generator = torch.Generator().manual_seed(0)
     result = [copies(draw(generator, copied=144)) for _ in range(40)]

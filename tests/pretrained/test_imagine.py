@@ -302,6 +302,7 @@ def test_files_of_others_stay(tiny, tmp_path):
     assert (tmp_path / "o-1.png").read_bytes() == b"mine" and not (tmp_path / "o-0.png").exists()
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_whole_files_of_ours(tiny, monkeypatch, capsys):
     draw, count = prompted.draw, []
 

@@ -169,7 +169,7 @@ def _reconstructed(network: FeatureNetwork, good: Tensor, results: Mapping[str, 
     """Whether blurred images are nearer to what was to come back than noise is."""
     image, features = to_float(good), extract(network, good)
 
-    def values(result: Tensor) -> dict[str, Estimate]:
+    def values(result: Tensor) -> dict[str, Estimate | str]:
         fake = extract(network, result)
         return {
             **reconstruction_values(image, to_float(result)),

@@ -129,7 +129,7 @@ class Shards:
         for number in missing:
             if not counts[number]:
                 shards[number].grad = None
-        return (sums[0] + _square(single).to(sums)).sqrt().to(player.parameters[0].dtype)
+        return (sums[0] + _square(single).to(sums)).sqrt().to(next(iter(player.parameters)).dtype)
 
     def _complete(self, group: Any) -> None:
         """Before FSDP sums the gradients of a unit: let those weights have one that the player moves, and no others."""
