@@ -40,8 +40,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
+LONG = [*PLAIN, "diffusion-text", *(name for name in list_models() if get_recipe(name).parts)]  # to train, or plain
 MODELS = [
-    pytest.param(name, marks=pytest.mark.slow if name in PLAIN else []) for name in list_models() if name not in ALIKE
+    pytest.param(name, marks=pytest.mark.slow if name in LONG else []) for name in list_models() if name not in ALIKE
 ]
 
 

@@ -167,6 +167,7 @@ def test_points_of_a_run(folders):
     assert calls.measure(run, "ddim", 2, setup_of(run.data, "test", 11), by, exact).recall is None
 
 
+@pytest.mark.slow
 def test_samplers_that_a_model_lacks_are_left_out(folders, monkeypatch):
     pages = []
     monkeypatch.setattr(calls, "_page", lambda lines, *texts: pages.append(list(lines)))

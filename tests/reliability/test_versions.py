@@ -17,6 +17,7 @@ from trilemma.hardware import describe
 from trilemma.run.checkpoint import FORMAT, list_checkpoints, read_checkpoint
 from trilemma.training.loop import Trainer
 
+SLOW = pytest.mark.slow
 FAMILIES: dict[str, dict[str, Any]] = {
     "ae-stacked": {},
     "vae": {},
@@ -52,7 +53,14 @@ def as_format(number: int, path: Path) -> None:
     (path / "manifest.json").write_text(json.dumps({"format": number, "files": files}))
 
 
-@pytest.mark.parametrize(("number", "model"), [*((1, model) for model in FAMILIES), (2, "gan-dcgan"), (3, "vae")])
+@pytest.mark.parametrize(
+    ("number", "model"),
+    [
+        *(pytest.param(1, model, marks=[] if model == "vae" else SLOW) for model in FAMILIES),
+        (2, "gan-dcgan"),
+        (3, "vae"),
+    ],
+)
 def test_a_checkpoint_of_an_earlier_format_is_continued_bit_for_bit(
     number: int, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
