@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,23 @@ DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras e
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
 
 
+class _Noisy(NamedTuple):
+    """Images with noise: x0 and eps (B, C, H, W); u: the numbers (B,) in (0, 1) that their times come from; factors
+    (B, 1, 1, 1) of what the network is given and is to say, and the weights of its errors; level: of noise (B,)."""
+
+    x0: Tensor
+    eps: Tensor
+    u: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    c_in: Tensor
+    c_out: Tensor
+    of_x0: Tensor
+    of_eps: Tensor
+    weight: Tensor
+    level: Tensor
+
+
 class DiffusionModel(EstimatingModel):
     """A network that predicts what separates a noisy x from its clean one, and samplers that use it."""
 
@@ -83,16 +101,18 @@ class DiffusionModel(EstimatingModel):
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images and pixels; parts: that of the cleanest, middle and noisiest third of the drawn times."""
         batch, geometry = self.augment(batch, rng)
-        errors, _, u = self._errors(batch, rng, self.config.label_dropout, geometry, self.config.spelling_p)
-        loss = errors.mean()
-        return loss, {"loss": loss.detach(), **_by_thirds(errors.detach(), u, random.place_in_batch(len(u), rng)[1])}
+        noisy = self._noisy(self.x_of(batch), rng)
+        errors = self._errors(noisy, batch, rng, self.config.label_dropout, geometry, self.config.spelling_p)
+        loss, total = errors.mean(), random.place_in_batch(len(errors), rng)[1]
+        return loss, {"loss": loss.detach(), **_by_thirds(errors.detach(), noisy.u, total)}
 
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): denoising_mse, the loss at one random t, with its label; linear_denoising_mse, that of the
         linear estimate of x0 that is known before the training."""
-        errors, linear, _ = self._errors(batch, rng, 0.0)
-        return {"denoising_mse": errors, "linear_denoising_mse": linear}
+        noisy = self._noisy(self.x_of(batch), rng)
+        errors = self._errors(noisy, batch, rng, 0.0)
+        return {"denoising_mse": errors, "linear_denoising_mse": self._linear_errors(noisy)}
 
     def _before_training(self, batches: Iterable[Batch], seed: int) -> dict[str, float]:
         """What is taken from training images before the first step."""
@@ -244,18 +264,9 @@ class DiffusionModel(EstimatingModel):
             raise UserError("grid=optimised is measured on the held-out images of a run; sample the run")
         return guides.times
 
-    def _errors(
-        self,
-        batch: Batch,
-        rng: torch.Generator,
-        label_dropout: float,
-        geometry: Tensor | None = None,
-        spelling_p: float = 0.0,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighted losses of each image (B,): of the network, and of the linear estimate of x0 from x_t (of wiener that
-        of its spectrum, of the others that of white images, c_skip of edm); and the numbers (B,) in (0, 1) that its
-        times come from. geometry: how the images were moved."""
-        config, x0 = self.config, self.x_of(batch)
+    def _noisy(self, x0: Tensor, rng: torch.Generator) -> _Noisy:
+        """x0 (B, C, H, W) with times and noise."""
+        config = self.config
         u = evenly_spread(len(x0), rng)
         t = get_density(config.density)(u, get_schedule(config.schedule), self.density_mean, config.density_std)
         t = t.clamp(max=first_time(self.schedule))
@@ -276,18 +287,37 @@ class DiffusionModel(EstimatingModel):
                 noise_level(alpha, sigma),
             ]
         ).to(x0)
-        a, s, c_in, c_out, of_x0, of_eps, w = map(of_images, rows[:-1])
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
+        return _Noisy._make([x0, eps, u, *map(of_images, rows[:-1]), rows[-1]])
+
+    def _errors(
+        self,
+        noisy: _Noisy,
+        batch: Batch,
+        rng: torch.Generator,
+        label_dropout: float,
+        geometry: Tensor | None = None,
+        spelling_p: float = 0.0,
+    ) -> Tensor:
+        """The weighted loss of each image (B,); noisy: of the batch; geometry: how the images were moved."""
+        x0, eps, _, a, s, c_in, c_out, of_x0, of_eps, w, level = noisy
         condition, spelled = self.training_condition(batch, rng, label_dropout), self.spell(len(x0), rng, spelling_p)
         inputs = self.embed(condition, len(x0), geometry, spelled)
         target = of_x0 * x0 + of_eps * eps
-        missed = missed_by_filter(x0, eps, a, s, self.data_std)
         if self.spectrum is not None:
+            target = self.spectrum.missed(x0, eps, a, s) / c_out
+        output = self.network(c_in * (a * x0 + s * eps), level, inputs).to(x0.dtype)
+        return (w * (output - target).square()).flatten(1).mean(1)
+
+    def _linear_errors(self, noisy: _Noisy) -> Tensor:
+        """The weighted loss of each image (B,) of the linear estimate of x0 from x_t: of wiener that of its spectrum,
+        of the others that of white images, c_skip of edm."""
+        x0, eps, _, a, s, _, c_out, *_, w, _ = noisy
+        if self.spectrum is None:
+            missed = missed_by_filter(x0, eps, a, s, self.data_std)
+        else:
             missed = self.spectrum.missed(x0, eps, a, s)
-            target = missed / c_out
-        linear = (w * (missed / c_out).square()).flatten(1).mean(1)
-        output = self.network(c_in * (a * x0 + s * eps), rows[-1], inputs).to(x0.dtype)
-        return (w * (output - target).square()).flatten(1).mean(1), linear, u
+        return (w * (missed / c_out).square()).flatten(1).mean(1)
 
     @torch.no_grad()
     def upscale(
