@@ -5,7 +5,7 @@ and the shell can complete a right word. `make words` writes it (cli/collect.py)
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -87,15 +87,13 @@ def check_training_keys(model: str, keys: Iterable[str]) -> None:
     parts = [part.partition("=")[0] for part in model_entry(model)["facts"].get("parts", "").split()]
     keys = (part if (part := key.partition(".")[0]) in parts else key for key in keys)
     takes = {"training": _words()["training"].split(), model: _own_keys(model, "keys")}
-    for key in keys:
-        _check_keys([key], takes, f"`trilemma list {model}` shows its keys", trained_with(key))
+    _check_keys(keys, takes, f"`trilemma list {model}` shows its keys", trained_with)
 
 
 def check_sampling_keys(model: str, verb: str, options: Sequence[str], keys: Iterable[str]) -> None:
     """Raises UserError for a key that neither the verb nor the model's sampler takes."""
     takes = {verb: options, f"drawing from {model}": _own_keys(model, "sampling")}
-    for key in keys:
-        _check_keys([key], takes, of=sampled_with(key))
+    _check_keys(keys, takes, of=sampled_with)
 
 
 def sampled_with(key: str) -> str:
@@ -123,8 +121,13 @@ def _own_keys(model: str, what: str) -> list[str]:
     return [key for key, *_ in model_entry(model)[what]]
 
 
-def _check_keys(keys: Iterable[str], takes: dict[str, Sequence[str]], see: str = "", of: str = "") -> None:
+def _check_keys(
+    keys: Iterable[str],
+    takes: dict[str, Sequence[str]],
+    see: str = "",
+    of: Callable[[str], str] = lambda key: "",
+) -> None:
     names = {key for own in takes.values() for key in own}
     for key in keys:
         if key not in names:
-            raise unknown_key(key, takes, see, of)
+            raise unknown_key(key, takes, see, of(key))
