@@ -55,6 +55,17 @@ def in_float32() -> Iterator[None]:
 
 
 @contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Inside, the network is in eval mode; afterwards in the mode that it had."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
+
+
+@contextmanager
 def without_gradients(network: nn.Module) -> Iterator[None]:
     """What is computed inside gives the network's parameters no gradient, which also saves computing it."""
     parameters = [p for p in network.parameters() if p.requires_grad]

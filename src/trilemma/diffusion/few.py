@@ -52,6 +52,7 @@ from trilemma.diffusion.schedule import log_snr
 from trilemma.diffusion.steps import of_images
 from trilemma.diffusion.weighting import evenly_spread
 from trilemma.errors import UserError, check_images
+from trilemma.modes import in_eval_mode
 from trilemma.nets.network_input import NetworkInput
 from trilemma.types import (
     NO_GUIDES,
@@ -246,14 +247,9 @@ class FewSteps(Model):
         condition = student.by_default(condition, ids, self.n_classes)
         student.check_asked(condition)
         inputs = student.embed(condition, n)
-        training = student.network.training
-        student.network.eval()
-        try:
-            nothing = torch.zeros(n, *student.x_shape, device=next(student.parameters()).device)
-            x0_hat = self._after_calls(nothing, self.levels(keys.steps), ids, seed, inputs)
-        finally:
-            student.network.train(training)
-        return student.to_image(x0_hat)
+        nothing = torch.zeros(n, *student.x_shape, device=next(student.parameters()).device)
+        with in_eval_mode(student.network):
+            return student.to_image(self._after_calls(nothing, self.levels(keys.steps), ids, seed, inputs))
 
     @torch.no_grad()
     def redraw(
@@ -283,12 +279,9 @@ class FewSteps(Model):
         if how.strength == 0 and how.noise is None:
             return image.clone()
         inputs, ids = student.embed(condition, n), torch.arange(first, first + n)
-        x0, training = student.to_x(seen_of(image, how)), student.network.training
-        student.network.eval()
-        try:
+        x0 = student.to_x(seen_of(image, how))
+        with in_eval_mode(student.network):
             return student.to_image(self._after_calls(x0, self.levels_from(how, keys.steps), ids, seed, inputs, how))
-        finally:
-            student.network.train(training)
 
     def levels(self, steps: int) -> list[float]:
         """Noise levels of the calls for an image, in the units of x."""

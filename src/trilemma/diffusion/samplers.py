@@ -34,6 +34,7 @@ from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.solvers import dpmpp_2m, dpmpp_3m, eab3, euler, heun, unipc
 from trilemma.diffusion.steps import Denoise, Noise, steps_of
 from trilemma.errors import UserError, named, unknown
+from trilemma.modes import in_eval_mode
 
 
 def ddim(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, noise: Noise, *, eta: float = 0.0) -> Tensor:
@@ -136,13 +137,9 @@ def draw_x0(
         network: behind the sampler; in eval mode meanwhile.
         sampler: (x_T, noise) -> x0; start: standard normal noise, as x_T -> x_T.
     """
-    training = network.training
 
     def noise(purpose: str, *step: int) -> Tensor:
         return random.normal(ids, shape, seed, purpose, *step).to(device)
 
-    network.eval()
-    try:
+    with in_eval_mode(network):
         return sampler(start(noise("x_T")), lambda step: noise("step", step))
-    finally:
-        network.train(training)

@@ -10,6 +10,7 @@ from torch import Tensor
 from trilemma.data import Data
 from trilemma.data.loader import FINISH_IMAGES, VALID_BATCH, training_images
 from trilemma.memory import copies, in_main_memory
+from trilemma.modes import in_eval_mode
 from trilemma.run.config import TrainConfig
 from trilemma.team import ALONE, Team, smallest
 from trilemma.training.ema import EMA
@@ -40,13 +41,9 @@ class ModelInUse:
     @contextmanager
     def weights(self) -> Iterator[None]:
         """Inside, the model is in eval mode and has its averaged weights if there are any."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            with self.ema.applied() if self.ema is not None else nullcontext(), self.whole():
-                yield
-        finally:
-            self.model.train(training)
+        averaged = self.ema.applied() if self.ema is not None else nullcontext()
+        with in_eval_mode(self.model), averaged, self.whole():
+            yield
 
     def whole(self) -> AbstractContextManager[object]:
         """Inside, the model has whole weights."""
