@@ -15,7 +15,7 @@ def quicker_settings(models: Sequence[Model]) -> Iterator[Item]:
     """The quickest setting of each model's sampler whose images are not shown to be worse than by its own setting: no
     score lies below the interval of the own one's."""
     for model in models:
-        own = next((point for point in model.samplers if point.own), None)
+        own = _own_point(model)
         quicker = [
             p for p in model.samplers if own and ALIKE * p.ms_per_image < own.ms_per_image and _is_as_good(p, own)
         ]
@@ -35,6 +35,11 @@ def quicker_settings(models: Sequence[Model]) -> Iterator[Item]:
         yield Item("quicker", text, [model.name], command and f"{command} {best.setting}")
 
 
+def _own_point(model: Model) -> SamplerPoint | None:
+    """That of the setting which the model draws with by itself."""
+    return next((point for point in model.samplers if point.own), None)
+
+
 def _is_as_good(point: SamplerPoint, own: SamplerPoint) -> bool:
     return point.density >= own.density_interval[0] and point.coverage >= own.coverage_interval[0]
 
@@ -48,7 +53,7 @@ def better_settings(models: Sequence[Model], want: str, most: float) -> Iterator
     """
     axes = [axis for axis in WANTS[want] if axis in SCORES]
     for model in models:
-        own = next((point for point in model.samplers if point.own), None)
+        own = _own_point(model)
         best = {axis: point for axis in axes if own and (point := _higher(model.samplers, own, axis, axes, most))}
         for setting in dict.fromkeys(point.setting for point in best.values()):
             point = next(point for point in best.values() if point.setting == setting)

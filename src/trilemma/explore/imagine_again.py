@@ -76,8 +76,7 @@ def _changed_files(request: Request, receipt: Mapping[str, Any]) -> list[str]:
     """KEY=FILE of each file that is not what the receipt says; of a grid, of each file of a key that has changed."""
     now, then = sums_of(request), receipt.get("sums")
     then = then if isinstance(then, dict) else {}
-    names = {key: dict.fromkeys(name for cell in request.cells if (name := getattr(cell, key))) for key in FILES}
-    return [f"{key}={name}" for key in FILES if now.get(key) != then.get(key) for name in names[key]]
+    return [f"{key}={name}" for key in FILES if now.get(key) != then.get(key) for name in request.values_of(key)]
 
 
 def _check_origin(path: Path, place: Place, recorded: object) -> None:

@@ -116,6 +116,10 @@ class Request(Config):
         assert self.x is not None
         return axes_of(self.x, self.y, AXES, MOST, TEXTS)
 
+    def values_of(self, key: str) -> list[str]:
+        """What the cells have for a key of texts, each once."""
+        return list(dict.fromkeys(value for cell in self.cells if (value := getattr(cell, key))))
+
     @property
     def columns(self) -> int | None:
         """How many images lie side by side in the picture; None: as square as possible."""
@@ -255,8 +259,7 @@ def sums_of(request: Request, known: dict[Path, str] | None = None) -> dict[str,
     known = {} if known is None else known
     sums = {}
     for key in FILES:
-        names = dict.fromkeys(name for cell in request.cells if (name := getattr(cell, key)))
-        files = [path for name in names if (path := Path(name).expanduser()).is_file()]
+        files = [path for name in request.values_of(key) if (path := Path(name).expanduser()).is_file()]
         known |= {path: sha256_of(path) for path in files if path not in known}
         lines = [known[path] for path in files]
         if lines:
