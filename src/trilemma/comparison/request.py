@@ -16,7 +16,7 @@ from trilemma.values import shown
 if TYPE_CHECKING:
     from trilemma.data import Data
 
-ONE_PER_FAMILY = ("ae-stacked", "vae", "gan-dcgan", "diffusion-small")
+ONE_PER_FAMILY = ("ae-stacked", "vae", "gan-dcgan", "diffusion")
 
 
 class Budget(NamedTuple):
