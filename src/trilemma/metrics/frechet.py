@@ -36,6 +36,7 @@ INTERVAL_IS = "infinitesimal jackknife over both sets; the bias at this number o
 INFINITY_IS = "infinitesimal jackknife over both sets, and the scatter of the cuts; the bias falls as 1 / n**2"
 CUTS, FEW_CUTS = 8, 2  # in halves; of features with more than WIDE numbers, whose distances take long
 WIDE = 256
+BLOCK = 1024  # images at a time, where a copy of all features is not needed
 IMAGES_A_NUMBER = 4  # least images for each number of a feature, so that halves have covariances of full rank
 
 
@@ -67,8 +68,8 @@ class Gaussian:
 
 def gaussian(features: Tensor) -> Gaussian:
     """Of real images, it is the same for all that is measured by them: features (N, D)."""
-    mean, cov = moments(features)
-    return Gaussian(features.double() - mean, mean, cov)
+    centred, mean = _centred(features)
+    return Gaussian(centred, mean, _covariance(centred))
 
 
 def frechet_distance(*, real: Tensor | Gaussian, fake: Tensor, minimum: int = MINIMUM) -> Spread:
@@ -120,10 +121,8 @@ def _of_halves(x: Tensor, y: Tensor, cut: int) -> float:
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D, divided by N - 1) of features (N, D), in float64."""
-    x = features.double()
-    mean = x.mean(dim=0)
-    centred = x - mean
-    return mean, centred.T @ centred / (len(x) - 1)
+    centred, mean = _centred(features)
+    return mean, _covariance(centred)
 
 
 def frechet_of_gaussians(mean_r: Tensor, cov_r: Tensor, mean_f: Tensor, cov_f: Tensor) -> float:
@@ -135,6 +134,17 @@ def _distance(shift: Tensor, cov_r: Tensor, cov_f: Tensor, values: Tensor) -> fl
     """From the difference of the means (D,), the covariances (D, D) and the singular values (D,) of A."""
     distance = shift.square().sum() + cov_r.trace() + cov_f.trace() - 2 * values.sum()
     return max(0.0, distance.item())
+
+
+def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N, D) less their mean (D,), in float64, and the mean."""
+    x = features.double()
+    mean = x.mean(dim=0)
+    return x - mean, mean
+
+
+def _covariance(centred: Tensor) -> Tensor:
+    return centred.T @ centred / (len(centred) - 1)
 
 
 def _sqrt(matrix: Tensor) -> Tensor:
@@ -156,8 +166,9 @@ def _map(root: Tensor, left: Tensor, values: Tensor) -> Tensor:
 
 
 def _rate(centred: Tensor, shift: Tensor, optimal_map: Tensor) -> Tensor:
-    """Rate of change of the distance with the weight of each image, less a constant; (N,)."""
-    return 2 * centred @ shift + (centred * (centred - centred @ optimal_map)).sum(dim=1)
+    """Rate of change of the distance with the weight of each image, less a constant; (N,). BLOCK images at a time."""
+    square = torch.cat([(x * (x - x @ optimal_map)).sum(dim=1) for x in centred.split(BLOCK)])
+    return 2 * (centred @ shift) + square
 
 
 def _rounding(values: Tensor) -> Tensor:

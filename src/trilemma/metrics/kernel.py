@@ -73,7 +73,7 @@ def kernel_distance(*, real: Tensor | Similarity, fake: Tensor, block: int = 102
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return torch.addmm(x.new_ones(1), x, y.T, alpha=1 / x.shape[1]) ** 3
+    return torch.addmm(x.new_ones(1), x, y.T, alpha=1 / x.shape[1]).pow_(3)
 
 
 def _within(x: Tensor, block: int) -> Tensor:

@@ -202,10 +202,9 @@ def _halves(n: int, which: str) -> Tensor:
 def _blocks(x: Tensor, y: Tensor, block: int) -> Iterator[Block]:
     """Points x (N, D), `block` at a time, with all of y (M, D)."""
     centre = (x.mean(0) + y.mean(0)) / 2
-    x_centred, y_centred = x - centre, y - centre
-    longest = max(float(x_centred.abs().max()), float(y_centred.abs().max()))
+    longest = max(float(side) for z in (x, y) for side in ((z.amax(0) - centre).max(), (centre - z.amin(0)).max()))
     scale = 2.0 ** math.frexp(longest)[1] if longest else 1.0  # by which a division is exact
-    (short_x, length_x), (short_y, length_y) = _shortened(x_centred / scale), _shortened(y_centred / scale)
+    (short_x, length_x), (short_y, length_y) = (_shortened(z, centre, scale, block) for z in (x, y))
     error_x, error_y = (_rounding(x.shape[1]) * length for length in (length_x, length_y))
     for rows in torch.arange(len(x)).split(block):
         lower = torch.addmm((length_y - error_y).float(), short_x[rows], short_y.T, alpha=-2)
@@ -221,9 +220,11 @@ def _rounding(width: int) -> float:
     return k / (1 - k)
 
 
-def _shortened(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Points in float32, and their squared lengths."""
-    return centred.float(), centred.square().sum(1)
+def _shortened(x: Tensor, centre: Tensor, scale: float, block: int) -> tuple[Tensor, Tensor]:
+    """Centred points in units of scale, float32 (N, D), and their squared lengths, float64 (N,)."""
+    centred = ((part - centre) / scale for part in x.split(block))
+    short, length = zip(*((part.float(), part.square().sum(1)) for part in centred), strict=True)
+    return torch.cat(short), torch.cat(length)
 
 
 def _among(x: Tensor, block: int) -> Sorted:
