@@ -151,7 +151,8 @@ def _state(place: Path) -> State:
 
 
 def is_held(place: Path) -> bool:
-    """Whether the process of a job lives. Nothing is written to find out, so a full disk does not matter."""
+    """Whether the process of a job, or of a training in a run, lives: it holds the lock of the folder. Nothing is
+    written to find out, so a full disk does not matter."""
     path = place / LOCK
     return not path.is_symlink() and path.is_file() and is_locked(path)
 

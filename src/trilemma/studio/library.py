@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError
-from trilemma.files import is_locked, read_json
+from trilemma.files import read_json
 from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.log import read_log
+from trilemma.studio.jobs import is_held
 from trilemma.studio.place import Missing
 from trilemma.vocabulary import data_words
 
@@ -62,8 +63,8 @@ class StudioRun:
 
     @property
     def is_training(self) -> bool:
-        """Whether a process trains it now: the lock of its folder says so."""
-        return not self.has_weights and is_locked(self.path / "lock")
+        """Whether a process trains it now, also further, beside the weights that it has: its lock says so."""
+        return is_held(self.path)
 
     @property
     def score(self) -> tuple[str, float] | None:
