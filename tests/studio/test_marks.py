@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +174,18 @@ def test_a_run_that_is_trained_further_is_not_put_into_the_bin(browser, make):
         answer = browser.post(f"/runs/{run.id}/remove")
         assert answer.status_code == 400 and "a is being trained; stop it first" in answer.text and run.path.is_dir()
     assert browser.post(f"/runs/{run.id}/remove").status_code == 303 and not run.path.exists()
+
+
+def test_a_run_whose_lock_can_only_be_read_is_finished(browser, make, monkeypatch):
+    """It may be of another user."""
+    run, opened = make("a"), Path.open
+    (run.path / "weights.safetensors").write_bytes(b"")
+    (run.path / "lock").write_text("process 1 on a machine")
+
+    def open_to_read(path, mode="r", **keys):
+        if path.name == "lock" and mode not in ("r", "rb"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, mode, **keys)
+
+    monkeypatch.setattr(Path, "open", open_to_read)
+    assert ">finished<" in browser.get("/runs").text
