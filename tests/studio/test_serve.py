@@ -1,5 +1,6 @@
 """`trilemma studio`: mistakes are answered before anything listens, and one folder has one studio."""
 
+import errno
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from contextlib import closing, suppress
 from threading import Thread
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -21,7 +23,7 @@ from trilemma.studio.access import Access
 from trilemma.studio.jobs import State
 from trilemma.studio.place import OWN, hold
 from trilemma.studio.queue import Queue
-from trilemma.studio.serve import PASSWORD, listen, password_for, require_extra
+from trilemma.studio.serve import LAST_PORT, PASSWORD, PORT, listen, password_for, require_extra
 
 
 def free_port():
@@ -59,6 +61,33 @@ def test_a_port_that_is_taken_is_named_with_another():
             listen("127.0.0.1", port)
     with pytest.raises(UserError, match=r"cannot listen at host=192\.0\.2\.1"):  # an address of no machine (RFC 5737)
         listen("192.0.2.1", free_port())
+
+
+@pytest.mark.parametrize("port", [1024, LAST_PORT])
+def test_the_port_that_is_named_in_place_of_a_taken_one_can_be_given(monkeypatch, port):
+    def refuse(*_):
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    taken = SimpleNamespace(setsockopt=lambda *_: None, bind=refuse, close=lambda: None)
+    monkeypatch.setattr(serve.socket, "socket", lambda *_: taken)
+    with pytest.raises(UserError) as error:
+        listen("127.0.0.1", port)
+    other = int(str(error.value).rpartition("port=")[2])
+    assert 1024 <= other <= LAST_PORT and other != port
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_this_machines_own_address_of_ipv6_needs_no_password_and_stands_in_brackets(tmp_path, monkeypatch, host):
+    listened, served = [], []
+    monkeypatch.delenv(PASSWORD, raising=False)
+    monkeypatch.setattr(serve, "listen", lambda *address: listened.append(address) or socket.socket())
+    monkeypatch.setattr(serve, "_serve", lambda place, access, *_, **__: served.append(access))
+    open_studio(tmp_path, host=host, open=False)
+    (access,) = served
+    assert listened == [("::1", PORT)] and access.password is None
+    assert access.address == f"http://[::1]:{PORT}/enter?token={access.token}"
+    assert access.is_own(f"[::1]:{PORT}") and not access.is_own(f"::1:{PORT}")
+    assert Access("::", PORT, "long enough").address == f"http://[::]:{PORT}/enter"
 
 
 def test_a_second_studio_of_a_folder_names_the_first(tmp_path):

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 READING, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST")
 PATH = re.compile(r"(?:/[A-Za-z0-9_-]+)*(?:\.[a-z]+)?/?")  # of every route: names and ids, never a path of a file
 LONGEST_PATH, LONGEST_QUERY = 200, 4_000  # bytes
@@ -38,7 +38,8 @@ class Refusal:
 class Access:
     """What a studio that listens at `host` and `port` answers to.
 
-    password: asked for where others can reach it; None on the loopback address, where the token is enough.
+    host: a name or a number, without the brackets of an address; password: asked for where others can reach it; None on
+    the loopback address, where the token is enough.
     """
 
     host: str
@@ -50,8 +51,8 @@ class Access:
     def address(self) -> str:
         """The address that lets a browser in."""
         if self.password is not None:
-            return f"{self._origin}{ENTRY}"
-        return f"{self._origin}{ENTRY}?token={self.token}"
+            return f"{self.origin}{ENTRY}"
+        return f"{self.origin}{ENTRY}?token={self.token}"
 
     @property
     def cookie(self) -> str:
@@ -59,9 +60,9 @@ class Access:
         return f"trilemma-{self.port}"
 
     @property
-    def _origin(self) -> str:
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{name}:{self.port}"
+    def origin(self) -> str:
+        """The address without what lets in."""
+        return f"http://{in_address(self.host)}:{self.port}"
 
     def is_token(self, text: str) -> bool:
         """Whether a text is the token, in a time that tells nothing."""
@@ -76,7 +77,7 @@ class Access:
         name, _, port = netloc.rpartition(":")
         if port != str(self.port):
             return False
-        if name in LOOPBACK:
+        if name in map(in_address, LOOPBACK):
             return True
         return self.password is not None and (_is_number(name) or name.lower() == socket.gethostname().lower())
 
@@ -119,6 +120,15 @@ class Access:
     def _has_token(self, headers: Mapping[str, list[str]]) -> bool:
         pairs = [pair.strip().partition("=") for line in headers.get("cookie", []) for pair in line.split(";")]
         return any(name == self.cookie and self.is_token(value) for name, _, value in pairs)
+
+
+def in_address(host: str) -> str:
+    """A host as an address has it: a number of IPv6 in brackets.
+
+    >>> in_address("::1"), in_address("127.0.0.1")
+    ('[::1]', '127.0.0.1')
+    """
+    return f"[{host}]" if ":" in host else host
 
 
 def largest_body(path: str) -> int:

@@ -21,7 +21,7 @@ from trilemma.studio.jobs import State
 from trilemma.studio.place import checked_folder, hold
 from trilemma.values import checked_call
 
-PORT = 8421
+PORT, LAST_PORT = 8421, 65535
 OPENING = "open.html"  # in the studio's own folder, while the browser is asked to open it
 PASSWORD = "TRILEMMA_STUDIO_PASSWORD"  # in the environment, as a command line can be read by others
 SHORTEST_PASSWORD = 8  # letters
@@ -36,7 +36,7 @@ OPENING_S = 60.0  # seconds that the browser has to open the page
 def open_studio(
     folder: Annotated[str | Path, Field(description="folder of the runs and results (default: the current one)")] = ".",
     *,
-    port: Annotated[int, Field(ge=1024, le=65535, description="port of the address")] = PORT,
+    port: Annotated[int, Field(ge=1024, le=LAST_PORT, description="port of the address")] = PORT,
     open: Annotated[bool, Field(description="open the page in the browser")] = True,
     host: Annotated[
         str, Field(description=f"address to listen at; others than this machine's own need a password in {PASSWORD}")
@@ -48,16 +48,16 @@ def open_studio(
         folder: where runs, reports and pictures lie, as those of the command line typed there.
         port: of the address.
         open: whether the browser is asked to show it.
-        host: 127.0.0.1 answers this machine alone. With another one, others reach the studio over plain HTTP: the
-            password in the environment's TRILEMMA_STUDIO_PASSWORD is asked for.
+        host: 127.0.0.1 and ::1 answer this machine alone. With another one, others reach the studio over plain HTTP:
+            the password in the environment's TRILEMMA_STUDIO_PASSWORD is asked for.
     Raises:
         UserError: the extra is not installed, the folder is not there or open in another studio, the port is taken, or
             there is no password for a host that others reach.
     """
     require_extra()
-    place = checked_folder(folder)
+    place, host = checked_folder(folder), host.strip("[]")
     access = Access(host, port, password_for(host))
-    with closing(listen(host, port)) as server_socket, closing(hold(place, f"http://{host}:{port}")):
+    with closing(listen(host, port)) as server_socket, closing(hold(place, access.origin)):
         _serve(place, access, server_socket, browser=open)
 
 
@@ -99,12 +99,13 @@ def listen(host: str, port: int) -> socket.socket:
     if os.name != "nt":  # there it would let two servers have one port
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host.strip("[]"), port))
+        listening.bind((host, port))
         listening.listen(MOST_CONNECTIONS)
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} is taken, perhaps by another studio; give another: port={port + 1}") from None
+            other = port + 1 if port < LAST_PORT else port - 1
+            raise UserError(f"port {port} is taken, perhaps by another studio; give another: port={other}") from None
         raise UserError(f"cannot listen at host={host} port={port}: {error.strerror or error}") from None
     return listening
 
