@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trilemma.studio import library as library_module
 from trilemma.studio.sections import SECTIONS, TOOLS
 from trilemma.verbs import VERBS
 
@@ -221,3 +222,69 @@ def test_pages_over_many_runs_are_quick(browser, studio, run):
     begin = time.process_time()
     browser.get("/runs")
     assert time.process_time() - begin < 0.5
+
+
+def test_a_run_that_vanishes_while_its_page_is_made_is_no_defect(browser, studio, run, monkeypatch, capfd):
+    """Between the list of its files and a look at each."""
+    listed, aside = library_module.plain_files, studio.folder.parent / "aside"
+
+    def vanishing(folder):
+        files = listed(folder)
+        if run.path.is_dir():
+            run.path.rename(aside)
+        return files
+
+    monkeypatch.setattr(library_module, "plain_files", vanishing)
+    for path in ("/", "/runs", f"/runs/{run.id}", f"/runs/{run.id}/pictures/0123456789abcdef"):
+        status = browser.get(path).status_code
+        assert not run.path.exists() and status == (404 if "pictures" in path else 200), path
+        aside.rename(run.path)
+    assert "error" not in capfd.readouterr().err
+
+
+def test_a_file_that_vanishes_while_it_is_sent_is_no_defect(browser, studio, run, monkeypatch, capfd):
+    picture = studio.library.pictures(run)[0]
+    monkeypatch.setattr(studio.library, "picture", lambda *_: picture)
+    picture.path.unlink()
+    answer = browser.get(f"/runs/{run.id}/pictures/{picture.id}")
+    assert answer.status_code == 404 and "moved or deleted" in answer.text and picture.name not in answer.text
+    assert "error" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/runs/0123456789abcdef", 404, "The page Runs lists those that are, and those in the bin."),
+        ("/jobs/0123456789abcdef", 404, "The page Jobs lists those that are."),
+        ("/train?model=vea", 404, "unknown model &#34;vea&#34;; choose one of ae-conv, "),
+        ("/train?model=vea", 404, "(did you mean &#34;vae&#34;?)"),
+        ("/nothing", 404, "The first page, /, leads to all others."),
+        ("/no/../thing", 404, "The first page, /, leads to all others."),
+        ("/explore/sliders", 422, "run: Field required. Go back, and follow a link of the page."),
+        (f"/?{'x' * 5000}", 414, "more than 4,000 bytes after its question mark. Fill in fewer fields."),
+    ],
+)
+def test_an_error_says_what_to_do(browser, path, status, said):
+    got, text = browser.raw(path)
+    assert got == status and said in text
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "status", "said"),
+    [
+        ("/train", {"model": "vae*", "data": "digits"}, 404, "unknown model &#34;vae*&#34;"),
+        ("/train", {"model": "vae", "data": "digits", "epohcs": "2"}, 400, "did you mean &#34;epochs&#34;?"),
+        ("/train", {"model": "vae", "data": "digits", "guidance": "2"}, 400, "unknown key &#34;guidance&#34;"),
+        ("/train", {"model": "vae", "data": "digits", "beta": "x" * 300_000}, 413, "Send less at once"),
+        ("/language", {"language": "vi"}, 303, ""),
+    ],
+)
+def test_an_error_of_a_form_says_what_to_do(browser, path, fields, status, said):
+    answer = browser.post(path, fields)
+    assert answer.status_code == status and said in answer.text
+
+
+def test_a_file_that_is_no_image_is_refused_with_what_is_one(browser):
+    answer = browser.send("POST", "/edit/image", files={"picture": ("a.svg", b"<svg>")})
+    assert answer.status_code == 400
+    assert "give one in PNG, JPEG, WEBP, BMP, GIF or TIFF with at most 16,000,000 pixels and 64 MB" in answer.text

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+import webbrowser
 from contextlib import closing, suppress
 from threading import Thread
 from types import SimpleNamespace
@@ -247,3 +248,20 @@ def test_the_server_loads_no_torch():
     code = "import sys, trilemma.studio.app, trilemma.studio.guard; print({'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("display", "opens", "asked", "said"),
+    [(None, True, 0, True), ("DISPLAY", False, 1, True), ("WAYLAND_DISPLAY", True, 1, False)],
+)
+def test_where_no_browser_opens_the_address_on_the_terminal_is_named(monkeypatch, capsys, display, opens, asked, said):
+    addresses = []
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if display:
+        monkeypatch.setenv(display, ":0")
+    monkeypatch.setattr(webbrowser, "open", lambda address: addresses.append(address) or opens)
+    serve.show("http://127.0.0.1:8421/enter")
+    assert addresses == ["http://127.0.0.1:8421/enter"] * asked
+    assert ("no browser was opened; open the address above in one" in capsys.readouterr().err) is said

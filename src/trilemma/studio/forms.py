@@ -12,7 +12,7 @@ from typing import Any
 
 from trilemma import vocabulary
 from trilemma.arguments import TRUE, parse_settings, parse_value, word
-from trilemma.errors import UserError
+from trilemma.errors import UserError, unknown_key
 from trilemma.verbs import Verb, check_value, default_of, kind_of, kinds, parse
 
 BASIC: Mapping[str, Sequence[str]] = {  # keys that a form shows first
@@ -101,7 +101,7 @@ def words_of(verb: Verb, filled: Mapping[str, str], model: str = "") -> list[str
     for key, text in filled.items():
         text = text.strip()
         if key not in known or not KEY.fullmatch(key):
-            raise UserError(f'"{key[:40]}" is not a key of {verb.name}')
+            raise _no_field(verb, key[:40], known)
         if text and text != known[key].default:
             check_text(key, text, verb.keys.get(key))
             words.append(f"{key}={text}")
@@ -122,6 +122,17 @@ def check_text(key: str, text: str, schema: Mapping[str, Any] | None) -> None:
         raise UserError(f"{key}={text} is more than {most:,.0f}, the most that the studio asks for")
     if schema is not None:
         check_value(key, text, schema)
+
+
+def _no_field(verb: Verb, key: str, known: Iterable[str]) -> UserError:
+    """The error for a key that a form does not have."""
+    if key in verb.keys:
+        return UserError(
+            f"{key}= is not a field here, where runs, data and images are chosen from lists and results keep their usual "
+            "places; give it in a terminal"
+        )
+    of = vocabulary.trained_with(key) if verb.name == "train" else vocabulary.sampled_with(key)
+    return unknown_key(key, {verb.name: known}, of=of)
 
 
 def python_line(verb: Verb, places: Iterable[str], words: Iterable[str]) -> str:

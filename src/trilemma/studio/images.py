@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trilemma.errors import UserError
 from trilemma.studio.place import Missing
-from trilemma.studio.uploads import decoded, write_png
+from trilemma.studio.uploads import NO_IMAGE, decoded, write_png
 
 IMAGE = "image:"  # before the id, where the number of a held-out image could stand
 ID = re.compile("[0-9a-f]{16}")
@@ -32,7 +32,7 @@ class Images:
             UserError: it is not an image within bounds.
         """
         if (image := decoded(content)) is None:
-            raise UserError("this is not an image, or a very large one")
+            raise UserError(NO_IMAGE)
         ident = hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).hexdigest()[:16]
         if not (self.place / f"{ident}.png").exists():
             write_png(image, self.place / f"{ident}.png")
@@ -42,7 +42,7 @@ class Images:
         """The file of an image; raises Missing if there is none."""
         path = self.place / f"{ident}.png"
         if not ID.fullmatch(ident) or not path.is_file() or path.is_symlink():
-            raise Missing("This image is not there any more.")
+            raise Missing("This image is not there any more. Bring it again.")
         return path
 
     def keep_mask(self, painted: str) -> Path:
@@ -57,7 +57,7 @@ class Images:
             content = b""
         image = decoded(content) if painted.startswith(PAINTED) else None
         if image is None:
-            raise UserError("the mask is not an image")
+            raise UserError("the mask is not an image; paint it again")
         plain = image.convert("L").point([0] * 128 + [255] * 128)
         ident = hashlib.sha256(repr(plain.size).encode() + plain.tobytes()).hexdigest()[:16]
         write_png(plain, self.place / f"mask-{ident}.png")

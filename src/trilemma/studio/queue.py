@@ -85,7 +85,7 @@ class Queue:
             for place in folders(self.jobs_folder):
                 if place.name.endswith(f"-{ident}") and (job := self._job_at(place)) is not None:
                     return job
-        raise Missing("This job is not there any more.")
+        raise Missing("This job is not there any more. The page Jobs lists those that are.")
 
     def waiting(self) -> list[Job]:
         """The jobs that have not begun, in the order in which they will."""
@@ -121,7 +121,7 @@ class Queue:
         """
         with self._guard:
             if self.job(ident).state is not State.FOREIGN:
-                raise Missing("This job does not wait to be started by you any more.")
+                raise Missing("This job does not wait to be started by you any more. The page Jobs says what became of it.")
             new = self.again(ident)
             self.cancel(ident)
             return new

@@ -16,14 +16,13 @@ from pydantic import Field
 from trilemma.errors import UserError
 from trilemma.extras import install_line
 from trilemma.files import remove
-from trilemma.studio.access import LOOPBACK, Access
+from trilemma.studio.access import LOOPBACK, PASSWORD, Access
 from trilemma.studio.jobs import State
 from trilemma.studio.place import checked_folder, hold
 from trilemma.values import checked_call
 
 PORT, LAST_PORT = 8421, 65535
 OPENING = "open.html"  # in the studio's own folder, while the browser is asked to open it
-PASSWORD = "TRILEMMA_STUDIO_PASSWORD"  # in the environment, as a command line can be read by others
 SHORTEST_PASSWORD = 8  # letters
 MOST_CONNECTIONS = 64
 LONGEST_HEADERS = 16 << 10  # bytes

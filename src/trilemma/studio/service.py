@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from trilemma.errors import UserError
+from trilemma.errors import UserError, unknown
 from trilemma.hardware import available_bytes
 from trilemma.studio.estimate import Estimator, TrainingEstimate
 from trilemma.studio.forms import python_line, words_of
@@ -22,7 +22,7 @@ from trilemma.studio.queue import Queue
 from trilemma.studio.sources import own_word, source_word
 from trilemma.text import quoted
 from trilemma.verbs import VERBS, Verb, find
-from trilemma.vocabulary import check_model
+from trilemma.vocabulary import models
 
 DATA = "data"  # in the folder, where images that were brought lie
 SHOWN = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
@@ -175,7 +175,8 @@ class Studio:
 
     def _chosen(self, model: str, data: str) -> dict[str, str]:
         """The words of a model and of data that were chosen by an id."""
-        check_model(model)
+        if model not in models():
+            raise unknown("model", model[:40], models())
         return {"model": model, "data": source_word(self.library, data)}
 
     def _image(self, text: str) -> str:
@@ -211,12 +212,12 @@ class Studio:
 
 def _held_by(run: StudioRun, process: int, since: float) -> bool:
     """Whether the lock of a run names a process that began at a time."""
-    lock = run.path / "lock"
-    if lock.is_symlink() or not lock.is_file() or lock.stat().st_mtime < since - 1.0:
-        return False
-    begin = f"process {process} ".encode()
-    with suppress(OSError), lock.open("rb") as file:
-        return file.read(len(begin)) == begin
+    lock, begin = run.path / "lock", f"process {process} ".encode()
+    with suppress(OSError):  # it may vanish at any time
+        if lock.is_symlink() or not lock.is_file() or lock.stat().st_mtime < since - 1.0:
+            return False
+        with lock.open("rb") as file:
+            return file.read(len(begin)) == begin
     return False
 
 

@@ -18,7 +18,7 @@ from trilemma.files import disk_errors
 from trilemma.pictures.png import read_metadata
 from trilemma.studio.images import IMAGE
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
-from trilemma.studio.place import Missing
+from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.service import DATA, Studio
 from trilemma.studio.sources import own_sources, source_word, sources
 from trilemma.studio.uploads import LARGEST_IMAGE, checked_name, receive
@@ -45,7 +45,7 @@ def add(app: FastAPI, studio: Studio) -> None:
     @app.post("/data/{action}/run")
     def act(request: Request, action: str, fields: Fields) -> Response:
         if action not in ACTIONS:
-            raise Missing("Page not found.")
+            raise Missing(NO_PAGE)
         try:
             word = source_word(studio.library, first(fields).get("source", ""))
             verb, values = ACTIONS[action]

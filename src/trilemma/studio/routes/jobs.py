@@ -19,7 +19,7 @@ from trilemma.studio.library import StudioRun, log_of
 from trilemma.studio.live_report import partial_file
 from trilemma.studio.maps import ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
-from trilemma.studio.place import Missing
+from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.report import report_policy
 from trilemma.studio.service import READ, SHOWN, Studio
 from trilemma.verbs import default_of, find
@@ -66,14 +66,14 @@ def add(app: FastAPI, studio: Studio) -> None:
         elif action == "start":
             return go(f"/jobs/{studio.queue.adopt(ident)}")
         else:
-            raise Missing("Page not found.")
+            raise Missing(NO_PAGE)
         return go(back)
 
     @app.get("/jobs/{ident}/results/{number}")
     def result(ident: str, number: int) -> Response:
         results = studio.results(studio.queue.job(ident))
         if not 0 <= number < len(results) or results[number].kind == "run":
-            raise Missing("This result is not there any more.")
+            raise Missing("This result is not there any more. Run the job again.")
         path = results[number].path
         policy = report_policy() if path.suffix == ".html" else ""
         return file_answer(path, {**SHOWN, **READ}[path.suffix], policy=policy)

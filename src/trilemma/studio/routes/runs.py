@@ -11,7 +11,7 @@ from trilemma.pictures.png import read_metadata
 from trilemma.studio.curves import plots_of, what_is_known
 from trilemma.studio.library import PICTURES, Picture, StudioRun, log_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
-from trilemma.studio.place import Missing
+from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.routes.jobs import queue_context
 from trilemma.studio.sections import SORTS
 from trilemma.studio.service import Studio
@@ -86,7 +86,7 @@ def add(app: FastAPI, studio: Studio) -> None:
             marks.remove(run)
             return go("/runs")
         else:
-            raise Missing("Page not found.")
+            raise Missing(NO_PAGE)
         return go("/runs" if values.get("back") == "runs" else f"/runs/{ident}")
 
     @app.get("/runs/{ident}/pictures/{picture}")

@@ -52,7 +52,7 @@ def values_of(query: dict[str, str]) -> dict[int, float]:
             try:
                 values[int(match[1])] = float(text)
             except ValueError:
-                raise UserError(f"{key}={text[:40]} is not a number") from None
+                raise UserError(f"{key}={text[:40]} is not a number; give one, as {key}=1.5") from None
     if not all(math.isfinite(value) for value in values.values()):
-        raise UserError("values are finite numbers")
+        raise UserError("the places of the sliders are finite numbers; give such ones, as u0=1.5")
     return values

@@ -7,13 +7,13 @@ from fastapi import Depends, FastAPI, Query, Request  # pyright: ignore[reportMi
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 
 from trilemma import vocabulary
-from trilemma.errors import UserError
+from trilemma.errors import UserError, unknown
 from trilemma.studio.estimate import TrainingEstimate
 from trilemma.studio.forms import fields_of, varied_keys
 from trilemma.studio.jobs import State
 from trilemma.studio.library import StudioRun
 from trilemma.studio.pages import first, form_fields, go, language_of, render
-from trilemma.studio.place import Missing
+from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.routes.runs import row_of
 from trilemma.studio.routes.thresholds import threshold_context
 from trilemma.studio.sections import TOOLS, Tool
@@ -74,7 +74,7 @@ def _train_page(
     """
     model = values.get("model", "vae")
     if model not in vocabulary.models():
-        raise Missing("This model is not known.")
+        raise Missing(str(unknown("model", model[:40], vocabulary.models())))
     context = {"model": model, "facts": vocabulary.model_entry(model)["facts"], "models": vocabulary.models()}
     fields = fields_of(find("train"), values, model)
     choices = {"sources": sources(studio.library), "data": values.get("data", "digits")}
@@ -119,7 +119,7 @@ def verb_of(tool: Tool, name: str) -> str:
         Missing: it is not one of the page.
     """
     if name and name not in tool.verbs:
-        raise Missing("Page not found.")
+        raise Missing(NO_PAGE)
     return name or tool.verbs[0]
 
 
