@@ -1,11 +1,21 @@
 """Forms are the schemas of the verbs; what they send becomes a command line, and nothing else."""
 
 import ast
+import itertools
 
 import pytest
 
 from trilemma import UserError, vocabulary
-from trilemma.studio.forms import MOST, check_text, fields_of, is_data_word, is_offered, python_line, words_of
+from trilemma.studio.forms import (
+    MOST,
+    RUN_KIND,
+    check_text,
+    fields_of,
+    is_data_word,
+    is_offered,
+    python_line,
+    words_of,
+)
 from trilemma.verbs import VERBS, find, kind_of
 
 PATHS = ("../x", "/etc/passwd", "~/x", "a\\b", "x/../y", "file:///x", "..")
@@ -107,3 +117,36 @@ def test_data_words_need_no_path():
 def test_each_kind_of_key_has_a_field():
     kinds = {kind_of(schema) for verb in VERBS for name, schema in verb.keys.items() if is_offered(verb, name)}
     assert {"int", "float", "bool", "str"} <= kinds
+
+
+def test_no_key_of_a_model_takes_a_path():
+    """Also not one in the folder, as of a run: those are chosen from a list."""
+    listed = set()
+    for verb, model in itertools.product([find("train"), find("sample")], vocabulary.models()):
+        for field in fields_of(verb, {}, model):
+            if field.kind == RUN_KIND:
+                listed.add(field.name)
+                with pytest.raises(UserError, match="choose from its list"):
+                    words_of(verb, {field.name: "link"}, model)
+            elif field.name not in verb.keys:
+                for path in PATHS:
+                    with pytest.raises(UserError):
+                        check_text(field.name, path, None)
+    assert listed == {"guide", "init", "autoencoder"}
+
+
+def test_keys_that_take_a_run_or_a_file_as_a_word_take_no_text():
+    for verb, model, filled in [
+        ("sample", "diffusion", {"guide": "link"}),
+        ("train", "diffusion-few", {"init": "diffusion-dit"}),  # by the service alone, as a choice
+        ("train", "diffusion-latent", {"autoencoder": "link"}),
+        ("sample", "diffusion", {"x": "guide:link"}),
+        ("sample", "diffusion", {"y": "guide :link"}),
+        ("edit", "diffusion", {"mask": "mask.png"}),
+        ("edit", "diffusion", {"mask": "link"}),
+        ("edit", "diffusion", {"mask": "0,0,4"}),
+    ]:
+        with pytest.raises(UserError):
+            words_of(find(verb), filled, model)
+    assert words_of(find("edit"), {"mask": "outside:0,0, 4,4"}, "diffusion") == ["mask=outside:0,0, 4,4"]
+    assert words_of(find("sample"), {"x": "steps:1,2"}, "diffusion") == ["x=steps:1,2"]

@@ -288,3 +288,32 @@ def test_a_file_that_is_no_image_is_refused_with_what_is_one(browser):
     answer = browser.send("POST", "/edit/image", files={"picture": ("a.svg", b"<svg>")})
     assert answer.status_code == 400
     assert "give one in PNG, JPEG, WEBP, BMP, GIF or TIFF with at most 16,000,000 pixels and 64 MB" in answer.text
+
+
+def test_a_run_is_chosen_for_a_key_that_takes_one(browser, studio, run):
+    studio.queue.pause(True)
+    page = browser.get("/train?model=diffusion-few").text
+    assert f'<option value="run:{run.id}">runs/vae-digits</option>' in page
+    assert '<option value="diffusion-dit">diffusion-dit</option>' in page
+    form = {"model": "diffusion-few", "data": "digits"}
+    for chosen, words in [
+        (f"run:{run.id}", ["init=runs/vae-digits"]),
+        ("diffusion-dit", ["init=diffusion-dit"]),
+        ("diffusion", []),
+        ("", []),
+    ]:
+        assert browser.post("/train", {**form, "init": chosen}).status_code == 303
+        assert sorted(studio.queue.jobs()[-1].words) == sorted(["train", "diffusion-few", "digits", *words])
+    for text in ("runs", "runs/vae-digits", "../x", "vae*", "x" * 1000):
+        answer = browser.post("/train", {**form, "init": text})
+        assert answer.status_code == 400 and "choose from its list" in answer.text
+    assert browser.post("/train", {**form, "init": "run:0123456789abcdef"}).status_code == 404
+    assert len(studio.queue.jobs()) == 4
+
+
+def test_a_run_that_a_receipt_names_is_chosen_in_its_list(browser, studio, run):
+    (studio.folder / "runs" / "other").mkdir()
+    (studio.folder / "runs" / "other" / "config.json").write_text('{"model": "diffusion", "data": "digits"}')
+    ident = studio.library.id_of(studio.folder / "runs" / "other")
+    page = browser.get(f"/sample?run={ident}&guide=runs/vae-digits").text
+    assert f'<option value="run:{run.id}" selected>runs/vae-digits</option>' in page

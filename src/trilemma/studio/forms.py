@@ -37,11 +37,19 @@ PLACED = re.compile(r"(seed:)?-?[0-9.]+(,-?[0-9.e-]+)*")  # of keys that also ta
 CAPTIONS = {"caption"}
 AXES = ("x", "y")  # keys whose value names another one, KEY:VALUE,VALUE
 VARIED = ("seed", "label", "caption")  # keys that sample varies besides those of the sampler
+MASK = re.compile(r"(outside:)?(-?[0-9]+, *){3}-?[0-9]+")  # a rectangle; an image is painted, and not named
+RUN = "run:"  # before the id of a run, as the value of a key of RUN_KEYS
+RUN_KEYS = ("guide", "init", "autoencoder")  # keys of models that take a run, chosen from a list
+RUN_KIND = "run"  # of their fields
 
 
 @dataclass(frozen=True)
 class Field:
-    """A key of a form. value: what is filled in; default: as it is typed, "" where the description explains it."""
+    """A key of a form.
+
+    value: what is filled in; default: as it is typed, "" where the description explains it; options: values and texts of
+    a list in which a run is chosen.
+    """
 
     name: str
     about: str
@@ -51,6 +59,7 @@ class Field:
     choices: Sequence[str] = ()
     basic: bool = False
     required: bool = False
+    options: Sequence[tuple[str, str]] = ()
 
     @property
     def is_flag(self) -> bool:
@@ -77,7 +86,7 @@ def fields_of(verb: Verb, values: Mapping[str, str], model: str = "") -> list[Fi
     ]  # fmt: skip
     names = {field.name for field in own}
     more = [
-        Field(k, about, "str", default, values.get(k, ""))
+        Field(k, about, RUN_KIND if k in RUN_KEYS else "str", default, values.get(k, ""))
         for k, default, about in _of_model(verb, model)
         if k not in names
     ]
@@ -103,7 +112,11 @@ def words_of(verb: Verb, filled: Mapping[str, str], model: str = "") -> list[str
         if key not in known or not KEY.fullmatch(key):
             raise _no_field(verb, key[:40], known)
         if text and text != known[key].default:
+            if known[key].kind == RUN_KIND:
+                raise UserError(f"{key}= takes no text here; choose from its list")
             check_text(key, text, verb.keys.get(key))
+            if key in AXES:
+                _check_varied(key, text, varied_keys(verb, model))
             words.append(f"{key}={text}")
     if len(words) > MOST_WORDS:
         raise UserError(f"{len(words)} keys are given, and {MOST_WORDS} are the most")
@@ -164,8 +177,14 @@ def values_of(verb: Verb, words: Iterable[str]) -> dict[str, Any]:
 
 def varied_keys(verb: Verb, model: str) -> list[str]:
     """The keys that x= and y= may vary, for a verb that has them and a model of ours; else none."""
-    own = [name for name, _, _ in _of_model(verb, model) if name != "guide"]
+    own = [name for name, _, _ in _of_model(verb, model) if name not in RUN_KEYS]
     return [*VARIED, *own] if set(AXES) <= {*verb.keys} else []
+
+
+def _check_varied(key: str, text: str, varied: Sequence[str]) -> None:
+    """Raises UserError for a text of x= or y= that varies another key than these."""
+    if (inner := text.partition(":")[0]) not in varied:
+        raise UserError(f"{key}={text}: {inner} cannot vary here; give one of {', '.join(varied)}, as {key}=seed:1,2,3")
 
 
 def is_data_word(text: str) -> bool:
@@ -190,6 +209,8 @@ def _choices(schema: Mapping[str, Any]) -> list[str]:
 
 def _may_be_path(key: str, text: str, schema: Mapping[str, Any]) -> bool:
     """Whether a key would take a text for a path: it takes paths, and this is not one of the other things it takes."""
+    if key == "mask":
+        return MASK.fullmatch(text) is None
     parts = [schema, *schema.get("anyOf", ())]
     return any(part.get("format") == "path" for part in parts) and not PLACED.fullmatch(text)
 

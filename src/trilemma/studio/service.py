@@ -4,13 +4,13 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trilemma.errors import UserError, unknown
 from trilemma.hardware import available_bytes
 from trilemma.studio.estimate import Estimator, TrainingEstimate
-from trilemma.studio.forms import python_line, words_of
+from trilemma.studio.forms import RUN, RUN_KIND, Field, fields_of, python_line, words_of
 from trilemma.studio.images import IMAGE, Images
 from trilemma.studio.jobs import Job, State, output_of, process_of
 from trilemma.studio.library import Library, StudioRun
@@ -78,6 +78,7 @@ class Studio:
 
     def words(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> list[str]:
         """The words of the command line that a form stands for; errors as `submit`."""
+        chosen = {**chosen, **self._runs_chosen(verb, filled, model)}
         typed = words_of(verb, {key: text for key, text in filled.items() if key not in chosen}, model)
         given = dict(chosen) | {key: text for key, _, text in (pair.partition("=") for pair in typed)}
         places = [given.pop(name) for name in verb.places if name in given and not verb.gathers]
@@ -85,6 +86,11 @@ class Studio:
             if name in verb.places and verb.places.index(name) >= len(places):
                 raise UserError(f"{name} is missing: {verb.keys[name].get('description', 'choose one')}")
         return [*verb.name.split(), *places, *(f"{key}={text}" for key, text in given.items())]
+
+    def fields(self, verb: Verb, values: Mapping[str, str], model: str = "") -> list[Field]:
+        """The fields of a form, as `fields_of`; those that take a run list the runs, and what a part can be trained by."""
+        fields = fields_of(verb, values, model)
+        return [self._with_runs(field) if field.kind == RUN_KIND else field for field in fields]
 
     def train(self, model: str, data: str, filled: Mapping[str, str]) -> str:
         """Queue a training of a model on data that were chosen by an id; errors as `submit`."""
@@ -178,6 +184,29 @@ class Studio:
         if model not in models():
             raise unknown("model", model[:40], models())
         return {"model": model, "data": source_word(self.library, data)}
+
+    def _with_runs(self, field: Field) -> Field:
+        """A field with its list; a run that a receipt names is chosen in it."""
+        runs = {f"{RUN}{run.id}": run.name for run in self.library.runs()}
+        others = {name: name for name in models() if name != field.default} if field.default in models() else {}
+        value = next((ident for ident, name in runs.items() if name == field.value), field.value)
+        return replace(field, value=value, options=[*runs.items(), *others.items()])
+
+    def _runs_chosen(self, verb: Verb, filled: Mapping[str, str], model: str) -> dict[str, str]:
+        """The words of what was chosen for the keys of a model that take a run.
+
+        Raises:
+            Missing: a run is not there any more.
+        """
+        fields = [field for field in fields_of(verb, {}, model) if field.kind == RUN_KIND]
+        words = {field.name: self._run_word(field, filled.get(field.name, "").strip()) for field in fields}
+        return {key: word for key, word in words.items() if word}
+
+    def _run_word(self, field: Field, text: str) -> str:
+        """The word of a choice: the place of a run, or a model that a part is trained by; "" for what is not listed."""
+        if text.startswith(RUN):
+            return self.library.run(text.removeprefix(RUN)).name
+        return text if field.default in models() and text in models() and text != field.default else ""
 
     def _image(self, text: str) -> str:
         """The word of an image: the number of a held-out one, or the file of one that was brought."""

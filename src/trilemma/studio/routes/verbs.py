@@ -76,7 +76,7 @@ def _train_page(
     if model not in vocabulary.models():
         raise Missing(str(unknown("model", model[:40], vocabulary.models())))
     context = {"model": model, "facts": vocabulary.model_entry(model)["facts"], "models": vocabulary.models()}
-    fields = fields_of(find("train"), values, model)
+    fields = studio.fields(find("train"), values, model)
     choices = {"sources": sources(studio.library), "data": values.get("data", "digits")}
     status, free = 400 if error else 200, studio.machine().memory_free
     context |= {"estimate": estimate, "unknown": unknown, "free": None if free is None else free * GIB}
@@ -103,7 +103,7 @@ def _tool_page(request: Request, studio: Studio, tool: Tool, values: Mapping[str
     runs = studio.library.runs()
     verb = find(verb_of(tool, values.get("verb", "")))
     run = studio.library.run(values["run"]) if values.get("run") else next(iter(runs), None)
-    fields = fields_of(verb, values, run.model if run else "")
+    fields = studio.fields(verb, values, run.model if run else "")
     context = {"tool": tool, "verb": verb, "run": run, "runs": runs, "fields": fields, "error": error}
     context |= {"sources": sources(studio.library), "values": values, "titles": _titles(studio, runs)}
     context |= {"varied": varied_keys(verb, run.model if run else ""), "detections": []}
