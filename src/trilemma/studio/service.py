@@ -64,20 +64,16 @@ class Studio:
         self.images = Images(self.own / "images")
         self.estimator = Estimator(folder, self.own)
 
-    def submit(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> str:
-        """Make a job of a form, and give its id.
+    def words(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> list[str]:
+        """The words of the command line that a form stands for.
 
         Args:
             chosen: by key, the words of what was chosen by ids.
             filled: what was typed, by key.
             model: whose keys the form had.
         Raises:
-            UserError: a value does not fit, or too many jobs are waiting.
+            UserError: a value does not fit.
         """
-        return self.queue.add(self.words(verb, chosen, filled, model))
-
-    def words(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> list[str]:
-        """The words of the command line that a form stands for; errors as `submit`."""
         chosen = {**chosen, **self._runs_chosen(verb, filled, model)}
         typed = words_of(verb, {key: text for key, text in filled.items() if key not in chosen}, model)
         given = dict(chosen) | {key: text for key, _, text in (pair.partition("=") for pair in typed)}
@@ -92,22 +88,22 @@ class Studio:
         fields = fields_of(verb, values, model)
         return [self._with_runs(field) if field.kind == RUN_KIND else field for field in fields]
 
-    def train(self, model: str, data: str, filled: Mapping[str, str]) -> str:
-        """Queue a training of a model on data that were chosen by an id; errors as `submit`."""
-        return self.submit(find("train"), self._chosen(model, data), filled, model)
+    def train_words(self, model: str, data: str, filled: Mapping[str, str]) -> list[str]:
+        """The words of a training of a model on data that were chosen by an id; errors as `words`."""
+        return self.words(find("train"), self._chosen(model, data), filled, model)
 
     def estimate(self, model: str, data: str, filled: Mapping[str, str]) -> TrainingEstimate:
-        """Time and memory of a training that `train` would queue.
+        """Time and memory of a training.
 
         Raises:
             UserError: a value does not fit, or it is not known.
         """
-        _, *words = self.words(find("train"), self._chosen(model, data), filled, model)
+        _, *words = self.train_words(model, data, filled)
         busy = any(job.state is State.RUNNING for job in self.queue.jobs())
         return self.estimator.estimate(words, busy=busy)
 
-    def on_run(self, verb: Verb, run: StudioRun, filled: Mapping[str, str]) -> str:
-        """Queue a verb on a run; errors as `submit`."""
+    def run_words(self, verb: Verb, run: StudioRun, filled: Mapping[str, str]) -> list[str]:
+        """The words of a verb on a run; errors as `words`."""
         place = next(name for name in ("run", "what") if name in verb.places)
         chosen = {place: run.name}
         if (data := filled.get("data_id", "")) and "data" in verb.keys:
@@ -119,17 +115,19 @@ class Studio:
             chosen["image"] = self._image(typed.pop("image", ""))
         if painted := typed.pop("mask_png", ""):
             chosen["mask"] = self.library.name_of(self.images.keep_mask(painted))
-        return self.submit(verb, chosen, typed, run.model)
+        return self.words(verb, chosen, typed, run.model)
 
-    def compare_things(self, runs: Sequence[StudioRun], images: Sequence[str], against: str, language: str) -> str:
-        """Queue a report over runs and sets of images.
+    def comparison_words(
+        self, runs: Sequence[StudioRun], images: Sequence[str], against: str, language: str
+    ) -> list[str]:
+        """The words of a report over runs and sets of images.
 
         Args:
             images: ids of data in the folder.
             against: id of the real images that sets of images alone are measured by; "" for the data of the runs.
             language: of the report.
         Raises:
-            UserError: there are fewer than two, `against` is missing or does not apply, or too many jobs wait.
+            UserError: there are fewer than two, or `against` is missing or does not apply.
         """
         things = [*(run.name for run in runs), *(own_word(self.library, ident) for ident in images)]
         if len(things) < 2:
@@ -140,7 +138,7 @@ class Studio:
             raise UserError("sets of images alone are compared with real images; choose which")
         keys = [f"against={source_word(self.library, against)}"] if against else []
         keys += [] if language == "en" else [f"lang={language}"]
-        return self.queue.add(["compare", *things, *keys])
+        return ["compare", *things, *keys]
 
     def live_report(self, job: Job) -> LiveReport | None:
         """What a comparison knows before its report is there; None of other jobs, and where nothing is known."""
@@ -149,15 +147,20 @@ class Studio:
         path = partial_file(self.library, job)
         return None if path is None else live_report(self.library, path, running=job.state is State.RUNNING)
 
-    def lines(self, job: Job) -> tuple[str, str]:
-        """The command line and the line of Python that do the same as a job, in the folder; "" where there is none."""
+    def lines(self, words: Sequence[str]) -> tuple[str, str]:
+        """The command line of some words and the line of Python that does the same in the folder; "" where there is none."""
         verbs = sorted(VERBS, key=lambda v: -len(v.name))
-        verb = next((verb for verb in verbs if _begins(job.words, verb.name)), None)
+        verb = next((verb for verb in verbs if _begins(words, verb.name)), None)
         if verb is None:  # a job of somebody else, or of a later version
-            return quoted(["trilemma", *job.words]), ""
-        rest = job.words[len(verb.name.split()) :]
+            return quoted(["trilemma", *words]), ""
+        rest = words[len(verb.name.split()) :]
         typed = [word for word in rest if re.match(r"[A-Za-z_][\w.]*=", word)]
-        return quoted(["trilemma", *job.words]), python_line(verb, [word for word in rest if word not in typed], typed)
+        return quoted(["trilemma", *words]), python_line(verb, [word for word in rest if word not in typed], typed)
+
+    def joined_lines(self, *commands: Sequence[str]) -> dict[str, str]:
+        """`lines` of several commands, one below the other."""
+        pairs = [self.lines(words) for words in commands]
+        return {"command": "\n".join(line for line, _ in pairs), "python": "\n".join(line for _, line in pairs)}
 
     def results(self, job: Job) -> list[Result]:
         """What a job says that it left, where it is there."""

@@ -49,7 +49,8 @@ def add(app: FastAPI, studio: Studio) -> None:
         try:
             word = source_word(studio.library, first(fields).get("source", ""))
             verb, values = ACTIONS[action]
-            return go(f"/jobs/{studio.submit(find(verb), {'source': word}, values)}")
+            words = studio.words(find(verb), {"source": word}, values)
+            return go(f"/jobs/{studio.queue.add(words)}")
         except UserError as error:
             return _page(request, studio, str(error))
 
@@ -109,7 +110,10 @@ def _receive(studio: Studio, name: str, files: Sequence[tuple[str, IO[bytes]]]) 
 def _page(request: Request, studio: Studio, error: str = "", result: str = "") -> Response:
     own = own_sources(studio.library)
     words = [source for source in sources(studio.library) if source not in own]
-    return render(request, "data.html", 400 if error else 200, own=own, words=words, error=error, result=result)
+    first_word = (own or words)[0].word
+    commands = [studio.words(find(verb), {"source": first_word}, values) for verb, values in ACTIONS.values()]
+    context = {"own": own, "words": words, "error": error, "result": result, **studio.joined_lines(*commands)}
+    return render(request, "data.html", 400 if error else 200, **context)
 
 
 def _receipt_in(file: Path) -> dict[str, Any]:

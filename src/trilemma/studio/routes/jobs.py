@@ -99,7 +99,7 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
     """A job with its output, its results, and the run that it trains."""
     run = studio.run_of(job)
     training = run is not None and job.verb == "train"
-    command, python = studio.lines(job)
+    command, python = studio.lines(job.words)
     output = output_of(job.place)
     return {
         "job": job,

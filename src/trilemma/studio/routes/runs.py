@@ -16,7 +16,6 @@ from trilemma.studio.routes.jobs import queue_context
 from trilemma.studio.sections import SORTS
 from trilemma.studio.service import Studio
 from trilemma.studio.sources import own_sources
-from trilemma.text import quoted
 
 NEWEST = 8
 SHOWN_PICTURES = 60
@@ -69,10 +68,7 @@ def add(app: FastAPI, studio: Studio) -> None:
             "pictures": pictures,
             "plots": plots_of(log_of(run), what_is_known(run)),
         }
-        lines: dict[str, Any] = {
-            "command": quoted(["trilemma", "sample", run.name]),
-            "python": f'trilemma.load("{run.name}")',
-        }
+        lines = studio.joined_lines(["sample", run.name], ["evaluate", run.name])
         return render(request, "run.html", **context, **lines, settings=shown_settings(run))
 
     @app.post("/runs/{ident}/{action}")
@@ -98,7 +94,9 @@ def add(app: FastAPI, studio: Studio) -> None:
     def about(request: Request, ident: str, picture: str) -> Response:
         run = library.run(ident)
         one = library.picture(run, picture)
-        return render(request, "picture.html", run=run, picture=one, receipt=receipt_of(one))
+        receipt = receipt_of(one)
+        again = [["again", library.name_of(one.path)]] if can_be_made_again(receipt) else []
+        return render(request, "picture.html", run=run, picture=one, receipt=receipt, **studio.joined_lines(*again))
 
 
 def row_of(studio: Studio, run: StudioRun) -> dict[str, Any]:
@@ -122,12 +120,12 @@ def matches(row: dict[str, Any], text: str) -> bool:
 
 
 def sort_rows(rows: list[dict[str, Any]], by: str) -> list[dict[str, Any]]:
-    """Runs in an order; those with a star first, those without a score last."""
+    """Runs in an order; those with a star first. Scores of one kind, as RMSE, stand together; runs without one are last."""
     keys = {
         "name": lambda row: row["title"].lower(),
         "model": lambda row: row["run"].model,
         "data": lambda row: row["run"].data,
-        "score": lambda row: row["score"][1] if row["score"] else float("inf"),
+        "score": lambda row: (row["score"] is None, row["score"] or ()),
     }
     ordered = sorted(rows, key=keys[by]) if by in keys else rows
     return sorted(ordered, key=lambda row: not row["star"])
@@ -152,3 +150,8 @@ def receipt_of(picture: Picture) -> dict[str, Any]:
         return read_metadata(picture.path) if picture.path.suffix == ".png" else {}
     except UserError:
         return {}
+
+
+def can_be_made_again(receipt: dict[str, Any]) -> bool:
+    """Whether a picture says that `sample` or `imagine` drew it, as `again` asks."""
+    return receipt.get("seed") is not None and receipt.get("verb") in (None, "imagine")
