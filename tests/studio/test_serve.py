@@ -265,3 +265,25 @@ def test_where_no_browser_opens_the_address_on_the_terminal_is_named(monkeypatch
     serve.show("http://127.0.0.1:8421/enter")
     assert addresses == ["http://127.0.0.1:8421/enter"] * asked
     assert ("no browser was opened; open the address above in one" in capsys.readouterr().err) is said
+
+
+@pytest.mark.slow
+def test_jobs_stop_with_it_if_it_is_asked_for(tmp_path):
+    port = free_port()
+    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={port}", "open=false", "jobs=stop"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address = process.stdout.readline().rsplit(" ", 1)[1].strip()
+        base, queue = address.split("/enter")[0], Queue(tmp_path, tmp_path / OWN)
+        with httpx.Client(trust_env=False, headers={"origin": base}) as client:
+            client.get(address)
+            client.post(f"{base}/train", data={"model": "vae", "data": "digits", "minutes": "5"})
+            client.post(f"{base}/train", data={"model": "vae", "data": "digits", "minutes": "6"})
+        until(lambda: queue.jobs()[0].state is State.RUNNING)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "stopping: trilemma train vae digits minutes=5" in err
+    until(lambda: queue.jobs()[0].has_ended)
+    assert [job.state for job in queue.jobs()] == [State.STOPPED, State.QUEUED]

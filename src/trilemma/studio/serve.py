@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from html import escape
 from pathlib import Path
 from threading import Timer
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -40,8 +40,12 @@ def open_studio(
     host: Annotated[
         str, Field(description=f"address to listen at; others than this machine's own need a password in {PASSWORD}")
     ] = LOOPBACK[0],
+    jobs: Annotated[
+        Literal["keep", "stop"],
+        Field(description="at the end, jobs that run go on (keep), or are stopped and keep what they have made (stop)"),
+    ] = "keep",
 ) -> None:
-    """Serve the studio of a folder, until Ctrl-C. Jobs are processes of their own: those that run go on.
+    """Serve the studio of a folder, until Ctrl-C. Jobs are processes of their own, and need not end with it.
 
     Args:
         folder: where runs, reports and pictures lie, as those of the command line typed there.
@@ -49,6 +53,8 @@ def open_studio(
         open: whether the browser is asked to show it.
         host: 127.0.0.1 and ::1 answer this machine alone. With another one, others reach the studio over plain HTTP:
             the password in the environment's TRILEMMA_STUDIO_PASSWORD is asked for.
+        jobs: what becomes of those that run when the studio is closed: "keep" lets them go on; "stop" stops them as
+            the button of a job does, and the others wait for the next studio of the folder.
     Raises:
         UserError: the extra is not installed, the folder is not there or open in another studio, the port is taken, or
             there is no password for a host that others reach.
@@ -57,7 +63,7 @@ def open_studio(
     place, host = checked_folder(folder), host.strip("[]")
     access = Access(host, port, password_for(host))
     with closing(listen(host, port)) as server_socket, closing(hold(place, access.origin)):
-        _serve(place, access, server_socket, browser=open)
+        _serve(place, access, server_socket, browser=open, stop=jobs == "stop")
 
 
 def require_extra() -> None:
@@ -109,8 +115,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser: bool) -> None:
-    """Answer until Ctrl-C."""
+def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser: bool, stop: bool) -> None:
+    """Answer until Ctrl-C; then stop the jobs that run, if that is asked for."""
     import uvicorn  # pyright: ignore[reportMissingImports]
 
     from trilemma.studio.app import create_app
@@ -143,7 +149,10 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     with closing(studio.queue), closing(studio.painter), closing(studio.estimator), suppress(KeyboardInterrupt), page:
         server.run(sockets=[server_socket])
     running = [job.command for job in studio.queue.jobs() if job.state is State.RUNNING]
-    print("\n".join(["closed", *(f"still running: {command}" for command in running)]), file=sys.stderr)
+    if stop:
+        studio.queue.stop_running()
+    said = "stopping" if stop else "still running"
+    print("\n".join(["closed", *(f"{said}: {command}" for command in running)]), file=sys.stderr)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from trilemma.verbs import default_of, find
 
 NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
 LATEST = 12  # pictures
+MOVES = {"up": -1, "down": 1}  # places in the queue
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
 
 
@@ -46,6 +47,11 @@ def add(app: FastAPI, studio: Studio) -> None:
         studio.queue.pause(not studio.queue.paused)
         return go("/jobs")
 
+    @app.post("/jobs/stop")
+    def stop() -> Response:
+        studio.queue.stop_all()
+        return go("/jobs")
+
     @app.get("/jobs/{ident}")
     def job(request: Request, ident: str) -> Response:
         return render(request, "job.html", **job_context(studio, studio.queue.job(ident)))
@@ -57,8 +63,12 @@ def add(app: FastAPI, studio: Studio) -> None:
     @app.post("/jobs/{ident}/{action}")
     def act(ident: str, action: str, fields: Fields) -> Response:
         back = "/jobs" if first(fields).get("back") == "jobs" else f"/jobs/{ident}"
-        if action == "cancel":
+        if action in MOVES:
+            studio.queue.move(ident, MOVES[action])
+        elif action == "cancel":
             studio.queue.cancel(ident)
+        elif action == "now":
+            studio.queue.start_now(ident)
         elif action == "first":
             studio.queue.first(ident)
         elif action == "again":
