@@ -65,7 +65,8 @@ def test_both_forms_of_a_comparison_have_their_lines(browser, studio, run):
     shutil.copytree(run.path, studio.folder / "runs" / "other")
     other = studio.library.run_at("runs/other")
     families = ["trilemma compare data=digits", 'trilemma.compare(data="digits")']
-    assert lines(browser.get("/compare").text) == (families, ["choose two runs or sets of images or more to compare them"])
+    lacking = ["choose two runs or sets of images or more to compare them"]
+    assert lines(browser.get("/compare").text) == (families, lacking)
     both = ["trilemma compare runs/vae-digits runs/other", 'trilemma.compare("runs/vae-digits", "runs/other")']
     assert lines(browser.get(f"/compare?run={run.id}&run={other.id}").text) == (both + families, [])
     assert lines(browser.post("/compare/lines", {"run": [run.id, other.id]}).text) == (both, [])

@@ -111,7 +111,7 @@ class Access:
 
     def _foreign(self, method: str, path: bytes, headers: Mapping[str, list[str]]) -> Refusal | None:
         """Why a request that a page of somebody else may have sent is refused."""
-        refusal = Refusal(403, "This request does not come from a page of the studio. Open the address that the terminal shows.")
+        refusal = Refusal(403, "This is not sent by a page of the studio. Open the address that the terminal shows.")
         origins, sites = headers.get("origin", []), headers.get("sec-fetch-site", [])
         if method not in READING and len(origins) != 1:
             return refusal
@@ -143,7 +143,7 @@ def largest_body(path: str) -> int:
 
 def too_large(most: int) -> Refusal:
     """The refusal of a body of more bytes than that."""
-    text = f"This is more than {most:,} bytes, the most that is taken here. Send less at once, or put files into the folder."
+    text = f"This is more than {most:,} bytes, the most that is taken. Send less at once, or put files into the folder."
     return Refusal(413, text)
 
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException  # pyright: ignore[reportMissingI
 from trilemma import __version__
 from trilemma.errors import UserError
 from trilemma.studio.access import ENTRY, NO_METHOD, PASSWORD, Access, Refusal
+from trilemma.studio.described import form, text
 from trilemma.studio.guard import TooMuch, refused_by, short_page
 from trilemma.studio.pages import LANGUAGE, LANGUAGES, STATIC, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
@@ -49,7 +50,7 @@ def _add_static(app: FastAPI) -> None:
         path, kind = STATIC[name]
         return Response(path.read_bytes(), media_type=kind)
 
-    @app.post("/language")
+    @app.post("/language", summary="Choose the language", openapi_extra=form({"language": text("code", *LANGUAGES)}))
     async def choose_language(request: Request) -> Response:
         code = first(await form_fields(request)).get("language", "")
         response = go("/")
@@ -57,7 +58,7 @@ def _add_static(app: FastAPI) -> None:
             response.set_cookie(LANGUAGE, code, httponly=True, samesite="strict", max_age=10**8)
         return response
 
-    @app.get("/api")
+    @app.get("/api", summary="This list of routes")
     def api(request: Request) -> Response:
         rows = [
             (path, method.upper(), route.get("summary", ""))

@@ -47,8 +47,8 @@ RUN_KIND = "run"  # of their fields
 class Field:
     """A key of a form.
 
-    value: what is filled in; default: as it is typed, "" where the description explains it; options: values and texts of
-    a list in which a run is chosen.
+    value: what is filled in; default: as it is typed, "" where the description explains it; options: values and texts
+    of a list in which a run is chosen.
     """
 
     name: str
@@ -141,7 +141,7 @@ def _no_field(verb: Verb, key: str, known: Iterable[str]) -> UserError:
     """The error for a key that a form does not have."""
     if key in verb.keys:
         return UserError(
-            f"{key}= is not a field here, where runs, data and images are chosen from lists and results keep their usual "
+            f"{key}= is not a field here, where runs, data and images are chosen from lists and results keep their "
             "places; give it in a terminal"
         )
     of = vocabulary.trained_with(key) if verb.name == "train" else vocabulary.sampled_with(key)

@@ -26,7 +26,7 @@ from trilemma.text import quoted
 JOB, START, END, CANCEL, LOCK, OUTPUT = "job.json", "start.json", "end.json", "cancel.json", "lock", "output.txt"
 NAME = re.compile(r"[0-9]{8}-[0-9a-f]{16}")  # of a job's folder: its number, and its id
 INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
-HEAVY = ("train", "compare", "evaluate", "augment", "disentangle", "detect", "invert", "map")  # verbs that may take long
+HEAVY = ("train", "compare", "evaluate", "augment", "disentangle", "detect", "invert", "map")  # verbs that take long
 SHOWN_OUTPUT = 20_000  # bytes at the end of what a job said
 
 

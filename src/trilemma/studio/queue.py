@@ -170,7 +170,7 @@ class Queue:
         """
         with self._guard:
             if self.job(ident).state is not State.FOREIGN:
-                raise Missing("This job does not wait to be started by you any more. The page Jobs says what became of it.")
+                raise Missing("This job does not wait to be started any more. The page Jobs says what became of it.")
             new = self.again(ident)
             self.cancel(ident)
             return new

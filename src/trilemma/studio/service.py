@@ -84,7 +84,7 @@ class Studio:
         return [*verb.name.split(), *places, *(f"{key}={text}" for key, text in given.items())]
 
     def fields(self, verb: Verb, values: Mapping[str, str], model: str = "") -> list[Field]:
-        """The fields of a form, as `fields_of`; those that take a run list the runs, and what a part can be trained by."""
+        """The fields of a form, as `fields_of`; those that take a run list the runs, and models to train a part by."""
         fields = fields_of(verb, values, model)
         return [self._with_runs(field) if field.kind == RUN_KIND else field for field in fields]
 
@@ -148,7 +148,7 @@ class Studio:
         return None if path is None else live_report(self.library, path, running=job.state is State.RUNNING)
 
     def lines(self, words: Sequence[str]) -> tuple[str, str]:
-        """The command line of some words and the line of Python that does the same in the folder; "" where there is none."""
+        """The command line of some words, and the line of Python that does the same in the folder; "" for none."""
         verbs = sorted(VERBS, key=lambda v: -len(v.name))
         verb = next((verb for verb in verbs if _begins(words, verb.name)), None)
         if verb is None:  # a job of somebody else, or of a later version

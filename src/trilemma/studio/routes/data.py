@@ -16,6 +16,7 @@ from starlette.datastructures import FormData, UploadFile  # pyright: ignore[rep
 from trilemma.errors import UserError
 from trilemma.files import disk_errors
 from trilemma.pictures.png import read_metadata
+from trilemma.studio.described import FILE, RUN, SOURCE, form, text
 from trilemma.studio.images import IMAGE
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
@@ -31,6 +32,11 @@ ACTIONS: dict[str, tuple[str, dict[str, str]]] = {
     "check": ("data check", {}),
 }
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
+ABOUT_ACTIONS = "Look at data (show), name what they show (names), or check them (check)"
+NAMED = text("of the new folder in data/: small letters, digits and hyphens")
+BRING = form({"name": NAMED, "files": {"type": "array", "items": FILE}}, ["name", "files"], files=True)
+ONE_PICTURE = form({"picture": FILE}, ["picture"], files=True)
+TO_EDIT = form({"run": RUN, "verb": text("of the page"), "picture": FILE}, ["run", "picture"], files=True)
 
 
 def add(app: FastAPI, studio: Studio) -> None:
@@ -38,11 +44,11 @@ def add(app: FastAPI, studio: Studio) -> None:
 
     _add_images(app, studio)
 
-    @app.get("/data")
+    @app.get("/data", summary="The data")
     def data(request: Request) -> Response:
         return _page(request, studio)
 
-    @app.post("/data/{action}/run")
+    @app.post("/data/{action}/run", summary=ABOUT_ACTIONS, openapi_extra=form({"source": SOURCE}, ["source"]))
     def act(request: Request, action: str, fields: Fields) -> Response:
         if action not in ACTIONS:
             raise Missing(NO_PAGE)
@@ -54,7 +60,7 @@ def add(app: FastAPI, studio: Studio) -> None:
         except UserError as error:
             return _page(request, studio, str(error))
 
-    @app.post("/data/upload")
+    @app.post("/data/upload", summary="Bring images", openapi_extra=BRING)
     async def upload(request: Request) -> Response:
         async with form_of(request, max_files=MOST_FILES, max_fields=10) as form:
             files = [(file.filename or "", file.file) for file in form.getlist("files") if isinstance(file, UploadFile)]
@@ -64,7 +70,7 @@ def add(app: FastAPI, studio: Studio) -> None:
                 return _page(request, studio, str(error))
         return await run_in_threadpool(_page, request, studio, "", result)
 
-    @app.post("/sample/receipt")
+    @app.post("/sample/receipt", summary="How a picture was made that is sent", openapi_extra=ONE_PICTURE)
     async def receipt(request: Request) -> Response:
         async with form_of(request, max_files=1, max_fields=1) as form:
             file = form.get("picture")
@@ -75,7 +81,7 @@ def add(app: FastAPI, studio: Studio) -> None:
 def _add_images(app: FastAPI, studio: Studio) -> None:
     """Single images, to be edited."""
 
-    @app.post("/edit/image")
+    @app.post("/edit/image", summary="Bring an image to edit", openapi_extra=TO_EDIT)
     async def bring(request: Request) -> Response:
         async with form_of(request, max_files=1, max_fields=5) as form:
             file, run, verb = form.get("picture"), str(form.get("run", "")), str(form.get("verb", ""))
@@ -83,7 +89,7 @@ def _add_images(app: FastAPI, studio: Studio) -> None:
         ident = await run_in_threadpool(studio.images.keep, content)
         return go(f"/edit?{urlencode({'run': run, 'verb': verb, 'image': IMAGE + ident})}")
 
-    @app.get("/edit/images/{ident}")
+    @app.get("/edit/images/{ident}", summary="An image that was brought")
     def image(ident: str) -> Response:
         return file_answer(studio.images.path(ident), "image/png")
 

@@ -18,12 +18,12 @@ UNIT = re.compile("u([0-9]{1,6})")
 def add(app: FastAPI, studio: Studio) -> None:
     """The routes of the sliders."""
 
-    @app.get("/explore/sliders")
+    @app.get("/explore/sliders", summary="Sliders over the codes of a run")
     def page(request: Request, run: str) -> Response:
         one = studio.library.run(run)
         return render(request, "sliders.html", run=one)
 
-    @app.get("/explore/sliders/axes")
+    @app.get("/explore/sliders/axes", summary="The sliders of a run, as a part of a page")
     def axes(request: Request, run: str) -> Response:
         one = studio.library.run(run)
         answer = studio.painter.axes(one.name)
@@ -34,7 +34,7 @@ def add(app: FastAPI, studio: Studio) -> None:
         }
         return render(request, "axes.html", run=one, **answer, **lines)
 
-    @app.get("/explore/sliders/picture")
+    @app.get("/explore/sliders/picture", summary="The image of a code, with a value u0=, u1=, ... for each slider")
     def picture(request: Request, run: str) -> Response:
         content = studio.painter.picture(studio.library.run(run).name, values_of(dict(request.query_params)))
         return Response(content, media_type="image/png")

@@ -8,6 +8,7 @@ from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 
 from trilemma import vocabulary
 from trilemma.errors import UserError, unknown
+from trilemma.studio.described import SOURCE, families, form, several, tool_form, training
 from trilemma.studio.estimate import TrainingEstimate
 from trilemma.studio.forms import fields_of, varied_keys
 from trilemma.studio.jobs import State
@@ -26,6 +27,7 @@ Several = Annotated[list[str] | None, Query()]
 MOST_COMPARED = 20
 SHOWN_COMPARISONS = 5
 SHOWN_KEYS = ("detection", "stop")  # of what is shown below a form, and not of the form
+COMPARED = {"run": several("ids of runs"), "images": several("ids of data in the folder"), "against": SOURCE}
 
 
 def add(app: FastAPI, studio: Studio) -> None:
@@ -37,22 +39,22 @@ def add(app: FastAPI, studio: Studio) -> None:
 
 
 def _add_train(app: FastAPI, studio: Studio) -> None:
-    @app.get("/train")
+    @app.get("/train", summary="The form of a training")
     def train(request: Request) -> Response:
         return _train_page(request, studio, dict(request.query_params))
 
-    @app.post("/train")
+    @app.post("/train", summary="Train a model", openapi_extra=training())
     def start(request: Request, fields: Fields) -> Response:
         try:
             return go(f"/jobs/{studio.queue.add(_training(studio, first(fields)))}")
         except UserError as error:
             return _train_page(request, studio, first(fields), str(error))
 
-    @app.post("/train/lines")
+    @app.post("/train/lines", summary="The command line that trains a model", openapi_extra=training())
     def lines(request: Request, fields: Fields) -> Response:
         return render(request, "lines.html", **lines_of(studio, lambda: _training(studio, first(fields))))
 
-    @app.post("/train/estimate")
+    @app.post("/train/estimate", summary="Time and memory of a training", openapi_extra=training())
     def estimate(request: Request, fields: Fields) -> Response:
         values = first(fields)
         try:
@@ -107,18 +109,20 @@ def _train_page(
 
 
 def _add_tool(app: FastAPI, studio: Studio, tool: Tool) -> None:
-    @app.get(tool.path, name=tool.title)
+    verbs = ", ".join(tool.verbs)
+
+    @app.get(tool.path, name=tool.title, summary=f"The forms of {verbs}")
     def page(request: Request) -> Response:
         return _tool_page(request, studio, tool, dict(request.query_params))
 
-    @app.post(tool.path, name=f"{tool.title} now")
+    @app.post(tool.path, name=f"{tool.title} now", summary=f"Run {verbs}", openapi_extra=tool_form(tool))
     def start(request: Request, fields: Fields) -> Response:
         try:
             return go(f"/jobs/{studio.queue.add(_use(studio, tool, first(fields)))}")
         except UserError as error:
             return _tool_page(request, studio, tool, first(fields), str(error))
 
-    @app.post(f"{tool.path}/lines")
+    @app.post(f"{tool.path}/lines", summary=f"The command line of {verbs}", openapi_extra=tool_form(tool))
     def lines(request: Request, fields: Fields) -> Response:
         return render(request, "lines.html", **lines_of(studio, lambda: _use(studio, tool, first(fields))))
 
@@ -163,11 +167,11 @@ def verb_of(tool: Tool, name: str) -> str:
 
 
 def _add_compare(app: FastAPI, studio: Studio) -> None:
-    @app.get("/compare")
+    @app.get("/compare", summary="The forms of a comparison")
     def compare(request: Request, run: Several = None, images: Several = None) -> Response:
         return _compare_page(request, studio, run or [], dict(request.query_params), images=images or [])
 
-    @app.post("/compare")
+    @app.post("/compare", summary="Compare runs and images", openapi_extra=form(COMPARED))
     def start(request: Request, fields: Fields) -> Response:
         runs, images, against = _compared(fields)
         try:
@@ -175,23 +179,23 @@ def _add_compare(app: FastAPI, studio: Studio) -> None:
         except UserError as error:
             return _compare_page(request, studio, runs, {"against": against}, str(error), images)
 
-    @app.post("/compare/lines")
+    @app.post("/compare/lines", summary="The command line that compares them", openapi_extra=form(COMPARED))
     def lines(request: Request, fields: Fields) -> Response:
         things = _compared(fields)
         return render(request, "lines.html", **lines_of(studio, lambda: _comparison(studio, request, *things)))
 
-    @app.get("/compare/live")
+    @app.get("/compare/live", summary="The newest comparisons, as a part of a page")
     def live(request: Request) -> Response:
         return render(request, "compare_live.html", comparisons=_comparisons(studio))
 
-    @app.post("/compare/train")
+    @app.post("/compare/train", summary="Train a model of each family, and compare", openapi_extra=families())
     def train(request: Request, fields: Fields) -> Response:
         try:
             return go(f"/jobs/{studio.queue.add(_families(studio, first(fields)))}")
         except UserError as error:
             return _compare_page(request, studio, [], first(fields), str(error))
 
-    @app.post("/compare/train/lines")
+    @app.post("/compare/train/lines", summary="The command line of it", openapi_extra=families())
     def train_lines(request: Request, fields: Fields) -> Response:
         return render(request, "lines.html", **lines_of(studio, lambda: _families(studio, first(fields))))
 
