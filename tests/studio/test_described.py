@@ -20,7 +20,7 @@ def described(browser, path):
 
 def names_in(page, path):
     """The names of the fields of the form that is sent there."""
-    (inside,) = re.findall(rf'<form method="post" action="{path}".*?</form>', page, re.S)
+    (inside,) = re.findall(rf'<form[^>]*method="post" action="{path}".*?</form>', page, re.S)
     return set(re.findall(r' name="([^"]+)"', inside))
 
 
