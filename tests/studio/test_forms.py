@@ -8,6 +8,7 @@ import pytest
 from trilemma import UserError, vocabulary
 from trilemma.studio.forms import (
     MOST,
+    MOST_OF_MODEL,
     RUN_KIND,
     check_text,
     fields_of,
@@ -150,3 +151,38 @@ def test_keys_that_take_a_run_or_a_file_as_a_word_take_no_text():
             words_of(find(verb), filled, model)
     assert words_of(find("edit"), {"mask": "outside:0,0, 4,4"}, "diffusion") == ["mask=outside:0,0, 4,4"]
     assert words_of(find("sample"), {"x": "steps:1,2"}, "diffusion") == ["x=steps:1,2"]
+
+
+def test_numbers_that_fit_one_by_one_may_be_too_much_together():
+    for verb, model, filled, sides in [
+        ("sample", "vae", {"n": "10000"}, (512, 512)),
+        ("sample", "vae", {"n": "1000", "x": "seed:1,2,3", "y": "temperature:0.5,1"}, (256, 256)),
+        ("sample", "diffusion", {"n": "10000", "steps": "5000"}, (64, 64)),
+        ("sample", "diffusion", {"n": "5000", "x": "steps:10,3000"}, (64, 64)),
+        ("evaluate", "vae", {"n": "5000", "size": "256x512"}, (8, 8)),
+        ("train", "vae", {"batch": "65536", "size": "512"}, (1, 1)),
+    ]:
+        with pytest.raises(UserError, match="images of .* pixels.* are more than .*, the most that the studio asks for"):
+            words_of(find(verb), filled, model, sides)
+    for verb, model, filled, sides in [
+        ("sample", "vae", {"n": "10000"}, (64, 64)),
+        ("sample", "diffusion", {"n": "1000", "steps": "1000"}, (64, 64)),
+        ("sample", "diffusion", {"n": "64", "steps": "many"}, (512, 512)),  # the job says what is wrong with it
+        ("augment", "vae", {"steps": "5000"}, (64, 64)),  # of the classifiers
+        ("train", "vae", {"batch": "256", "size": "512", "steps": "10000000"}, (1, 1)),
+        ("train", "vae", {"size": "large"}, (1, 1)),
+    ]:
+        assert len(words_of(find(verb), filled, model, sides)) == len(filled)
+
+
+def test_networks_have_bounds_and_every_default_is_within_them():
+    """Of every key of a model that is a width, a length of codes or a depth."""
+    seen = set()
+    for model in vocabulary.models():
+        for field in fields_of(find("train"), {}, model):
+            if field.name in MOST_OF_MODEL:
+                seen.add(field.name)
+                check_text(field.name, field.default, None)
+                with pytest.raises(UserError, match="the most that the studio asks for"):
+                    words_of(find("train"), {field.name: f"2,{MOST_OF_MODEL[field.name] + 1:.0f}"}, model)
+    assert seen == {*MOST_OF_MODEL}

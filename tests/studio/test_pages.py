@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trilemma.studio import images as images_module
 from trilemma.studio import library as library_module
 from trilemma.studio.sections import SECTIONS, TOOLS
 from trilemma.verbs import VERBS
@@ -317,3 +319,44 @@ def test_a_run_that_a_receipt_names_is_chosen_in_its_list(browser, studio, run):
     ident = studio.library.id_of(studio.folder / "runs" / "other")
     page = browser.get(f"/sample?run={ident}&guide=runs/vae-digits").text
     assert f'<option value="run:{run.id}" selected>runs/vae-digits</option>' in page
+
+
+def test_images_of_a_run_are_counted_in_its_pixels(browser, studio, run):
+    config = json.loads((run.path / "config.json").read_text())
+    for shape, status in [([1, 8, 8], 303), ([3, 512, 512], 400), ([3, 1e9, "x"], 303), ("x", 303), (None, 303)]:
+        config["model_config"]["shape"] = shape
+        (run.path / "config.json").write_text(json.dumps(config))
+        assert browser.post("/sample", {"run": run.id, "n": "10000"}).status_code == status, shape
+
+
+def images_of(studio):
+    return {path.name for path in (studio.own / "images").iterdir()}
+
+
+def test_the_oldest_images_that_no_job_needs_are_removed(studio, run, monkeypatch):
+    monkeypatch.setattr(images_module, "MOST_KEPT", 3)
+    names = []
+    for level in range(5):
+        buffer = io.BytesIO()
+        Image.new("L", (4, 4), level).save(buffer, "png")
+        ident = studio.images.keep(buffer.getvalue())
+        names.append(f"{ident}.png")
+        os.utime(studio.images.path(ident), (level, level))
+        if level == 0:
+            studio.queue.add(["upscale", run.name, studio.library.name_of(studio.images.path(ident))])
+    assert images_of(studio) == {names[0], *names[2:]}
+    studio.images.keep((studio.own / "images" / names[2]).read_bytes())  # it is the newest then
+    os.utime(studio.own / "images" / names[2], (9, 9))
+    studio.queue.stop_all()
+    monkeypatch.setattr(images_module, "LARGEST_KEPT", (studio.own / "images" / names[4]).stat().st_size)
+    studio.images.keep(buffer.getvalue())
+    assert images_of(studio) == {names[4]}
+
+
+def test_what_a_killed_studio_left_is_removed(studio):
+    for name in ("dropped-0123456789abcdef.png", "pace-abc", "marks.json"):
+        (studio.own / name).mkdir() if name == "pace-abc" else (studio.own / name).write_text("{}")
+    (studio.folder / "data" / ".mine.12345.tmp").mkdir(parents=True)
+    studio.remove_unfinished()
+    assert [path.name for path in studio.own.iterdir()] == ["marks.json"]
+    assert not [*(studio.folder / "data").iterdir()]

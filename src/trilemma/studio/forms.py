@@ -28,6 +28,14 @@ MOST: Mapping[str, float] = {  # on top of the bounds of the verb: what one page
     "frames": 200, "seeds": 20, "bound_images": 1e5, "bound_samples": 1e4, "inverted": 1e4, "neighbours": 50,
     "parameters": 1e9, "rounds": 100, "real": 1e5,
 }  # fmt: skip
+MOST_OF_MODEL: Mapping[str, float] = {  # widths, lengths and depths of networks
+    "width": 2_048, "widths": 2_048, "critic_width": 2_048, "text_width": 4_096, "prior_width": 4_096, "styles": 4_096,
+    "embedding": 4_096, "dim": 4_096, "hidden": 16_384, "latent": 16_384, "levels": 16_384, "codes": 65_536,
+    "categories": 4_096, "variables": 4_096, "components": 4_096, "multipliers": 16, "depth": 64, "text_depth": 64,
+    "prior_depth": 64, "mapping_layers": 64, "blocks": 64, "heads": 1_024, "n_classes": 65_536, "T": 1e5,
+}  # fmt: skip
+MOST_PIXELS = 2**28  # of all images that are drawn or measured at once, or of those of a step
+MOST_PIXEL_STEPS = 10**11  # these times the steps of the sampler
 NOT_OFFERED = {"out", "quiet", "pattern", "model"}
 NOT_OFFERED |= {"run", "runs", "what", "data", "against", "source", "image"}  # chosen by ids
 LONGEST_VALUE = 300  # letters
@@ -99,8 +107,13 @@ def is_offered(verb: Verb, key: str) -> bool:
     return key not in NOT_OFFERED and not (verb.gathers and key == verb.places[-1])
 
 
-def words_of(verb: Verb, filled: Mapping[str, str], model: str = "") -> list[str]:
+def words_of(
+    verb: Verb, filled: Mapping[str, str], model: str = "", sides: tuple[int, int] = (1, 1)
+) -> list[str]:
     """The words `key=value` of what was filled in; what is empty, or as by default, is left out.
+
+    Args:
+        sides: height and width of the images, px, where no key says them.
 
     Raises:
         UserError: a key is not one of the form, or its value does not fit.
@@ -120,6 +133,7 @@ def words_of(verb: Verb, filled: Mapping[str, str], model: str = "") -> list[str
             words.append(f"{key}={text}")
     if len(words) > MOST_WORDS:
         raise UserError(f"{len(words)} keys are given, and {MOST_WORDS} are the most")
+    _check_together(verb, words, model, sides)
     return words
 
 
@@ -130,11 +144,37 @@ def check_text(key: str, text: str, schema: Mapping[str, Any] | None) -> None:
     if key not in CAPTIONS and (re.search(r"[/\\~]|\.\.", text) or _may_be_path(key, text, schema or {})):
         raise UserError(f"{key}={text}: paths are not taken here; choose from what is listed")
     inner = text.partition(":")[0] if key in AXES else key
-    most = MOST.get(inner.rpartition(".")[2], math.inf)
+    name = inner.rpartition(".")[2]
+    most = MOST.get(name, MOST_OF_MODEL.get(name, math.inf))
     if not all(number <= most for number in _numbers(text)):  # not a number is refused, too
         raise UserError(f"{key}={text} is more than {most:,.0f}, the most that the studio asks for")
     if schema is not None:
         check_value(key, text, schema)
+
+
+def _check_together(verb: Verb, words: Iterable[str], model: str, sides: tuple[int, int]) -> None:
+    """Raises UserError for numbers that are each within bounds and together ask too much: images times their pixels,
+    and times the steps in which they are drawn; the arguments are those of `words_of`."""
+    given = {key: text for key, _, text in (pair.partition("=") for pair in words)}
+    height, *_, width = (_numbers(given.get("size", "")) or [*sides]) * 2
+    cells = math.prod(1 + len(re.findall("[,|]", given[key])) for key in AXES if key in given)
+    images = max(_numbers(given.get("n" if "n" in verb.keys else "batch", "")), default=1) * cells
+    pixels, steps = images * height * width, _steps(verb, given, model)
+    what = f"{images:,} images of {height}x{width} pixels"
+    if pixels > MOST_PIXELS:
+        raise UserError(f"{what} are more than {MOST_PIXELS:,} pixels, the most that the studio asks for; take fewer")
+    if pixels * steps > MOST_PIXEL_STEPS:
+        most = f"{MOST_PIXEL_STEPS:,} pixels times steps"
+        raise UserError(f"{what} in {steps:,} steps are more than {most}, the most that the studio asks for; take fewer")
+
+
+def _steps(verb: Verb, given: Mapping[str, str], model: str) -> float:
+    """The most steps in which a sampler draws an image; 1 where the verb does not say them."""
+    default = {name: default for name, default, _ in _of_model(verb, model)}.get("steps", "")
+    if "steps" in verb.keys or not default:
+        return 1
+    varied = [text for key in AXES if (text := given.get(key, "")).startswith("steps:")]
+    return max((number for text in [given.get("steps", default), *varied] for number in _numbers(text)), default=1)
 
 
 def _no_field(verb: Verb, key: str, known: Iterable[str]) -> UserError:

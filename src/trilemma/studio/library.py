@@ -67,6 +67,15 @@ class StudioRun:
         return is_held(self.path)
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of its images, px; 1 and 1 where its config, which may be anybody's, does not say them."""
+        settings = self.config.get("model_config")
+        shape = settings.get("shape") if isinstance(settings, dict) else None
+        if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
+            return 1, 1
+        return shape[1], shape[2]
+
+    @property
     def score(self) -> tuple[str, float] | None:
         """The value by which a person knows how good it is, with its name."""
         values = {key: value for key, value in self.summary.items() if isinstance(value, float) and "valid_" in key}

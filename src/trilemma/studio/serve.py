@@ -122,12 +122,10 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     from trilemma.studio.app import create_app
     from trilemma.studio.connection import Server, TimedProtocol
     from trilemma.studio.guard import Guard
-    from trilemma.studio.service import DATA, Studio
-    from trilemma.studio.uploads import remove_unfinished
+    from trilemma.studio.service import Studio
 
     studio = Studio(place)
-    remove_unfinished(place / DATA)
-    studio.estimator.remove_unfinished()
+    studio.remove_unfinished()
     config = uvicorn.Config(
         Guard(create_app(studio, access), access),
         log_level="critical",

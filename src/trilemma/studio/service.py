@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trilemma.errors import UserError, unknown
+from trilemma.files import remove
 from trilemma.hardware import available_bytes
 from trilemma.studio.estimate import Estimator, TrainingEstimate
 from trilemma.studio.forms import RUN, RUN_KIND, Field, fields_of, python_line, words_of
@@ -20,11 +21,13 @@ from trilemma.studio.painter import Painter
 from trilemma.studio.place import OWN
 from trilemma.studio.queue import Queue
 from trilemma.studio.sources import own_word, source_word
+from trilemma.studio.uploads import remove_unfinished
 from trilemma.text import quoted
 from trilemma.verbs import VERBS, Verb, find
 from trilemma.vocabulary import models
 
 DATA = "data"  # in the folder, where images that were brought lie
+DROPPED = "dropped-"  # before the names of pictures that are read once
 SHOWN = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 READ = {".html": "text/html; charset=utf-8", ".json": "text/plain; charset=utf-8", ".csv": "text/plain; charset=utf-8"}
 RESULT = re.compile(r"^([a-z][a-z ]{0,30}?)\s{2,}(\S.*)$")  # a line of a fact, as the command line prints it
@@ -61,21 +64,35 @@ class Studio:
         self.folder, self.own = folder, folder / OWN
         self.library, self.queue = Library(folder), Queue(folder, folder / OWN)
         self.marks, self.painter = Marks(self.library, self.own), Painter(folder)
-        self.images = Images(self.own / "images")
+        self.images = Images(self.own / "images", self._files_in_use)
         self.estimator = Estimator(folder, self.own)
 
-    def words(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> list[str]:
+    def remove_unfinished(self) -> None:
+        """Remove what a killed studio was receiving or measuring; only for a folder that this process has locked."""
+        remove_unfinished(self.folder / DATA)
+        self.estimator.remove_unfinished()
+        for path in self.own.glob(f"{DROPPED}*.png"):
+            remove(path)
+
+    def words(
+        self,
+        verb: Verb,
+        chosen: Mapping[str, str],
+        filled: Mapping[str, str],
+        model: str = "",
+        sides: tuple[int, int] = (1, 1),
+    ) -> list[str]:
         """The words of the command line that a form stands for.
 
         Args:
             chosen: by key, the words of what was chosen by ids.
             filled: what was typed, by key.
-            model: whose keys the form had.
+            model: whose keys the form had; sides: height and width of the run's images, px.
         Raises:
             UserError: a value does not fit.
         """
         chosen = {**chosen, **self._runs_chosen(verb, filled, model)}
-        typed = words_of(verb, {key: text for key, text in filled.items() if key not in chosen}, model)
+        typed = words_of(verb, {key: text for key, text in filled.items() if key not in chosen}, model, sides)
         given = dict(chosen) | {key: text for key, _, text in (pair.partition("=") for pair in typed)}
         places = [given.pop(name) for name in verb.places if name in given and not verb.gathers]
         for name in verb.required:
@@ -115,7 +132,7 @@ class Studio:
             chosen["image"] = self._image(typed.pop("image", ""))
         if painted := typed.pop("mask_png", ""):
             chosen["mask"] = self.library.name_of(self.images.keep_mask(painted))
-        return self.words(verb, chosen, typed, run.model)
+        return self.words(verb, chosen, typed, run.model, run.sides)
 
     def comparison_words(
         self, runs: Sequence[StudioRun], images: Sequence[str], against: str, language: str
@@ -181,6 +198,11 @@ class Studio:
         """Room on the disk and in memory."""
         memory = available_bytes()
         return Machine(shutil.disk_usage(self.folder).free / GIB, memory / GIB if memory else None)
+
+    def _files_in_use(self) -> set[str]:
+        """The names of the files that the words of jobs name which have not ended."""
+        jobs = (job for job in self.queue.jobs() if not job.has_ended)
+        return {Path(word).name for job in jobs for word in job.words}
 
     def _chosen(self, model: str, data: str) -> dict[str, str]:
         """The words of a model and of data that were chosen by an id."""

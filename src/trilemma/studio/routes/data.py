@@ -20,7 +20,7 @@ from trilemma.studio.described import FILE, RUN, SOURCE, form, text
 from trilemma.studio.images import IMAGE
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
-from trilemma.studio.service import DATA, Studio
+from trilemma.studio.service import DATA, DROPPED, Studio
 from trilemma.studio.sources import own_sources, source_word, sources
 from trilemma.studio.uploads import LARGEST_IMAGE, checked_name, receive
 from trilemma.verbs import find
@@ -132,7 +132,7 @@ def _receipt_in(file: Path) -> dict[str, Any]:
 
 def _receipt_page(request: Request, studio: Studio, content: bytes) -> Response:
     """How a picture that was dropped was made, and its run, if it lies here."""
-    file = studio.own / f"dropped-{os.urandom(8).hex()}.png"
+    file = studio.own / f"{DROPPED}{os.urandom(8).hex()}.png"
     try:
         with disk_errors(file):
             file.write_bytes(content)

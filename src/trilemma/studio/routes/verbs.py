@@ -195,7 +195,7 @@ def _add_compare(app: FastAPI, studio: Studio) -> None:
         except UserError as error:
             return _compare_page(request, studio, [], first(fields), str(error))
 
-    @app.post("/compare/train/lines", summary="The command line that trains and compares them", openapi_extra=families())
+    @app.post("/compare/train/lines", summary="The command line that does both", openapi_extra=families())
     def train_lines(request: Request, fields: Fields) -> Response:
         return render(request, "lines.html", **lines_of(studio, lambda: _families(studio, first(fields))))
 
