@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trilemma import vocabulary
 from trilemma.studio import images as images_module
 from trilemma.studio import library as library_module
 from trilemma.studio.sections import SECTIONS, TOOLS
@@ -31,6 +32,12 @@ def test_every_page_answers_with_and_without_runs(browser, studio, trained, path
     assert answer.status_code == 200
     assert "<script>" not in answer.text and " onclick" not in answer.text and ' style="' not in answer.text
     assert not re.findall(r'(?:src|href|action)="(?!/|#)[^"]*"', answer.text)
+
+
+def test_each_model_has_its_form(browser):
+    for model in vocabulary.models():
+        answer = browser.get(f"/train?model={model}")
+        assert answer.status_code == 200 and f"trilemma train {model} digits" in answer.text, model
 
 
 def test_each_verb_of_a_run_has_its_form(browser, run):
@@ -258,7 +265,7 @@ def test_a_file_that_vanishes_while_it_is_sent_is_no_defect(browser, studio, run
     [
         ("/runs/0123456789abcdef", 404, "The page Runs lists those that are, and those in the bin."),
         ("/jobs/0123456789abcdef", 404, "The page Jobs lists those that are."),
-        ("/train?model=vea", 404, "unknown model &#34;vea&#34;; choose one of ae-conv, "),
+        ("/train?model=vea", 404, "unknown model &#34;vea&#34;; choose one of ae-linear, "),
         ("/train?model=vea", 404, "(did you mean &#34;vae&#34;?)"),
         ("/nothing", 404, "The first page, /, leads to all others."),
         ("/no/../thing", 404, "The first page, /, leads to all others."),

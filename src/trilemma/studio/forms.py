@@ -107,9 +107,7 @@ def is_offered(verb: Verb, key: str) -> bool:
     return key not in NOT_OFFERED and not (verb.gathers and key == verb.places[-1])
 
 
-def words_of(
-    verb: Verb, filled: Mapping[str, str], model: str = "", sides: tuple[int, int] = (1, 1)
-) -> list[str]:
+def words_of(verb: Verb, filled: Mapping[str, str], model: str = "", sides: tuple[int, int] = (1, 1)) -> list[str]:
     """The words `key=value` of what was filled in; what is empty, or as by default, is left out.
 
     Args:
@@ -158,14 +156,18 @@ def _check_together(verb: Verb, words: Iterable[str], model: str, sides: tuple[i
     given = {key: text for key, _, text in (pair.partition("=") for pair in words)}
     height, *_, width = (_numbers(given.get("size", "")) or [*sides]) * 2
     cells = math.prod(1 + len(re.findall("[,|]", given[key])) for key in AXES if key in given)
-    images = max(_numbers(given.get("n" if "n" in verb.keys else "batch", "")), default=1) * cells
+    key = next((key for key in ("n", "batch") if key in verb.keys), "")
+    counted = given.get(key) or (default_of(verb, key) if key else "")
+    images = max(_numbers(counted), default=1) * cells
     pixels, steps = images * height * width, _steps(verb, given, model)
     what = f"{images:,} images of {height}x{width} pixels"
     if pixels > MOST_PIXELS:
         raise UserError(f"{what} are more than {MOST_PIXELS:,} pixels, the most that the studio asks for; take fewer")
     if pixels * steps > MOST_PIXEL_STEPS:
         most = f"{MOST_PIXEL_STEPS:,} pixels times steps"
-        raise UserError(f"{what} in {steps:,} steps are more than {most}, the most that the studio asks for; take fewer")
+        raise UserError(
+            f"{what} in {steps:,} steps are more than {most}, the most that the studio asks for; take fewer"
+        )
 
 
 def _steps(verb: Verb, given: Mapping[str, str], model: str) -> float:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request  # pyright: ignore[reportMissingImports]
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 
-from trilemma import vocabulary
-from trilemma.errors import UserError, unknown
+from trilemma import errors, vocabulary
+from trilemma.errors import UserError
 from trilemma.studio.described import SOURCE, families, form, several, tool_form, training
 from trilemma.studio.estimate import TrainingEstimate
 from trilemma.studio.forms import fields_of, varied_keys
@@ -98,7 +98,7 @@ def _train_page(
     """
     model = values.get("model", "vae")
     if model not in vocabulary.models():
-        raise Missing(str(unknown("model", model[:40], vocabulary.models())))
+        raise Missing(str(errors.unknown("model", model[:40], vocabulary.models())))
     context = {"model": model, "facts": vocabulary.model_entry(model)["facts"], "models": vocabulary.models()}
     fields = studio.fields(find("train"), values, model)
     choices = {"sources": sources(studio.library), "data": values.get("data", "digits")}
