@@ -30,11 +30,11 @@ from trilemma.gans.augmentation import Adaptive, differentiable
 from trilemma.gans.codes import CodesModel
 from trilemma.gans.config import NETWORKS, GANConfig, GANKeys
 from trilemma.gans.losses import LOSSES, AdversarialLoss, margins
-from trilemma.gans.modes import evaluating, measuring
+from trilemma.gans.modes import measuring
 from trilemma.gans.penalties import TWICE, gradient_penalty, zero_centred
 from trilemma.gans.separation import auroc
 from trilemma.gans.spectral import normalise
-from trilemma.modes import without_gradients
+from trilemma.modes import in_eval_mode, without_gradients
 from trilemma.nets.critic import Critic, ProjectionCritic
 from trilemma.types import (
     UNCONDITIONAL,
@@ -203,7 +203,7 @@ class GAN(CodesModel):
         device = next(self.generator.parameters()).device
         z = keys.temperature * random.normal(ids, (self.config.latent,), seed, "latent").to(device)
         label = self.label_for(ids, condition)
-        with evaluating(self.generator):
+        with in_eval_mode(self.generator):
             return self.from_z(z, label)
 
     @torch.no_grad()
@@ -227,7 +227,7 @@ class GAN(CodesModel):
     def realness(self, image: Tensor) -> Tensor:
         """The critic's logit of images (B, C, H, W) in [0, 1], (B,): high for real; its mean over the classes."""
         check_images(image, self.config.shape)
-        with evaluating(self.critic):
+        with in_eval_mode(self.critic):
             return self.critic(image)
 
     @property
