@@ -152,10 +152,14 @@ class GAN(CodesModel):
         """The penalty by itself, where it is not of every step; part: loss, before its weight."""
         label = self._label(batch)
         with _full_precision(batch.image):
-            real = fake = self._judged(batch.image, label, rng, slope=True)
-            if self.config.penalty != "r1":
-                fake = self._judged(self._fake_still(batch, label, rng), label, rng, slope=True)
-            penalty = self._penalty(label, rng, real=real, fake=fake)
+            if self.config.penalty == "gradient":
+                fake = self._fake_still(batch, label, rng)
+                penalty = self._penalty_between(label, rng, real=batch.image, fake=fake)
+            else:
+                halves = [self._judged(batch.image, label, rng, slope=True)]
+                if self.config.penalty == "r1r2":
+                    halves.append(self._judged(self._fake_still(batch, label, rng), label, rng, slope=True))
+                penalty = _zero_centred(*halves)
         return self.penalty_weight(batch.progress) * penalty, {"loss": penalty.detach()}
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
@@ -246,10 +250,13 @@ class GAN(CodesModel):
 
     def _penalty(self, label: Tensor | None, rng: torch.Generator, *, real: "_Judged", fake: "_Judged") -> Tensor:
         if self.config.penalty == "gradient":
-            u = torch.rand(len(real.image), generator=rng, dtype=torch.float32, device=rng.device)
-            return gradient_penalty(lambda image: self.judge(image, label, rng), u, real=real.image, fake=fake.image)
-        halves = (real,) if self.config.penalty == "r1" else (real, fake)
-        return torch.stack([zero_centred(half.logits, half.image) for half in halves]).sum()
+            return self._penalty_between(label, rng, real=real.image, fake=fake.image)
+        return _zero_centred(real) if self.config.penalty == "r1" else _zero_centred(real, fake)
+
+    def _penalty_between(self, label: Tensor | None, rng: torch.Generator, *, real: Tensor, fake: Tensor) -> Tensor:
+        """The gradient penalty; the critic is shown the images between real and generated ones (B, C, H, W), alone."""
+        u = torch.rand(len(real), generator=rng, dtype=torch.float32, device=rng.device)
+        return gradient_penalty(lambda image: self.judge(image, label, rng), u, real=real, fake=fake)
 
     def _means(self, *, real: Tensor, fake: Tensor) -> Logs:
         """What the log has of logits."""
@@ -282,6 +289,11 @@ class _Judged(NamedTuple):
 
     image: Tensor
     logits: Tensor
+
+
+def _zero_centred(*halves: _Judged) -> Tensor:
+    """R1 of real images, with R2 where generated ones are given, too."""
+    return torch.stack([zero_centred(half.logits, half.image) for half in halves]).sum()
 
 
 @torch.no_grad()
