@@ -99,10 +99,10 @@ def check_constant(given: argparse.Namespace) -> None:
 
 def measured_in(file: Path, asked: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """What the same line has measured of a training so far."""
-    if not file.exists():
-        if folder.exists():
-            raise SystemExit(f"{folder} is there without {file.name}; delete it, or give another --out")
+    if not folder.exists():
         write_json(file, {"asked": asked, "rows": []})
+    elif not file.exists():
+        raise SystemExit(f"{folder} is there without {file.name}; delete it, or give another --out")
     content = read_json(file)
     if content["asked"] != asked:
         raise SystemExit(
