@@ -46,8 +46,8 @@ class Training:
 
 
 def asked(out: Path, **changed: Any) -> argparse.Namespace:
-    given = {"model": "gan-wgan-gp", "data": "digits", "images": 400, "points": 4, "n": 100, "keys": {"betas": (0, 0.9)}}
-    return argparse.Namespace(**given | {"out": out} | changed)
+    given = {"model": "gan-wgan-gp", "data": "digits", "images": 400, "points": 4, "n": 100, "out": out}
+    return argparse.Namespace(**given | {"keys": {"betas": (0, 0.9)}} | changed)
 
 
 @pytest.fixture
@@ -153,5 +153,5 @@ def test_the_shuffled_form_of_a_transposed_convolution_is_equal(script: Callable
         layer = layout.transposed(c_in, c_out)
         x = torch.randn(2, c_in, side, side + 1)
         torch.testing.assert_close(layout.Shuffled(layer)(x), layer(x))
-    shapes = {title: shape for title, (_, shape, _) in layout.blocks().items() if "to" in title}
+    shapes = {title: shape for title, (_, shape, _) in layout.blocks().items() if " to " in title}
     assert shapes["transposed, 128 to 64"] == shapes["shuffled, 128 to 64"] == (128, 7, 7)
