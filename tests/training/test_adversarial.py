@@ -297,9 +297,9 @@ def test_path_lengths_are_no_part_of_the_norm_of_the_generators_gradient(
 ) -> None:
     """A row of the log is of two steps, one of which has path lengths and R1."""
     scale_game(monkeypatch, 0.0, begin=0.0)
-    run = trilemma.train("gan-style", "digits", steps=8, out=tmp_path / "r", **STYLE)
+    run = trilemma.train("gan-style", "digits", steps=4, out=tmp_path / "r", **STYLE)
     rows = [row for row in run.log if "path/loss" in row]
-    assert len(rows) == 4 and all(row["path/loss"] > 0 and row["penalty/loss"] > 0 for row in rows)
+    assert len(rows) == 2 and all(row["path/loss"] > 0 and row["penalty/loss"] > 0 for row in rows)
     assert all(row["generator/gradient_norm"] == 0.0 < row["critic/gradient_norm"] for row in rows)
 
 
