@@ -110,7 +110,7 @@ def test_a_training_whose_measurements_are_lost_is_refused(gans: ModuleType, tmp
 
 
 def test_a_rate_that_falls_to_the_end_of_each_length_is_refused(gans: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="vae has schedule=linear, .*add schedule=constant"):
+    with pytest.raises(SystemExit, match=r"vae has schedule=linear, .*add schedule=constant"):
         gans.estimate(asked(tmp_path, model="vae", keys={}))
     with pytest.raises(SystemExit, match="gan-wgan-gp has schedule=cosine"):
         gans.estimate(asked(tmp_path, keys={"schedule": "cosine"}))

@@ -304,9 +304,7 @@ def test_path_lengths_are_no_part_of_the_norm_of_the_generators_gradient(
 
 
 @pytest.mark.slow
-def test_a_gradient_that_vanishes_beside_path_lengths_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gradient_that_vanishes_beside_path_lengths_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trilemma.gans.gan.auroc", lambda *, real, fake: torch.ones(()))
     scale_game(monkeypatch, 1e-6, begin=0.5)
     run = trilemma.train("gan-style", "digits", steps=60, out=tmp_path / "r", **STYLE)
