@@ -14,9 +14,11 @@
 
 Of a Wasserstein loss, `estimate` takes the critic's estimate of the distance, E D(x) - E D(G(z)); of another GAN its
 generator's loss, and of any other model its loss: the mean over the rows of the log since the length before. Each
-length resumes the one before, so only a rate that is constant after its warm-up is that of one long training. Keys
-of the training follow as key=value. Trainings lie in --out, and the same line resumes where it was stopped. Distances
-and scores are of --n samples and the held-out images, in the bundled features.
+length resumes the one before, so only a rate that is constant after its warm-up is that of one long training: one that
+falls to the end of each length is refused. --images counts those of all of the critic's steps: a step of gan-wgan-gp
+takes 5 batches. Keys of the training follow as key=value. Trainings lie in --out, and the same line resumes where it
+was stopped; the lengths that are measured already are in a .json beside the training. Distances and scores are of --n
+samples and the held-out images, in the bundled features.
 """
 
 import argparse
@@ -32,9 +34,11 @@ import trilemma
 from trilemma.arguments import parse_settings
 from trilemma.data import load_data
 from trilemma.errors import Diverged
+from trilemma.files import json_text, parse_json, read_json, write_json
 from trilemma.metrics.classification import classes_seen, classifier_of
 from trilemma.metrics.intervals import difference_of_trainings, mean_estimate
 from trilemma.registry import get_recipe
+from trilemma.run.config import TrainConfig
 
 SAMPLES = 1000
 DIVERGED = -1.0  # in place of a share
@@ -63,19 +67,53 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 
 def estimate(given: argparse.Namespace) -> str:
-    """One training, looked at after equal parts."""
-    recipe, folder = get_recipe(given.model), given.out / f"estimate-{given.model}-{given.data}"
-    losses, distances, seen = [], [], 0
-    for point in range(1, given.points + 1):
-        images = given.images * point // given.points
+    """One training, looked at after equal parts; what was measured before is taken from its file."""
+    check_constant(given)
+    folder = given.out / f"estimate-{given.model}-{given.data}"
+    file = folder.with_name(f"{folder.name}.json")
+    asked = parse_json(json_text({name: getattr(given, name) for name in ("images", "points", "n", "keys")}))
+    rows = measured_in(file, asked, folder)
+    for row in rows:
+        print(row_text(row), flush=True)
+    for point in range(len(rows) + 1, given.points + 1):
+        images, seen = given.images * point // given.points, rows[-1]["images"] if rows else 0
         run = trilemma.train(given.model, given.data, images=images, out=folder, quiet=True, **given.keys)
         is_wasserstein = run.model_config.get("loss") == "wasserstein"
-        losses.append(loss_of([row for row in run.log if row["images"] > seen], is_wasserstein))
-        seen = run.summary["images"]
-        distances.append(distance(run, given.n))
-        print(f"{seen:9,} images: {losses[-1]:9.4f} {distances[-1]:9.2f}", flush=True)
-    correlation = statistics.correlation(ranks(losses), ranks(distances))
-    return f"{recipe.name}, {given.data}: rank correlation {correlation:.2f} over {given.points} lengths"
+        loss = loss_of([row for row in run.log if row["images"] > seen], is_wasserstein)
+        rows.append({"images": run.summary["images"], "loss": loss, "distance": distance(run, given.n)})
+        write_json(file, {"asked": asked, "rows": rows})
+        print(row_text(rows[-1]), flush=True)
+    correlation = statistics.correlation(*(ranks([row[name] for row in rows]) for name in ("loss", "distance")))
+    return f"{given.model}, {given.data}: rank correlation {correlation:.2f} over {given.points} lengths"
+
+
+def check_constant(given: argparse.Namespace) -> None:
+    """Refuse a rate that falls to the end of a training, which each length would have for itself."""
+    usual = get_recipe(given.model).training.get("schedule", TrainConfig.model_fields["schedule"].default)
+    if (schedule := given.keys.get("schedule", usual)) in ("cosine", "linear"):
+        raise SystemExit(
+            f"{given.model} has schedule={schedule}, by which the rate falls to 0 at the end of each length, and "
+            "several lengths are not one training; add schedule=constant"
+        )
+
+
+def measured_in(file: Path, asked: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """What the same line has measured of a training so far."""
+    if not folder.exists():
+        write_json(file, {"asked": asked, "rows": []})
+    elif not file.exists():
+        raise SystemExit(f"{folder} is there without {file.name}; delete it, or give another --out")
+    content = read_json(file)
+    if content["asked"] != asked:
+        raise SystemExit(
+            f"{file} was measured with {content['asked']}, and asked for is {asked}; give the same, or another --out"
+        )
+    return content["rows"]
+
+
+def row_text(row: dict[str, Any]) -> str:
+    """A length in words."""
+    return f"{row['images']:9,} images: {row['loss']:9.4f} {row['distance']:9.2f}"
 
 
 def few(given: argparse.Namespace) -> str:

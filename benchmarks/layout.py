@@ -6,9 +6,10 @@ slower. A star marks what the recipe chooses here. Before that, what the machine
 matrix products in both precisions and that of copying memory; behind each model, the share of the matrix rate of its
 fastest column that its own products reach.
 
-With --blocks, the same for parts of the diffusion networks instead, forward and backward without an optimiser: a U-Net
-of one level by width and side, attention over maps of 8 and 16 px, the transformer by patch, and single layers by kind,
-which tell for what bfloat16 pays. --device cuda measures on a GPU, --seconds how long each turn takes.
+With --blocks, the same for parts of networks instead, forward and backward without an optimiser, in batches of --batch:
+a U-Net of one level by width and side, attention over maps of 8 and 16 px, the transformer by patch, single layers by
+kind, which tell for what bfloat16 pays, and the transposed convolutions of gan-dcgan-28 beside their equal form, an
+ordinary convolution and a shuffle of the pixels. --device cuda measures on a GPU, --seconds how long each turn takes.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from functools import partial
 import torch
 from bare import BareStep
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from trilemma.data import load_data
@@ -38,6 +40,7 @@ MODELS = (
 )  # fmt: skip
 BLOCK_BATCH = 32
 WIDTHS = {32: (32, 48, 64), 16: (64, 96, 128), 8: (96, 128, 256)}  # of the U-Net's blocks by their side, px
+TRANSPOSED = ((128, 64, 7), (64, 1, 14))  # channels in and out, and side, px, of the layers of gan-dcgan-28
 COLUMNS = tuple(itertools.product((False, True), (False, True)))  # bf16, channels last
 HOPELESS = 10  # bfloat16 is not tried where its products are so many times slower
 
@@ -85,7 +88,7 @@ def operations(step: BareStep) -> float:
 
 
 class BlockStep:
-    """Forward and backward of a module on maps (BLOCK_BATCH, C, H, W) that lie ready.
+    """Forward and backward of a module on maps (batch, C, H, W) that lie ready.
 
     Args:
         levels: whether it is told the noise level, too.
@@ -97,16 +100,17 @@ class BlockStep:
         shape: tuple[int, int, int],
         levels: bool,
         *,
+        batch: int,
         bf16: bool,
         last: bool,
         device: str,
     ) -> None:
-        self.module, self.bf16, self.device = build().to(device), bf16, device
+        self.module, self.batch, self.bf16, self.device = build().to(device), batch, bf16, device
         layout = torch.channels_last if last else torch.contiguous_format
         if last:
             to_channels_last(self.module)
-        x = torch.randn(BLOCK_BATCH, *shape, device=device).contiguous(memory_format=layout).requires_grad_()
-        self.inputs = (x, torch.zeros(BLOCK_BATCH, device=device)) if levels else (x,)
+        x = torch.randn(batch, *shape, device=device).contiguous(memory_format=layout).requires_grad_()
+        self.inputs = (x, torch.zeros(batch, device=device)) if levels else (x,)
 
     def __call__(self) -> None:
         """One step."""
@@ -125,7 +129,7 @@ class BlockStep:
             self()
             steps += 1
         _wait(self.device)
-        return steps * BLOCK_BATCH / (time.perf_counter() - start)
+        return steps * self.batch / (time.perf_counter() - start)
 
 
 class ByPlace(nn.Module):
@@ -138,6 +142,38 @@ class ByPlace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, H W, C')."""
         return self.layer(x.flatten(2).transpose(1, 2))
+
+
+class Shuffled(nn.Module):
+    """A transposed convolution (k3 s2 p1 op1) as a convolution of 2x2 with four times the outputs, whose pixels are
+    shuffled.
+
+    In each direction, output 2 i is w_1 x_i, and output 2 i + 1 is w_2 x_i + w_0 x_i+1.
+    """
+
+    def __init__(self, layer: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        c_in, c_out = layer.in_channels, layer.out_channels
+        self.layer = nn.Conv2d(c_in, 4 * c_out, 2)
+        taps = torch.tensor([[[0.0, 1, 0], [0, 0, 0]], [[0, 0, 1], [1, 0, 0]]])  # of output, input, weight
+        with torch.no_grad():
+            weight = torch.einsum("ayk,bxl,iokl->oabiyx", taps, taps, layer.weight)
+            self.layer.weight.copy_(weight.reshape(4 * c_out, c_in, 2, 2))
+            self.layer.bias.copy_(layer.bias.repeat_interleave(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', 2 H, 2 W)."""
+        return F.pixel_shuffle(self.layer(F.pad(x, (0, 1, 0, 1))), 2)
+
+
+def transposed(c_in: int, c_out: int) -> nn.ConvTranspose2d:
+    """A layer of the generator of gan-dcgan-28."""
+    return nn.ConvTranspose2d(c_in, c_out, 3, 2, 1, output_padding=1)
+
+
+def shuffled(c_in: int, c_out: int) -> Shuffled:
+    """Its equal form."""
+    return Shuffled(transposed(c_in, c_out))
 
 
 def blocks() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], bool]]:
@@ -158,16 +194,22 @@ def blocks() -> dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], b
         "linear": lambda: ByPlace(nn.Linear(96, 384)),
         "layer norm, GELU": lambda: ByPlace(nn.Sequential(nn.LayerNorm(96), nn.GELU(approximate="tanh"))),
     }
-    return rows | {title: (build, shape, False) for title, build in layers.items()}
+    rows |= {title: (build, shape, False) for title, build in layers.items()}
+    for c_in, c_out, side in TRANSPOSED:
+        shape, channels = (c_in, side, side), f"{c_in} to {c_out}"
+        rows[f"transposed, {channels}"] = (partial(transposed, c_in, c_out), shape, False)
+        rows[f"shuffled, {channels}"] = (partial(shuffled, c_in, c_out), shape, False)
+    return rows
 
 
-def measure_blocks(columns: list[tuple[bool, bool]], device: str, seconds: float) -> None:
+def measure_blocks(columns: list[tuple[bool, bool]], given: argparse.Namespace) -> None:
     """Print a line per block."""
     for title, (build, shape, levels) in blocks().items():
-        steps = {(b, c): BlockStep(build, shape, levels, bf16=b, last=c, device=device) for b, c in columns}
-        best = fastest(steps, seconds)
+        options = {"batch": given.batch, "device": given.device}
+        steps = {(b, c): BlockStep(build, shape, levels, bf16=b, last=c, **options) for b, c in columns}
+        best = fastest(steps, given.seconds)
         cells = [f"{best[c]:,.0f} " if c in best else "- " for c in COLUMNS]
-        print(f"{title:24}{BLOCK_BATCH:6}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
+        print(f"{title:24}{given.batch:6}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
 
 
 def fastest(steps: dict[tuple[bool, bool], BareStep | BlockStep], seconds: float) -> dict[tuple[bool, bool], float]:
@@ -205,7 +247,8 @@ def main() -> None:
     """Print the machine's limits and a line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
-    parser.add_argument("--blocks", action="store_true", help="parts of the diffusion networks")
+    parser.add_argument("--blocks", action="store_true", help="parts of networks")
+    parser.add_argument("--batch", type=int, default=BLOCK_BATCH, help="images of a block")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of a turn")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
@@ -227,7 +270,7 @@ def main() -> None:
     )
     columns = [column for column in COLUMNS if not column[0] or rates[True] * HOPELESS > rates[False]]
     if given.blocks:
-        measure_blocks(columns, given.device, given.seconds)
+        measure_blocks(columns, given)
     else:
         measure_models(given.models or list(MODELS), columns, rates, given)
 

@@ -433,6 +433,16 @@ def test_the_gradient_penalty_is_taken_at_a_place_of_its_own_for_each_image(monk
     assert u.shape == (32,) and len(u.unique()) == 32 and 0 <= u.min() < 0.2 and 0.8 < u.max() < 1
 
 
+@pytest.mark.parametrize(("penalty", "times"), [("r1", 1), ("r1r2", 2), ("gradient", 1)])
+def test_a_lazy_penalty_shows_the_critic_what_it_penalises_and_nothing_else(penalty: str, times: int) -> None:
+    """Of D(x) = 3 x_1, whose slope is 3: 9 / 2 for each kind of image, or (3 - 1)**2 between them."""
+    gan, shown = tiny("mlp", penalty=penalty, penalty_every=2), list[Tensor]()
+    gan.critic.forward = lambda x: [shown.append(x), 3 * x.flatten(1)[:, 0]][1]  # type: ignore[method-assign]
+    parts = gan.penalty_loss(batch(), rng.generator(0, "step"))[1]
+    assert len(shown) == times
+    assert parts["loss"].item() == pytest.approx({"r1": 4.5, "r1r2": 9.0, "gradient": 4.0}[penalty])
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

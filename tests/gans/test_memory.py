@@ -51,4 +51,5 @@ def test_a_training_holds_weights_gradients_optimisers_and_the_average(
     monkeypatch.setattr(Guard, "check", measured)
     keys = {"width": 32, "styles": 64, "path_every": 2, "penalty_every": 2, "batch": 8, "deviation_group": 4}
     trilemma.train("gan-style", "digits", steps=4, quiet=True, device="cpu", out=tmp_path / "run", **keys)
+    print(f"over what is needed: {', '.join(f'{ratio:.3f}' for ratio in ratios)}")  # with -s
     assert ratios and all(0.8 < ratio <= 1.3 for ratio in ratios), ratios

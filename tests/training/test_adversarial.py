@@ -17,6 +17,7 @@ from trilemma.files import json_text, parse_json
 from trilemma.gans.config import GANConfig
 from trilemma.gans.gan import GAN
 from trilemma.gans.losses import LOSSES
+from trilemma.gans.style import StyleGAN
 from trilemma.healthy import EXPLODED, KEPT, LEAST_ROWS, OVERFIT, SURE, VANISHED, usual
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
@@ -275,3 +276,37 @@ def test_a_lazy_penalty_is_logged_where_its_rule_reads_it(tmp_path: Path) -> Non
     run = trilemma.train("gan", "digits", penalty_every=2, out=tmp_path / "r", **keys)
     rows = [row for row in run.log if "penalty/loss" in row]
     assert rows and "penalty/loss" in EARLIER and all(row["penalty/loss"] >= 0 for row in rows)
+
+
+def scale_game(monkeypatch: pytest.MonkeyPatch, factor: float, *, begin: float) -> None:
+    """From a share of the training on, the critic passes the generator so many times the gradient, next to nothing."""
+    game = StyleGAN.generator_loss
+
+    def scaled(gan: StyleGAN, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, parts = game(gan, batch, rng)
+        return (factor if batch.progress >= begin else 1.0) * loss, parts
+
+    monkeypatch.setattr(StyleGAN, "generator_loss", scaled)
+
+
+STYLE = {"width": 2, "latent": 4, "styles": 4, "batch": 256, "path_every": 2, "penalty_every": 2, "quiet": True}
+
+
+def test_path_lengths_are_no_part_of_the_norm_of_the_generators_gradient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of the log is of two steps, one of which has path lengths and R1."""
+    scale_game(monkeypatch, 0.0, begin=0.0)
+    run = trilemma.train("gan-style", "digits", steps=4, out=tmp_path / "r", **STYLE)
+    rows = [row for row in run.log if "path/loss" in row]
+    assert len(rows) == 2 and all(row["path/loss"] > 0 and row["penalty/loss"] > 0 for row in rows)
+    assert all(row["generator/gradient_norm"] == 0.0 < row["critic/gradient_norm"] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_gradient_that_vanishes_beside_path_lengths_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trilemma.gans.gan.auroc", lambda *, real, fake: torch.ones(()))
+    scale_game(monkeypatch, 1e-6, begin=0.5)
+    run = trilemma.train("gan-style", "digits", steps=60, out=tmp_path / "r", **STYLE)
+    first, *_ = [row for row in run.log if "vanishing gradients" in row.get("warning", "")]
+    assert 30 <= first["step"] <= 34

@@ -8,8 +8,7 @@ from torch import Tensor
 from trilemma import rng as random
 from trilemma.errors import check_codes, check_images
 from trilemma.gans.inversion import RATE, nearest, search
-from trilemma.gans.modes import evaluating
-from trilemma.modes import own_modes, without_gradients
+from trilemma.modes import in_eval_mode, own_modes, without_gradients
 from trilemma.types import UNCONDITIONAL, Condition, HasStyles, Model, check_condition, default_label, no_label
 
 STEPS = 200  # of a search
@@ -45,7 +44,7 @@ class CodesModel(Model):
         """
         check_images(image, self.config.shape)
         label = self._label_of(condition, len(image))
-        with evaluating(self), without_gradients(self):
+        with in_eval_mode(self), without_gradients(self):
             starts, rate = self._starts(image, label, seed)
             return search(lambda z: self._image(z, label), image, starts, rate, steps or STEPS)
 
@@ -54,7 +53,7 @@ class CodesModel(Model):
         """Codes (B, Z) -> images (B, C, H, W) in [0, 1]."""
         check_codes(z, self.code_length)
         label = self._label_of(condition, len(z))
-        with evaluating(self):
+        with in_eval_mode(self):
             return self._image(z, label)
 
     @torch.no_grad()
@@ -67,7 +66,7 @@ class CodesModel(Model):
         if not isinstance(self, HasStyles):
             return z
         label = self.label_for(ids, condition)
-        with evaluating(self):
+        with in_eval_mode(self):
             return self.to_w(z, None if label is None else label.to(like.device))
 
     def label_for(self, ids: Tensor, condition: Condition) -> Tensor | None:

@@ -30,11 +30,11 @@ from trilemma.gans.augmentation import Adaptive, differentiable
 from trilemma.gans.codes import CodesModel
 from trilemma.gans.config import NETWORKS, GANConfig, GANKeys
 from trilemma.gans.losses import LOSSES, AdversarialLoss, margins
-from trilemma.gans.modes import evaluating, measuring
+from trilemma.gans.modes import measuring
 from trilemma.gans.penalties import TWICE, gradient_penalty, zero_centred
 from trilemma.gans.separation import auroc
 from trilemma.gans.spectral import normalise
-from trilemma.modes import without_gradients
+from trilemma.modes import in_eval_mode, without_gradients
 from trilemma.nets.critic import Critic, ProjectionCritic
 from trilemma.types import (
     UNCONDITIONAL,
@@ -152,10 +152,14 @@ class GAN(CodesModel):
         """The penalty by itself, where it is not of every step; part: loss, before its weight."""
         label = self._label(batch)
         with _full_precision(batch.image):
-            real = fake = self._judged(batch.image, label, rng, slope=True)
-            if self.config.penalty != "r1":
-                fake = self._judged(self._fake_still(batch, label, rng), label, rng, slope=True)
-            penalty = self._penalty(label, rng, real=real, fake=fake)
+            if self.config.penalty == "gradient":
+                fake = self._fake_still(batch, label, rng)
+                penalty = self._penalty_between(label, rng, real=batch.image, fake=fake)
+            else:
+                halves = [self._judged(batch.image, label, rng, slope=True)]
+                if self.config.penalty == "r1r2":
+                    halves.append(self._judged(self._fake_still(batch, label, rng), label, rng, slope=True))
+                penalty = _zero_centred(*halves)
         return self.penalty_weight(batch.progress) * penalty, {"loss": penalty.detach()}
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
@@ -203,7 +207,7 @@ class GAN(CodesModel):
         device = next(self.generator.parameters()).device
         z = keys.temperature * random.normal(ids, (self.config.latent,), seed, "latent").to(device)
         label = self.label_for(ids, condition)
-        with evaluating(self.generator):
+        with in_eval_mode(self.generator):
             return self.from_z(z, label)
 
     @torch.no_grad()
@@ -227,7 +231,7 @@ class GAN(CodesModel):
     def realness(self, image: Tensor) -> Tensor:
         """The critic's logit of images (B, C, H, W) in [0, 1], (B,): high for real; its mean over the classes."""
         check_images(image, self.config.shape)
-        with evaluating(self.critic):
+        with in_eval_mode(self.critic):
             return self.critic(image)
 
     @property
@@ -246,10 +250,13 @@ class GAN(CodesModel):
 
     def _penalty(self, label: Tensor | None, rng: torch.Generator, *, real: "_Judged", fake: "_Judged") -> Tensor:
         if self.config.penalty == "gradient":
-            u = torch.rand(len(real.image), generator=rng, dtype=torch.float32, device=rng.device)
-            return gradient_penalty(lambda image: self.judge(image, label, rng), u, real=real.image, fake=fake.image)
-        halves = (real,) if self.config.penalty == "r1" else (real, fake)
-        return torch.stack([zero_centred(half.logits, half.image) for half in halves]).sum()
+            return self._penalty_between(label, rng, real=real.image, fake=fake.image)
+        return _zero_centred(real) if self.config.penalty == "r1" else _zero_centred(real, fake)
+
+    def _penalty_between(self, label: Tensor | None, rng: torch.Generator, *, real: Tensor, fake: Tensor) -> Tensor:
+        """The gradient penalty; the critic is shown the images between real and generated ones (B, C, H, W), alone."""
+        u = torch.rand(len(real), generator=rng, dtype=torch.float32, device=rng.device)
+        return gradient_penalty(lambda image: self.judge(image, label, rng), u, real=real, fake=fake)
 
     def _means(self, *, real: Tensor, fake: Tensor) -> Logs:
         """What the log has of logits."""
@@ -282,6 +289,11 @@ class _Judged(NamedTuple):
 
     image: Tensor
     logits: Tensor
+
+
+def _zero_centred(*halves: _Judged) -> Tensor:
+    """R1 of real images, with R2 where generated ones are given, too."""
+    return torch.stack([zero_centred(half.logits, half.image) for half in halves]).sum()
 
 
 @torch.no_grad()

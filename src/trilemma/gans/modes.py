@@ -8,17 +8,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside, the network does not train."""
-    training = network.training
-    try:
-        network.eval()
-        yield
-    finally:
-        network.train(training)
-
-
-@contextmanager
 def measuring(network: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     """Inside, batch norms use the statistics of a batch, and keep the mean of those of all batches."""
     training, momenta = network.training, [norm.momentum for norm in norms]

@@ -3,7 +3,8 @@
 - Overpowered critic: it is sure of nearly every image. Only where logits stand for probabilities: a Wasserstein critic
   is to be as good as it can be.
 - Vanishing gradients (Arjovsky & Bottou 2017): the critic orders nearly every pair of a real and a generated image
-  right, and the generator's gradient is next to nothing beside what it was.
+  right, and the generator's gradient is next to nothing beside what it was. Norms are of steps without a lazy term
+  (path lengths, a lazy penalty): it counts as often as it is left out, and would stand for the gradient that is lost.
 - Exploding gradients: those of the critic are a thousand times what they were, or so is the penalty on its slope.
 - Overfit critic (Karras et al. 2020, "Training generative adversarial networks with limited data", eq. 1):
 

@@ -182,7 +182,7 @@ class Trainer:
                 losses, norm = players.differentiate(player, phases, batch)
                 guard.check(losses, batch, norm)  # before the step, and the clipping: a NaN norm spoils all gradients
                 players.step(player, norm)
-                if self.diagnosis.n_players > 1:
+                if self.diagnosis.n_players > 1 and len({phase.every for phase in phases}) == 1:  # no lazy term in it
                     self.averages.add(player.name, {"gradient_norm": norm})
                 for part in losses:
                     self.averages.add(part.phase.name, {"loss": part.loss, **part.parts})
