@@ -16,12 +16,12 @@ from trilemma.metrics.quality import Setup
 from trilemma.metrics.receipt import Score
 from trilemma.run.run import Run
 
-FAMILIES = {"ae-stacked": "autoencoder", "vae": "vae", "gan-dcgan": "gan", "diffusion-small": "diffusion"}
+FAMILIES = {"ae-stacked": "autoencoder", "vae": "vae", "gan-dcgan": "gan", "diffusion": "diffusion"}
 FIGURES = {  # precision, recall, kernel distance, ms per image, calls per image
     "ae-stacked": (0.6203, 0.3501, 0.0071, 0.0451, 1),
     "vae": (0.7102, 0.6004, 0.0060, 0.0452, 1),
     "gan-dcgan": (0.8506, 0.4307, 0.0041, 0.2109, 1),
-    "diffusion-small": (0.8308, 0.8009, 0.0016, 27.011, 50),
+    "diffusion": (0.8308, 0.8009, 0.0016, 27.011, 50),
 }
 
 

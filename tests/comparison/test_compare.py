@@ -79,12 +79,12 @@ def test_a_failed_model_does_not_lose_the_others(stage):
     assert errors["vae"] == "the loss is nan"
     assert errors["gan-dcgan"] == "RuntimeError: out of memory"
     assert errors["ae-stacked"] is None
-    assert [name for name, *_ in stage.measured] == ["ae-stacked", "diffusion-small"]
+    assert [name for name, *_ in stage.measured] == ["ae-stacked", "diffusion"]
 
 
 def test_all_failed_is_an_error_with_every_reason(stage):
     stage.broken = {name: UserError(f"{name} broke") for name in FAMILIES}
-    with pytest.raises(UserError, match=r"ae-stacked broke.*diffusion-small broke"):
+    with pytest.raises(UserError, match=r"ae-stacked broke.*diffusion broke"):
         compare(quiet=True)
 
 
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_the_comparison_with_the_command_that_goes_on(stage, capsys)
     assert [name for name, *_ in stage.trained] == ["ae-stacked", "vae"]
     last = capsys.readouterr().err.splitlines()[-1]
     command = last.partition("Resume with: ")[2]
-    models = "models=ae-stacked,vae,gan-dcgan,diffusion-small"
+    models = "models=ae-stacked,vae,gan-dcgan,diffusion"
     out = Path("runs/compare-digits").absolute()
     assert command == f"trilemma compare data=digits {models} minutes=0.25 size=8x8 n=14 seed=0 out={out}"
 
@@ -579,7 +579,7 @@ def test_diffusion_models_have_few_calls_for_their_bound(stage, monkeypatch):
 
     def train(model, data, **keys):
         run = finished(model, keys["out"], data)
-        run.model = ByPath() if model == "diffusion-small" else None
+        run.model = ByPath() if model == "diffusion" else None
         return run
 
     def evaluate(run, *, n, seed, batch, reference, **bounds):
@@ -588,8 +588,8 @@ def test_diffusion_models_have_few_calls_for_their_bound(stage, monkeypatch):
 
     monkeypatch.setattr("trilemma.training.train", train)
     monkeypatch.setattr("trilemma.metrics.evaluate", evaluate)
-    compare(models="vae,diffusion-small")
-    assert asked == {"vae": {}, "diffusion-small": {"bound_samples": 8, "bound_images": 64}}
+    compare(models="vae,diffusion")
+    assert asked == {"vae": {}, "diffusion": {"bound_samples": 8, "bound_images": 64}}
 
 
 def test_a_row_that_cannot_be_shown_says_where_it_happened_if_that_is_asked_for(stage, monkeypatch, capsys):

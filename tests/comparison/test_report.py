@@ -91,7 +91,7 @@ def changed(content, number, **changes):
 @pytest.fixture
 def page(stage):
     def build(
-        names=("ae-stacked", "vae", "gan-dcgan", "diffusion-small"),
+        names=("ae-stacked", "vae", "gan-dcgan", "diffusion"),
         data=None,
         entries=None,
         split="test",
@@ -150,8 +150,8 @@ def test_each_column_is_one_metric_in_one_order(page):
     names = [c["name"] for c in values["columns"]]
     assert names == ["density", "coverage", "kernel_distance", "frechet_distance", "ms_per_image", "calls_per_image"]
     best = {c["name"]: c["best"] for c in values["columns"]}
-    assert best["kernel_distance"] == ["diffusion-small"]
-    assert best["density"] == ["gan-dcgan", "diffusion-small"]  # 0.85 and 0.83, 5% either way
+    assert best["kernel_distance"] == ["diffusion"]
+    assert best["density"] == ["gan-dcgan", "diffusion"]  # 0.85 and 0.83, 5% either way
     assert best["frechet_distance"] == []
 
 
@@ -334,7 +334,7 @@ def test_every_link_of_the_page_leads_to_a_place_on_it_and_the_settings_are_one_
 def test_controls_stand_under_the_models(page):
     _, text = page()
     table = text[text.index('<table class="figures">') :].partition("</table>")[0]
-    assert table.index("diffusion-small") < table.index("Real images") < table.index("A perfect model.")
+    assert table.index("diffusion") < table.index("Real images") < table.index("A perfect model.")
     assert 0.875 in Page(f"{table}</table>").values
 
 
