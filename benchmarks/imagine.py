@@ -9,6 +9,7 @@ file and the hash take is printed below.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,10 @@ import torch
 from trilemma import rng
 from trilemma.explore.prompted import Inputs, Request, draw_cells
 from trilemma.pictures.png import save_png
+from trilemma.pretrained.content import content_id
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.libraries import load_diffusers, silence
-from trilemma.pretrained.pipeline import content_id, load_pipeline
+from trilemma.pretrained.pipeline import load_pipeline
 
 ROUNDS, STEPS, PROMPT = 9, 10, "a red fox in snow"
 WIDTHS = (64, 128, 256)  # of the U-Net with random weights
@@ -91,6 +93,7 @@ def random_text_encoder() -> dict[str, Any]:
 
 def measure(folder: Path) -> None:
     """Draw in turns, and compare both the times and the images."""
+    hash_s, _ = seconds(lambda _: content_id(folder), 0)
     pipeline = load_pipeline(locate(str(folder)))
 
     def bare(k: int) -> torch.Tensor:
@@ -114,7 +117,6 @@ def measure(folder: Path) -> None:
             file_s = file_seconds(other, receipt, Path(place) / f"{k}.png")
             for name, value in (("bare", bare_s), ("imagine", ours_s), ("file", file_s)):
                 times[name].append(value)
-    hash_s, _ = seconds(lambda _: content_id(folder), 0)
     for name in ("bare", "imagine"):
         print(f"{name:10}{median(times[name]):8.3f}")
     print(f"ratio     {median(times['imagine']) / median(times['bare']):8.3f}")
@@ -136,10 +138,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.random == (given.folder is not None):
         parser.error("give a FOLDER, or --random")
-    if given.folder is not None:
-        return measure(given.folder)
-    with TemporaryDirectory() as place:
-        measure(random_pipeline(Path(place)))
+    with TemporaryDirectory() as place, TemporaryDirectory() as cache:
+        os.environ["TRILEMMA_CACHE"] = cache  # in which no hash is known yet
+        measure(given.folder or random_pipeline(Path(place)))
 
 
 if __name__ == "__main__":

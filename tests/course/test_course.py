@@ -5,8 +5,10 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pages import BLOCK, check_command, commands, excerpts, keys_and_words, runs_in, titles, trained_by
+from PIL import Image
 from pretrained.hub import publishing
 from pretrained.pipelines import save, tiny_pipeline
 
@@ -172,6 +174,35 @@ def test_every_command_runs_and_shows_what_the_pages_say(tmp_path, monkeypatch, 
     assert trilemma.quiz("check", "code", "runs/ae-two").right == 0  # page 2: something is left to be done
     low, high = coverages(runs["vae-digits"])
     assert trilemma.quiz("check", "covered", "runs/vae-digits").right == int(low > 0.5) and low < high
+
+
+SHORTER = {  # what a command in a sentence says, and what is run in its place: a folder of a few images, and less time
+    "minutes=60": ["minutes=0.02"],
+    "data=FOLDER": ["data=photos", "models=ae-stacked,vae", "minutes=0.02"],
+}
+
+
+def write_photos(folder):
+    """Images that anyone may have, of two sorts."""
+    for k in range(120):
+        place = folder / ("bright" if k % 2 else "dark")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(k).integers(0, 256, (8, 8)) // (1 if k % 2 else 4)
+        Image.fromarray(pixels.astype(np.uint8)).save(place / f"{k}.png")
+
+
+@pytest.mark.slow
+def test_commands_in_sentences_run(tmp_path, monkeypatch, capsys):
+    """Those that stand in no block; `imagine` is run below."""
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos")
+    lines = {line for lang, page in EVERY for line in inline(text_of(lang, page))} - set(LINES)
+    changed = set()
+    for line in sorted(line for line in lines if not line.startswith("trilemma imagine ")):
+        words = [new for word in shlex.split(line)[1:] for new in SHORTER.get(word, [word])]
+        changed |= SHORTER.keys() & set(shlex.split(line))
+        assert cli.main(words) == 0, (line, capsys.readouterr().err)
+    assert changed == SHORTER.keys()
 
 
 @pytest.mark.slow

@@ -223,3 +223,26 @@ def test_mnist_is_fetched_once_into_the_cache(tmp_path, monkeypatch):
     assert data.fingerprint == again.fingerprint
     assert where_is("mnist") == f"in {tmp_path / 'mnist'}"
     assert sorted(os.listdir(tmp_path / "mnist")) == sorted(f"{name}.gz" for name in files)
+
+
+def test_headers_stay_with_the_host(tmp_path):
+    """Where it redirects within itself they are sent again; to another host they are not, while the range is."""
+    seen = []
+
+    def elsewhere(handler, first):
+        seen.append(handler.headers.get("Authorization"))
+        send(handler, first)
+
+    with server(elsewhere) as (other, asked):
+
+        def redirect(handler, first):
+            seen.append(handler.headers.get("Authorization"))
+            handler.send_response(307)
+            handler.send_header("Location", "/moved" if handler.path == "/file" else other)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+        (tmp_path / "file.part").write_bytes(CONTENT[:5000])
+        with server(redirect) as (url, _):
+            download(url, tmp_path / "file", check=GOOD, headers={"Authorization": "Bearer secret"})
+    assert seen == ["Bearer secret", "Bearer secret", None] and asked == [5000]

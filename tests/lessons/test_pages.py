@@ -12,7 +12,7 @@ from trilemma.registry import get_recipe, list_models
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"autoencoders.md": "autoencoder", "vaes.md": "vae", "gans.md": "gan", "diffusion.md": "diffusion"}
-MORE = ("measuring.md", "editing.md", "latent.md", "text.md", "pretrained.md")  # pages of no family
+MORE = ("measuring.md", "editing.md", "latent.md", "text.md", "pretrained.md", "sharing.md")  # pages of no family
 
 
 def text_of(page):

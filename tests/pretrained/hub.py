@@ -5,7 +5,7 @@ import base64
 import hashlib
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -33,11 +33,11 @@ class Hub:
     """files: contents by name of each repository; refusals: status and code instead; flips: names sent with one bit
     changed; cuts: names whose first transfer ends in the middle; asked: the requests that arrived; ranges: where
     transfers were asked to begin, where that is not the start; private: of the repositories that were made; stored:
-    large files by their sum."""
+    large files by their sum; gated: repositories that describe themselves to anyone and give files to TOKEN alone."""
 
     def __init__(self):
         self.files, self.refusals, self.flips, self.asked, self.card = {}, {}, set(), [], {"license": "openrail++"}
-        self.cuts, self.ranges = set(), []
+        self.cuts, self.ranges, self.gated = set(), [], set()
         self.private, self.stored, self.address = {}, {}, ""
 
     def information(self, repository):
@@ -50,7 +50,7 @@ class Hub:
         return bytes([content[0] ^ 1]) + content[1:] if name in self.flips else content
 
 
-def answer(hub, path):
+def answer(hub, path, token=None):
     """Status, headers and content."""
     words = path.partition("?")[0].strip("/").split("/")
     api = words[:2] == ["api", "models"]
@@ -62,6 +62,8 @@ def answer(hub, path):
         return 404, {"X-Error-Code": "RepoNotFound"}, b""
     if api:
         return 200, JSON, json.dumps(hub.information(repository)).encode()
+    if repository in hub.gated and token != f"Bearer {TOKEN}":
+        return 403, {"X-Error-Code": "GatedRepo"}, b""
     assert words[2:4] == ["resolve", COMMIT], path
     name = "/".join(words[4:])
     entry = sibling_of(name, hub.files[repository][name])
@@ -151,7 +153,7 @@ def serving(hub):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             hub.asked.append((self.command, self.path))
-            status, headers, content = answer(hub, self.path)
+            status, headers, content = answer(hub, self.path, self.headers.get("Authorization"))
             first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
             if first:
                 hub.ranges.append(first)
@@ -176,7 +178,8 @@ def serving(hub):
             self.end_headers()
             cut = self.command == "GET" and any(self.path.endswith(name) for name in hub.cuts)
             if self.command != "HEAD":
-                self.wfile.write(content[: len(content) // 2] if cut else content)
+                with suppress(ConnectionError):  # the client was interrupted
+                    self.wfile.write(content[: len(content) // 2] if cut else content)
             if cut:
                 hub.cuts.clear()
                 self.close_connection = True

@@ -66,4 +66,31 @@ def upscaling():
     )  # fmt: skip
 
 
-KINDS = {"tiny": tiny_pipeline, "upscaling": upscaling}
+def sdxl():
+    """Text to image with two text encoders, and as many embeddings."""
+    diffusers = load_diffusers()
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    text = clip_text()
+    second = CLIPTextConfig(**{**text["text_encoder"].config.to_dict(), "projection_dim": 8})
+    unet = diffusers.UNet2DConditionModel(
+        **CHANNELS, **{**CROSS, "cross_attention_dim": 16}, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 8, use_linear_projection=True,
+    )  # fmt: skip
+    return diffusers.StableDiffusionXLPipeline(
+        unet=unet, vae=autoencoder(), scheduler=diffusers.DDIMScheduler(**LINEAR), **text,
+        text_encoder_2=CLIPTextModelWithProjection(second), tokenizer_2=text["tokenizer"],
+    )  # fmt: skip
+
+
+def inpainting():
+    """Under a mask alone: its network reads the mask and what is outside of it beside the noise."""
+    diffusers = load_diffusers()
+    return diffusers.StableDiffusionInpaintPipeline(
+        unet=diffusers.UNet2DConditionModel(**CHANNELS, **CROSS, in_channels=4 + 1 + 4), vae=autoencoder(),
+        scheduler=diffusers.DDIMScheduler(**LINEAR), **clip_text(), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
+KINDS = {"tiny": tiny_pipeline, "upscaling": upscaling, "sdxl": sdxl, "inpainting": inpainting}

@@ -11,8 +11,10 @@ from trilemma.cli.main import main
 from trilemma.errors import UserError
 from trilemma.explore.interpolation import FINER
 from trilemma.interpolation import spherical
-from trilemma.pictures.png import read_metadata
+from trilemma.pictures.png import read_metadata, save_png
 from trilemma.pretrained.embeddings import between_embeddings, between_noise
+
+ANCESTRAL = "EulerAncestralDiscreteScheduler"  # which adds noise of its own
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_an_edit_under_a_mask_is_what_imagine_draws_and_keeps_the_rest(tiny, pho
     entry = read_metadata(result.picture)
     assert (entry["verb"], entry["prompts"], entry["folder"]) == ("edit", ["a cat"], str(tiny))
     assert set(entry["files"]) == {path.name for path in result.files}
-    assert again(result.files[1]).equal
+    assert again(result.files[1]).equal and again(result.picture).equal
 
 
 def test_an_edit_by_strength_on_the_command_line(tiny, photo, capsys):
@@ -102,6 +104,48 @@ def test_the_ends_of_a_way_are_what_imagine_draws_of_both_prompts(tiny):
         assert film.n_frames == 2 * 2 * FINER  # there and back, both ends once
     entry = read_metadata(result.picture)
     assert (entry["verb"], entry["prompts"], entry["frames"]) == ("interpolate", ["a cat", "two dogs"], 3)
+
+
+@pytest.mark.slow
+def test_the_pictures_of_verbs_are_made_again(tiny, folder_of, photo):
+    way = interpolate(f"pipeline:{tiny}", "a cat", "two dogs", frames=3, steps=2, seed=4, scheduler=ANCESTRAL)
+    assert again(way.picture).equal  # of 3 images, where 9 were drawn for the animation
+    still = interpolate(f"pipeline:{tiny}", "a cat", "a dog", frames=2, steps=1, size=32, animate=False, out="i.png")
+    assert again(still.picture).equal
+    Image.open(photo).crop((0, 0, 24, 16)).save(photo)
+    large = upscale(f"pipeline:{folder_of('upscaling')}", photo, caption="a cat", steps=2, n=2, first=3, out="u.png")
+    assert again(large.picture).equal
+    photo.write_bytes(b"other")
+    with pytest.raises(UserError, match="made from files that are not here, or have changed since"):
+        again(large.picture)
+
+
+@pytest.mark.parametrize(
+    ("verb", "changes", "words"),
+    [
+        ("interpolate", {"frames": 1}, "frames=1 how=spherical is not a way between prompts"),
+        ("interpolate", {"frames": 10**9}, "is not a way between prompts"),
+        ("interpolate", {"frames": None}, "frames=None"),
+        ("interpolate", {"how": "linear"}, "how=linear is not a way"),
+        ("interpolate", {"prompts": ["a cat"]}, "a way leads from one prompt to another, and it names 1"),
+        ("interpolate", {"frames": 400}, "too few for the images that it says it shows"),
+        ("edit", {"image": None, "strength": None}, "does not say how it was made as `edit` does: it names no image"),
+        ("edit", {"n": 10**9}, "does not say how it was made as `edit` does"),
+        (
+            "detect",
+            {},
+            "was made by `trilemma detect`; only what `sample` and `imagine` draw, or a pipeline in another",
+        ),
+    ],
+)
+def test_a_strangers_picture_of_a_verb_is_bounded(verb, changes, words, tmp_path):
+    receipt = {"format": 1, "verb": verb, "pipeline": "StableDiffusionPipeline", "folder": str(tmp_path), "seed": 0}
+    receipt |= {"prompts": ["a cat", "a dog"], "frames": 3, "how": "spherical"} if verb == "interpolate" else {
+        "prompts": ["a cat"], "image": str(tmp_path / "photo.png"), "strength": 0.5, "n": 1,
+    }  # fmt: skip
+    save_png(torch.zeros(3, 32, 64), "stranger.png", receipt | changes)
+    with pytest.raises(UserError, match=words):
+        again("stranger.png")
 
 
 def test_half_way_between_vectors_of_one_norm_the_norm_stays():

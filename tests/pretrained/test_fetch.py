@@ -11,13 +11,14 @@ from collections import namedtuple
 import pytest
 import torch
 from pretrained.folders import make_folder
-from pretrained.hub import COMMIT, contents, publishing
+from pretrained.hub import COMMIT, TOKEN, contents, publishing
 from safetensors.torch import save
 
 from trilemma.errors import UserError
 from trilemma.pretrained.fetch import locate, locate_adapter, needed_files
 from trilemma.pretrained.safety import check_folder
 from trilemma.pretrained.table import CHECKPOINTS
+from trilemma.progress import Display
 from trilemma.verbs import VERBS
 from trilemma.words import size_in_words
 
@@ -130,27 +131,73 @@ def test_half_precision_is_fetched_where_a_part_has_nothing_else():
 @pytest.mark.parametrize("name", [UNET, "unet/config.json", "model_index.json"])
 def test_a_flipped_bit_is_detected_and_the_next_try_works(hub, name):
     hub.flips = {name}
-    with pytest.raises(UserError, match=f"{name} arrived with other content than the hub states"):
+    with pytest.raises(UserError, match=f"{name} is not the file it should be: it has other content than the hub"):
         locate(NAME)
     hub.flips = set()
     assert contents(locate(NAME).folder) == hub.files[NAME]
 
 
-def test_a_download_that_breaks_off_is_resumed_where_it_was(hub, monkeypatch):
-    constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+def test_a_download_that_breaks_off_is_resumed_where_it_was(hub):
     content = save({"weight": torch.arange(50_000.0)})
     hub.files[NAME][UNET], hub.cuts = content, {UNET}
     assert (locate(NAME).folder / UNET).read_bytes() == content
-    assert hub.ranges == [len(content) // 2 // 10_000 * 10_000]
+    assert hub.ranges == [len(content) // 2]
 
 
-def test_gated_and_missing_repositories_are_explained(hub):
-    hub.refusals["owner/gated"] = (403, "GatedRepo")
+def test_a_download_that_was_interrupted_is_resumed_by_the_next_command(hub, tmp_path, monkeypatch, capsys):
+    content = save({"weight": torch.arange(400_000.0)})  # more than is read at once
+    hub.files[NAME][UNET] = content
+
+    def interrupted(self, progress, text):
+        if text.endswith(UNET):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            locate(NAME)
+    (part,) = (tmp_path / "home").rglob("*.part")
+    have = part.stat().st_size
+    assert 0 < have < len(content)
+    capsys.readouterr()
+    assert contents(locate(NAME).folder) == hub.files[NAME]
+    assert hub.ranges == [have] and not part.exists()
+    left = sum(len(content) for name, content in hub.files[NAME].items() if name >= UNET) - have
+    assert f"downloading {size_in_words(left)}, commit" in capsys.readouterr().err
+
+
+def test_a_download_says_how_far_it_is(hub, monkeypatch, capsys):
+    hub.files[NAME][UNET] = save({"weight": torch.zeros(2, 3)})  # another content than that of vae
+    monkeypatch.setattr("trilemma.progress.PLAIN_EVERY_S", 0.0)
+    locate(NAME)
+    lines = capsys.readouterr().err.splitlines()[2:]  # below the licence, and the size of the whole
+    total = size_in_words(sum(map(len, hub.files[NAME].values())))
+    shares = [int(line.removeprefix("downloading").partition("%")[0]) for line in lines]
+    assert shares == sorted(shares) and shares[-1] == 100 and len(shares) >= len(hub.files[NAME]) - 1
+    assert lines[-1].endswith(f"{total} of {total}, vae/diffusion_pytorch_model.safetensors")
+
+
+def test_a_file_without_a_stated_sum_is_not_fetched(hub, monkeypatch):
+    described = hub.information
+
+    def without_sums(repository):
+        about = described(repository)
+        return {**about, "siblings": [{**one, "blobId": None} for one in about["siblings"]]}
+
+    monkeypatch.setattr(hub, "information", without_sums)
+    with pytest.raises(UserError, match=r"owner/tiny: the hub states no sum of model_index\.json; choose another"):
+        locate(NAME)
+    assert not [path for method, path in hub.asked if method == "GET" and "/resolve/" in path]
+
+
+def test_gated_and_missing_repositories_are_explained(hub, monkeypatch):
+    hub.files["owner/gated"], hub.gated = hub.files[NAME], {"owner/gated"}
     with pytest.raises(UserError, match=r"asks you to accept its terms: do so at http.*owner/gated.*hf auth login"):
         locate("owner/gated")
     with pytest.raises(UserError, match=r"owner/absent not found at http.*; check the name"):
         locate("owner/absent")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)  # of someone who has accepted the terms
+    assert contents(locate("owner/gated").folder) == hub.files[NAME]
 
 
 def test_code_pickles_and_other_repositories_are_refused_before_anything_is_fetched(hub):

@@ -15,8 +15,8 @@ from trilemma.errors import UserError
 from trilemma.explore.film import SHOWN
 from trilemma.pictures.levels import to_uint8
 from trilemma.pictures.png import read_metadata
+from trilemma.pretrained.content import content_id
 from trilemma.pretrained.libraries import silence
-from trilemma.pretrained.pipeline import content_id
 
 SIZE = {"wan": 16, "cogvideox": 16, "ltx": 32}  # px, of the tiny pipelines that have no size of their own
 

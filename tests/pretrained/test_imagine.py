@@ -411,3 +411,8 @@ def test_a_new_process_says_what_is_loaded_and_nothing_else(tiny, photo):
     done = subprocess.run([sys.executable, "-m", "trilemma", *words], capture_output=True, text=True, check=True)
     assert done.stderr.count("\n") == 1 and "of weights in float32 on" in done.stderr
     assert done.stdout.split() == ["picture", "o.png"]
+
+
+def test_the_help_says_where_the_picture_is_written(capsys):
+    assert cli.main(["imagine", "--help"]) == 0
+    assert "imagine-PROMPT.png in this folder" in " ".join(capsys.readouterr().out.split())

@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from trilemma import rng
 from trilemma.errors import UserError
+from trilemma.pretrained import drawing
 from trilemma.pretrained import pipeline as module
 from trilemma.pretrained.drawing import arguments, draw, task_of
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.libraries import load_diffusers, silence
-from trilemma.pretrained.pipeline import check_lora, content_id, load_pipeline
+from trilemma.pretrained.pipeline import check_lora, load_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,19 @@ def test_each_key_changes_the_image(pipeline):
     for changed in ({"steps": 3}, {"guidance": 2.0}, {"negative": "blue"}, {"prompt": "a dog"}):
         assert not torch.equal(image(pipeline, **changed), plain), changed
     assert image(pipeline, size=(48, 80)).shape == (1, 3, 48, 80)
+
+
+def test_a_negative_prompt_without_guidance_is_said_to_change_nothing(pipeline, capsys):
+    drawing._note_once.cache_clear()
+    plain = image(pipeline, guidance=1)
+    assert torch.equal(image(pipeline, guidance=1, negative="blue"), plain)
+    image(pipeline, 1, guidance=0, negative="blue")
+    said = capsys.readouterr().err
+    assert said.count("negative= changes nothing without guidance; give guidance= above 1") == 1
+    drawing._note_once.cache_clear()
+    image(pipeline, guidance=1.5, negative="blue")
+    image(pipeline, negative="blue")  # at the pipeline's own, 7.5
+    assert capsys.readouterr().err == ""
 
 
 def test_from_an_image_and_under_a_mask(pipeline):
@@ -195,7 +209,7 @@ def test_weights_of_another_shape_are_refused(copy, part):
     tensors = load_file(path)
     name = next(name for name in tensors if tensors[name].ndim == 4)
     save_file({**tensors, name: tensors[name][:, :, :1].contiguous()}, path, {"format": "pt"})
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match=r"cannot be loaded: .*; download it again, or choose another model="):
         load_pipeline(locate(str(copy)), "cpu")
 
 
@@ -232,27 +246,8 @@ def test_a_former_name_of_a_class_is_understood_and_an_unknown_one_is_refused(co
 
 
 @pytest.mark.slow
-def test_a_pipeline_of_two_text_encoders_draws_by_the_same_keys(tiny, tmp_path):
-    diffusers = load_diffusers()
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-    with silence():
-        base = diffusers.StableDiffusionPipeline.from_pretrained(tiny)
-        text = base.text_encoder.config.to_dict() | {"projection_dim": 8}
-        torch.manual_seed(0)
-        second = CLIPTextModelWithProjection(CLIPTextConfig(**text))
-        unet = diffusers.UNet2DConditionModel(
-            block_out_channels=(4, 8), layers_per_block=1, sample_size=32, norm_num_groups=2, cross_attention_dim=16,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            addition_embed_type="text_time", addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + 8, use_linear_projection=True,
-        )  # fmt: skip
-        diffusers.StableDiffusionXLPipeline(
-            vae=base.vae, unet=unet, scheduler=base.scheduler, text_encoder=base.text_encoder, text_encoder_2=second,
-            tokenizer=base.tokenizer, tokenizer_2=base.tokenizer,
-        ).save_pretrained(tmp_path)  # fmt: skip
-    large = load_pipeline(locate(str(tmp_path)), "cpu")
+def test_a_pipeline_of_two_text_encoders_draws_by_the_same_keys(folder_of):
+    large = load_pipeline(locate(str(folder_of("sdxl"))), "cpu")
     several = [image(large, k, guidance=5.0, negative="blue") for k in range(2)]
     assert several[0].shape == (1, 3, 64, 64) and torch.equal(
         image(large, 1, guidance=5.0, negative="blue"), several[1]
@@ -260,6 +255,18 @@ def test_a_pipeline_of_two_text_encoders_draws_by_the_same_keys(tiny, tmp_path):
     assert not torch.equal(several[0], several[1])
     assert image(large, image=photo(), strength=0.5).shape == (1, 3, 64, 64)
     assert image(large, image=photo(), mask=Image.new("L", (64, 64), 255)).shape == (1, 3, 64, 64)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_inpainting_draws_under_a_mask_alone(folder_of):
+    masked = load_pipeline(locate(str(folder_of("inpainting"))), "cpu")
+    whole = Image.new("L", (64, 64), 255)
+    several = [image(masked, k, image=photo(), mask=whole) for k in range(2)]
+    assert several[0].shape == (1, 3, 64, 64) and not torch.equal(*several)
+    assert torch.equal(image(masked, 1, image=photo(), mask=whole), several[1])
+    for keys in ({}, {"image": photo(), "strength": 0.5}):
+        with pytest.raises(UserError, match=r"InpaintPipeline\) draws under a mask alone; give image= and mask="):
+            image(masked, **keys)
 
 
 def test_a_decoder_that_overflows_decodes_again_in_float32(tiny, pipeline, capsys):
@@ -278,6 +285,34 @@ def test_a_decoder_that_overflows_decodes_again_in_float32(tiny, pipeline, capsy
     (images,) = vae.decode(torch.zeros(1, 4, 2, 2, dtype=torch.float16))
     assert asked == [torch.float16, torch.float32] and bool((images == 0.25).all())
     assert vae.dtype == torch.float16 and "decoding again in float32" in capsys.readouterr().err
+
+
+def test_a_pipeline_whose_decoder_overflows_draws_all_the_same(tiny, capsys):
+    half = load_pipeline(locate(str(tiny)), "cpu")
+    half.base.to(torch.bfloat16)
+
+    def overflow(module, given, output):
+        return output * float("nan") if output.dtype == torch.bfloat16 else output
+
+    half.base.vae.decoder.register_forward_hook(overflow)
+    capsys.readouterr()
+    assert image(half).isfinite().all()
+    assert "NaN from the decoder in bfloat16: decoding again in float32" in capsys.readouterr().err
+
+
+def test_parts_are_moved_one_after_another_where_they_do_not_fit(tiny, monkeypatch):
+    """On a stand-in: what diffusers does on a GPU cannot be seen here."""
+    moved = []
+    monkeypatch.setattr(module, "check_memory", lambda *_: True)
+    monkeypatch.setattr(
+        load_diffusers().DiffusionPipeline,
+        "enable_model_cpu_offload",
+        lambda self, device: moved.append((type(self).__name__, device)),
+    )
+    pipeline, cpu = load_pipeline(locate(str(tiny)), "cpu"), torch.device("cpu")
+    assert pipeline.offloads and moved == [("StableDiffusionPipeline", cpu)]
+    pipeline.for_task("image")
+    assert moved[1:] == [("StableDiffusionImg2ImgPipeline", cpu)]
 
 
 def test_lora_names_the_line_that_installs_what_it_needs(tmp_path, monkeypatch):
@@ -335,11 +370,3 @@ def test_a_pipeline_without_loras_says_so(pipeline, monkeypatch, tmp_path):
     bare = module.Pipeline(pipeline.place, SimpleNamespace(scheduler=None), pipeline.device, pipeline.dtype, False)
     with pytest.raises(UserError, match=r"\(SimpleNamespace\) does not take lora="):
         bare.load_lora(tmp_path / "a.safetensors")
-
-
-def test_the_content_of_a_folder_has_a_name(tiny, copy):
-    assert content_id(copy) == content_id(tiny)
-    (copy / "notes.md").write_text("nothing that is loaded")
-    assert content_id(copy) == content_id(tiny)
-    change_json(copy / "scheduler/scheduler_config.json", beta_end=0.013)
-    assert content_id(copy) != content_id(tiny)

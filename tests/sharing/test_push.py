@@ -86,6 +86,28 @@ def test_a_run_comes_back_as_it_was(hub, trained, monkeypatch, capsys):
     assert torch.equal(trilemma.load(f"hf:{NAME}").sample(2), own.sample(2)) and not hub.asked
 
 
+TINY = {  # of each model and of what it is trained on: keys; and how an image is asked for
+    "diffusion-latent": ("digits", {"autoencoder.steps": 2, "autoencoder.batch": 8, "check": False}, {}),
+    "diffusion-text": ("scenes:24", {"size": 16}, {"caption": "two small red circles"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_a_model_of_parts_and_one_of_words_come_back_as_they_were(hub, name, tmp_path, monkeypatch):
+    """With its own part, its statistics of codes, and its vocabulary."""
+    data, keys, asked = TINY[name]
+    keys = {**small(name), **keys, "steps": 2, "batch": 8, "out": tmp_path / "run", "device": "cpu", "quiet": True}
+    own = trilemma.train(name, data, **keys)
+    trilemma.push(own, NAME)
+    other = trilemma.load(f"hf:{NAME}")
+    assert torch.equal(other.sample(2, seed=1, **asked), own.sample(2, seed=1, **asked))
+    assert other.weights_id == own.weights_id
+    hub.asked.clear()
+    monkeypatch.setattr(socket.socket, "connect", blocked)
+    assert torch.equal(trilemma.load(f"hf:{NAME}").sample(1, **asked), own.sample(1, **asked)) and not hub.asked
+
+
 def test_nothing_of_this_machine_is_uploaded(hub, trained, photos):
     trilemma.push(trained, NAME)
     names = [getpass.getuser(), platform.node(), "secret", "somebody"]
@@ -195,10 +217,19 @@ def test_a_list_that_names_anything_deletes_only_files_that_are_there(hub, train
     assert trilemma.push(trained, NAME, update=True).deleted == () and set(hub.files[NAME]) == UPLOADED
 
 
+def test_the_command_line_says_what_an_update_deletes(hub, trained, tmp_path, capsys):
+    trilemma.push(trained, NAME)
+    without_grid(trained, tmp_path / "copy")
+    capsys.readouterr()
+    assert cli.main(["push", str(tmp_path / "copy"), NAME, "update=true"]) == 0
+    assert f"deleted  {GRID}" in capsys.readouterr().out
+
+
 def test_the_command_line_pushes_and_draws(hub, trained, tmp_path, capsys):
     assert cli.main(["push", str(trained), NAME, "private=true"]) == 0
     said = capsys.readouterr()
     assert f"hf:{NAME}" in said.out and COMMIT in said.out and hub.private[NAME] is True
+    assert "deleted" not in said.out
     assert cli.main(["sample", f"hf:{NAME}", "n=2", "out=o"]) == 0
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["00000.png", "00001.png"]
     assert "licence openrail++" in capsys.readouterr().err
@@ -339,7 +370,7 @@ def test_what_a_strangers_files_hold_is_checked_as_of_any_run(hub, trained, tmp_
 def test_a_flipped_bit_is_detected_and_the_next_try_works(hub, trained):
     trilemma.push(trained, NAME)
     hub.flips = {"weights.safetensors"}
-    with pytest.raises(UserError, match=r"weights\.safetensors arrived with other content than the hub states"):
+    with pytest.raises(UserError, match=r"weights\.safetensors is not the file it should be: it has other content"):
         trilemma.load(f"hf:{NAME}")
     hub.flips = set()
     assert trilemma.load(f"hf:{NAME}").sample(1).shape == (1, 1, 8, 8)

@@ -245,7 +245,9 @@ PRINT: Mapping[str, Callable[[Any, Given], None]] = {
     "edit": _edit,
     "imagine": _imagine,
     "export": _export,
-    "push": lambda result, _: facts({"run": result.run, "page": result.page, "commit": result.commit}),
+    "push": lambda result, _: facts(
+        {"run": result.run, "page": result.page, "commit": result.commit, "deleted": ", ".join(result.deleted) or None}
+    ),
     "upscale": _upscale,
     "compress": _compress,
     "detect": _detect,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trilemma.config import make
 from trilemma.errors import UserError
-from trilemma.explore.imagine_again import draw_again
+from trilemma.explore.imagine_again import draw_again, is_by_pipeline
 from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, changed, receipt_of, sheet_of, varied
 from trilemma.files import open_plain
 from trilemma.hardware import pick_device
@@ -57,14 +57,17 @@ class Again:
 
 @checked_call
 def again(
-    image: Annotated[str | Path, Field(description="a PNG written by `trilemma sample` or `imagine`")],
+    image: Annotated[
+        str | Path,
+        Field(description="a PNG drawn by `trilemma sample` or `imagine`, or by a pipeline in another verb"),
+    ],
     *,
     run: Annotated[Run | str | Path | None, Field(description="its run folder (default: searched for)")] = None,
     out: Annotated[
         str | Path | None, Field(description="picture to write (default: NAME-again.png in this folder)")
     ] = None,
 ) -> Again:
-    """Make a picture again that `sample` or `imagine` wrote, a single image or a grid.
+    """Make a picture again that `sample` or `imagine` drew, or a pipeline in another verb: a single image or a grid.
 
     Args:
         run: default: it is searched where it was, around the picture, and in runs/.
@@ -73,7 +76,7 @@ def again(
             other weights by now.
     """
     image = Path(image).expanduser()
-    if (metadata := read_metadata(image)).get("verb") == "imagine":
+    if is_by_pipeline(metadata := read_metadata(image)):
         return _imagine_again(image, metadata, run, out)
     receipt = _read(image)
     path = out_path(out) if out is not None else Path(f"{image.stem}-again.png")
@@ -97,7 +100,7 @@ def again(
 
 
 def _imagine_again(image: Path, then: dict[str, Any], run: object, out: str | Path | None) -> Again:
-    """A picture of `imagine`, made again by the pipeline that it names."""
+    """A picture that a published pipeline drew, made again by the one that it names."""
     if run is not None:
         raise UserError(f"{image} was drawn by a published checkpoint, which it names; leave run= out")
     path = out_path(out) if out is not None else Path(f"{image.stem}-again.png")
@@ -117,7 +120,8 @@ def _read(image: Path) -> Receipt:
         raise UserError(f"{image} has format {version} of trilemma {writer}; this version reads {FORMAT}: update")
     if verb := metadata.get("verb"):
         raise UserError(
-            f"{image} was made by `trilemma {verb}`; only what `sample` or `imagine` draws can be made again"
+            f"{image} was made by `trilemma {verb}`; only what `sample` and `imagine` draw, or a pipeline in another "
+            "verb, can be made again"
         )
     try:
         receipt = make(Receipt, metadata)

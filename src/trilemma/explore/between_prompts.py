@@ -5,7 +5,7 @@ prompt and of image 1; between them both go along arcs (`pretrained.embeddings`)
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,6 +27,9 @@ from trilemma.pretrained.table import check_verb, defaults_of
 from trilemma.progress import drawing_progress
 from trilemma.results import Results, place
 from trilemma.run.compute import one_algorithm
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 WAY = "spherical"
 
@@ -61,17 +64,35 @@ def interpolate_by_pipeline(name: str, a: object, b: object, keys: BetweenKeys) 
     files = Results(picture, [animation] if animation else [], verb="interpolate", within=within)
     pipeline = load_pipeline(locate(name), verb="interpolate")
     finer = FINER if keys.animate else 1
-    moving = {WAY: _images(pipeline, request, (keys.frames - 1) * finer + 1)}
-    images = moving[WAY][::finer]
-    heads = [f"{t:.2f}" for t in torch.linspace(0, 1, keys.frames).tolist()]
-    receipt = receipt_of(pipeline, request, {}, list(images.shape[2:]))
-    shown: dict[str, Any] = {"verb": "interpolate", "frames": keys.frames, "how": keys.how}
-    contents = {animation: animated_ways(moving, keys.film)} if animation else {}
-    files.write(table(images, [WAY], heads), {**receipt, **shown}, contents)
+    moving = images_between(pipeline, request, (keys.frames - 1) * finer + 1)
+    images = moving[::finer]
+    contents = {animation: animated_ways({WAY: moving}, keys.film)} if animation else {}
+    files.write(way_picture(images), way_receipt(pipeline, request, images), contents)
     return Interpolation(picture, animation, {WAY: images})
 
 
-def _images(pipeline: Pipeline, request: Request, count: int) -> Tensor:
+def way_picture(images: Tensor) -> "Image.Image":
+    """Images from one prompt to the other, (F, 3, H, W), in a row, with the share of the way that each is at."""
+    return table(images, [WAY], [f"{share:.2f}" for share in shares(len(images))])
+
+
+def way_receipt(pipeline: Pipeline, request: Request, images: Tensor) -> dict[str, Any]:
+    """How they are made."""
+    receipt = receipt_of(pipeline, request, {}, list(images.shape[2:]))
+    return {**receipt, "verb": "interpolate", "frames": len(images), "how": WAY}
+
+
+def shares(count: int) -> list[float]:
+    """The shares of the way at which images are, from 0 to 1. Each is a rounded quotient, so that those of fewer images
+    are among those of FINER times as many.
+
+    >>> shares(3)
+    [0.0, 0.5, 1.0]
+    """
+    return [k / (count - 1) for k in range(count)]
+
+
+def images_between(pipeline: Pipeline, request: Request, count: int) -> Tensor:
     """Images from one prompt to the other, both ends among them: (count, 3, H, W) in [0, 1]."""
     keys = {key: getattr(request, key) for key in ("steps", "guidance", "negative", "size")}
     ends = [embeddings_of(pipeline, prompt, keys) for prompt in request.prompts]
@@ -81,7 +102,7 @@ def _images(pipeline: Pipeline, request: Request, count: int) -> Tensor:
     drawn = {**keys, "negative": None}  # it is in the embeddings
     images = []
     with drawing_progress(count) as on_steps_of, one_algorithm():
-        for k, t in enumerate(torch.linspace(0, 1, count, dtype=torch.float64).tolist()):
+        for k, t in enumerate(shares(count)):
             latents = between_noise(noise[0], noise[1], t).to(pipeline.device)
             embeddings, on_step = between_embeddings(ends[0], ends[1], t), on_steps_of(k)
             images.append(draw_between(pipeline, latents, embeddings, seed=request.seed, keys=drawn, on_step=on_step))

@@ -1,13 +1,13 @@
 """An image edited or enlarged by a published pipeline in the place of a run, `pipeline:NAME`.
 
-Their files and receipts are those of the verbs; each image beside a picture says how `imagine` draws it, so that
-`again` makes it again.
+Their files and receipts are those of the verbs; each image beside a picture says how `imagine` draws it. `again` makes
+both again.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,9 @@ from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.pipeline import Pipeline, load_pipeline
 from trilemma.pretrained.table import check_verb, defaults_of
 from trilemma.results import Results, place
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 K = TypeVar("K", bound="DrawingKeys")
 
@@ -98,11 +101,9 @@ def edit_by_pipeline(name: str, image: object, keys: EditKeys) -> Redrawing:
     inputs = read_inputs(request)
     pipeline = load_pipeline(locate(name), verb="edit")
     images, contents = _drawn(pipeline, request, inputs, files.beside)
-    source, area = inputs.pixels, inputs.area
-    assert source is not None
-    receipt = receipt_of(pipeline, request, sums_of(request), list(images.shape[2:]))
-    files.write(redrawing_page(source, area, images, keys.first), {**receipt, "verb": "edit"}, contents)
-    return Redrawing(files.picture, None, files.beside, source, area, images, None)
+    assert inputs.pixels is not None
+    files.write(_edit_page(inputs, images, keys.first), page_receipt(pipeline, request, images[0], "edit"), contents)
+    return Redrawing(files.picture, None, files.beside, inputs.pixels, inputs.area, images, None)
 
 
 def upscale_by_pipeline(name: str, image: object, keys: RedrawingKeys) -> Upscaling:
@@ -114,17 +115,44 @@ def upscale_by_pipeline(name: str, image: object, keys: RedrawingKeys) -> Upscal
     check_verb(name, "upscale")
     request = _request(name, image, keys)
     files = _files("upscale", f"upscale-{image_word(str(image))}", keys)
-    small = read_inputs(request).pixels
+    inputs = read_inputs(request)
+    small = inputs.pixels
     assert small is not None
     pipeline = load_pipeline(locate(name), verb="upscale")
     size = [side * pipeline.base.vae_scale_factor for side in small.shape[2:]]
     check_enlarged(image, size)
-    images, contents = _drawn(pipeline, request, read_inputs(request), files.beside)
-    bicubic = F.interpolate(small, size=list(images.shape[2:]), mode="bicubic").clamp(0, 1)
-    receipt = receipt_of(pipeline, request, sums_of(request), list(images.shape[2:]))
-    page = upscaling_page(small, bicubic, images, None, keys.first)
-    files.write(page, {**receipt, "verb": "upscale"}, contents)
-    return Upscaling(files.picture, files.beside, small, bicubic, images, None)
+    images, contents = _drawn(pipeline, request, inputs, files.beside)
+    page = _upscale_page(inputs, images, keys.first)
+    files.write(page, page_receipt(pipeline, request, images[0], "upscale"), contents)
+    return Upscaling(files.picture, files.beside, small, _bicubic(small, images), images, None)
+
+
+def _edit_page(inputs: Inputs, images: Tensor, first: int) -> "Image.Image":
+    """The picture of `edit`, of images (n, 3, H, W)."""
+    assert inputs.pixels is not None
+    return redrawing_page(inputs.pixels, inputs.area, images, first)
+
+
+def _upscale_page(inputs: Inputs, images: Tensor, first: int) -> "Image.Image":
+    """The picture of `upscale`, of images (n, 3, H, W)."""
+    assert inputs.pixels is not None
+    return upscaling_page(inputs.pixels, _bicubic(inputs.pixels, images), images, None, first)
+
+
+def _bicubic(small: Tensor, images: Tensor) -> Tensor:
+    return F.interpolate(small, size=list(images.shape[2:]), mode="bicubic").clamp(0, 1)
+
+
+PAGES = {"edit": _edit_page, "upscale": _upscale_page}  # the picture of a verb, beside which its images lie
+
+
+def page_receipt(pipeline: Pipeline, request: Request, image: Tensor, verb: str) -> dict[str, Any]:
+    """How the picture of a verb is made.
+
+    Args:
+        image: one of its images, (3, H, W).
+    """
+    return {**receipt_of(pipeline, request, sums_of(request), list(image.shape[1:])), "verb": verb}
 
 
 def _request(name: str, image: object, keys: RedrawingKeys, **more: Any) -> Request:

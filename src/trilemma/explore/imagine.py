@@ -15,7 +15,7 @@ from trilemma.explore.imagination import Imagination, load_for, sheet, sheet_rec
 from trilemma.explore.prompted import AXES, FILES, MOST, MOST_FRAMES, TEXTS, Request, draw_cells, read_cells
 from trilemma.explore.solid import imagine_solid
 from trilemma.files import read_plain
-from trilemma.keys import AlongRow, DownColumn, Film, Picture, Seed
+from trilemma.keys import AlongRow, DownColumn, Film, Seed
 from trilemma.metrics.receipt import protocol_name
 from trilemma.modes import own_modes
 from trilemma.pictures.mesh import MeshFormat
@@ -84,7 +84,9 @@ def imagine(
     mesh: Annotated[
         MeshFormat | None, Field(description="with a model of objects: format of the surface (default: ply)")
     ] = None,
-    out: Picture = None,
+    out: Annotated[
+        str | Path | None, Field(description="picture to write (default: imagine-PROMPT.png in this folder)")
+    ] = None,
 ) -> Imagination:
     """Draw images from a text with a published checkpoint, and write them with how they were made.
 

@@ -61,10 +61,28 @@ def arguments(pipe: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"{type(pipe).__name__} does not take {strange[0]}=; it takes {', '.join(own) or 'a text alone'}"
         )
+    note_unused_negative(pipe, given)
     values: dict[str, Any] = {}
     for key, value in given.items():
         values |= dict(zip(THEIRS[key], value if key == "size" else (value,), strict=True))
     return values
+
+
+def is_guided(pipe: Any, guidance: float | None) -> bool:
+    """Whether a pipeline is guided away from negative=: guidance, or else the pipeline's own, is above 1."""
+    theirs = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
+    scale = theirs.default if guidance is None and theirs is not None else guidance
+    return scale is None or scale > 1
+
+
+def note_unused_negative(pipe: Any, keys: Mapping[str, Any]) -> None:
+    """Say, once, where negative= changes nothing.
+
+    Args:
+        keys: by our names.
+    """
+    if keys.get("negative") and not is_guided(pipe, keys.get("guidance")):
+        _note_once("negative= changes nothing without guidance; give guidance= above 1, or leave negative= out")
 
 
 def draw(
@@ -144,7 +162,9 @@ def _checked(pipeline: Pipeline, pipe: Any, result: Any, k: int) -> Tensor:
     """
     images = getattr(result, "images", None)
     if not isinstance(images, Tensor) or images.ndim != 4:
-        raise UserError(f"{pipeline.place.name} ({type(pipe).__name__}) draws something else than images")
+        raise UserError(
+            f"{pipeline.place.name} ({type(pipe).__name__}) draws something else than images; choose another model="
+        )
     images = images.float().cpu()
     check_finite(images, "images", "take another scheduler=, or more steps=", first=k)
     return images.clamp(0, 1)

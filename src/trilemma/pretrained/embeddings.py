@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trilemma.errors import UserError
 from trilemma.interpolation import spherical
-from trilemma.pretrained.drawing import noise_of
+from trilemma.pretrained.drawing import is_guided, noise_of, note_unused_negative
 from trilemma.pretrained.libraries import silence
 from trilemma.pretrained.pipeline import Pipeline, their_errors
 
@@ -33,15 +33,14 @@ def embeddings_of(pipeline: Pipeline, prompt: str, keys: Mapping[str, Any]) -> E
     known = inspect.signature(type(pipe).__call__).parameters
     if not {"latents", NAMES[0]} <= set(known) or not hasattr(pipe, "encode_prompt"):
         raise _refusal(pipeline)
-    guidance = keys.get("guidance")
-    guided = (known["guidance_scale"].default if guidance is None else guidance) > 1
+    note_unused_negative(pipe, keys)
     device = pipeline.device
     with torch.no_grad(), silence(), their_errors(f"{pipeline.place.name} cannot read this"):
         values = pipe.encode_prompt(
             prompt=prompt,
             device=device,
             num_images_per_prompt=1,
-            do_classifier_free_guidance=guided,
+            do_classifier_free_guidance=is_guided(pipe, keys.get("guidance")),
             negative_prompt=keys.get("negative"),
         )
     if len(values) not in (2, 4) or not set(NAMES[: len(values)]) <= set(known):

@@ -149,7 +149,8 @@ def needed_files(repository: str, names: list[str], parts: set[str]) -> list[str
         chosen = chosen_weights(weights)
         if not chosen and any(name.endswith((".bin", ".ckpt", ".pt", ".pth")) for name in own):
             raise UserError(
-                f"{repository}: {part} has no weights as safetensors; pickles may hold code and are not loaded"
+                f"{repository}: {part} has no weights as safetensors; pickles may hold code and are not loaded: "
+                "choose another repository"
             )
         needed += [*(name for name in own if name.endswith(SETTINGS)), *chosen]
     return sorted(needed)

@@ -4,12 +4,14 @@ What was fetched is recorded in CACHE/KIND/, so that the next use makes no call 
 """
 
 import hashlib
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +20,17 @@ from trilemma.extras import install_line
 from trilemma.files import cache_dir, read_json, sha256_of, write_json
 from trilemma.pretrained.libraries import brief, silent_logs
 from trilemma.pretrained.safety import CODE
+from trilemma.progress import Display
 from trilemma.text import note
 from trilemma.words import size_in_words
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling  # pyright: ignore[reportMissingImports]
 
+    from trilemma.data.sources.download import Progress
+
 COMMIT = re.compile("[0-9a-f]{40}")
+SUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")  # git's name of a content, or its SHA-256
 SPARE = 1.05  # of the disk, for each byte that is downloaded
 
 
@@ -135,24 +141,99 @@ def siblings_of(info: "ModelInfo") -> "dict[str, RepoSibling]":
 def refuse_code(repository: str, names: list[str]) -> None:
     """Raises UserError for a repository with code."""
     if code := [name for name in names if Path(name).suffix.lower() in CODE]:
-        raise UserError(f"{repository} holds code ({code[0]:.80}); nothing is loaded from such a repository")
+        raise UserError(
+            f"{repository} holds code ({code[0]:.80}); nothing is loaded from such a repository: choose another"
+        )
 
 
-def fetch_file(info: "ModelInfo", sibling: "RepoSibling", folder: Path | None = None) -> Path:
-    """A file, with the content that the hub states; an interrupted download is resumed.
+def _unseen(received: int, total: int | None) -> None:
+    """Progress that nobody is shown."""
+
+
+def fetch_file(
+    info: "ModelInfo",
+    sibling: "RepoSibling",
+    folder: Path | None = None,
+    progress: "Progress" = _unseen,
+) -> Path:
+    """A file, with the content that the hub states; what an earlier command left unfinished is resumed.
+
+    hf_hub_download begins a file again in every command, so it is fetched by `download`, to where hf_hub_download
+    finds it.
 
     Args:
         folder: where to put it; default: the cache of the hub.
+        progress: is given the bytes so far and in all.
+    Raises:
+        UserError: the hub states no sum of it, or sends another content; it cannot be fetched.
     """
-    keys = {"revision": info.sha, "endpoint": endpoint(), "local_dir": folder}
-    path = Path(load_hub().hf_hub_download(info.id, sibling.rfilename, **keys))
+    from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportMissingImports]
+
+    from trilemma.data.sources.download import download as fetch
+
+    hub, name = load_hub(), sibling.rfilename
+    if (here := _path_here(info, name, folder)) is not None:
+        if _matches(here, sibling):
+            return here
+        here.unlink()
+    url = hub.hf_hub_url(info.id, name, revision=info.sha, endpoint=endpoint())
+    hub.get_hf_file_metadata(url, endpoint=endpoint())  # says why the file is refused, if it is
+    target = _target(info, sibling, folder)
+    with _locked(info, sibling):
+        if target.exists() and not _matches(target, sibling):
+            target.unlink()
+        keys: dict[str, Any] = {"headers": build_hf_headers(), "limit_s": math.inf, "progress": progress}
+        fetch(url, target, check=lambda path: _check_content(path, sibling), **keys)
+    if folder is not None:
+        return target
+    return Path(hub.hf_hub_download(info.id, name, revision=info.sha, endpoint=endpoint()))
+
+
+def _path_here(info: "ModelInfo", name: str, folder: Path | None) -> Path | None:
+    """Where a file of a repository lies that was fetched before; None: nowhere."""
+    path = load_hub().try_to_load_from_cache(info.id, name, revision=info.sha) if folder is None else folder / name
+    return Path(path) if isinstance(path, str | Path) and Path(path).is_file() else None
+
+
+def _target(info: "ModelInfo", sibling: "RepoSibling", folder: Path | None) -> Path:
+    """Where a file is fetched to: in the cache of the hub, contents have their sums as names."""
+    if folder is not None:
+        return folder / sibling.rfilename
+    return Path(load_hub().constants.HF_HUB_CACHE) / _stored_as(info) / "blobs" / _sum_of(info, sibling)
+
+
+def _stored_as(info: "ModelInfo") -> str:
+    """The name of a repository in the cache of the hub."""
+    return f"models--{info.id.replace('/', '--')}"
+
+
+def _sum_of(info: "ModelInfo", sibling: "RepoSibling") -> str:
+    """The SHA-256 that the hub states of a large file, or git's blob id of a small one.
+
+    Raises:
+        UserError: it states none.
+    """
+    stated = sibling.blob_id if sibling.lfs is None else sibling.lfs.sha256
+    if not SUM.fullmatch(stated or ""):
+        raise UserError(f"{info.id}: the hub states no sum of {sibling.rfilename:.80}; choose another repository")
+    return str(stated)
+
+
+@contextmanager
+def _locked(info: "ModelInfo", sibling: "RepoSibling") -> Iterator[None]:
+    """Inside, no other process of ours fetches the same content; the lock is that of the hub's own library."""
+    from huggingface_hub.utils import WeakFileLock  # pyright: ignore[reportMissingImports]
+
+    lock = Path(load_hub().constants.HF_HUB_CACHE) / ".locks" / _stored_as(info) / f"{_sum_of(info, sibling)}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        yield
+
+
+def _check_content(path: Path, sibling: "RepoSibling") -> None:
+    """Raises UserError for a file whose content is not the one that the hub states."""
     if not _matches(path, sibling):
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
-        raise UserError(
-            f"{info.id}: {sibling.rfilename} arrived with other content than the hub states; repeat the command"
-        )
-    return path
+        raise UserError("it has other content than the hub states")
 
 
 def _matches(path: Path, sibling: "RepoSibling") -> bool:
@@ -160,8 +241,7 @@ def _matches(path: Path, sibling: "RepoSibling") -> bool:
     if sibling.lfs is not None:
         return sha256_of(path) == sibling.lfs.sha256
     content = path.read_bytes()
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # git's own name of a content
-    return sibling.blob_id in (None, blob)
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == sibling.blob_id
 
 
 def licence_of(info: "ModelInfo") -> str | None:
@@ -187,24 +267,52 @@ def download(kind: str, repository: str, info: "ModelInfo", names: Iterable[str]
     """
     siblings, sizes = siblings_of(info), sizes_of(info, names)
     licence, commit = licence_of(info), str(info.sha)
-    size = sum(size for name, size in sizes.items() if not _is_here(info, name, size, folder))
+    size = sum(_missing(info, siblings[name], folder) for name in sizes)
     _check_disk(size, folder)
     note(f"{repository}: licence {licence or 'not stated'}; terms: {page_of(repository)}")
     note(f"{f'downloading {size_in_words(size)}' if size else 'nothing to download'}, commit {commit[:12]}")
-    paths = {name: fetch_file(info, siblings[name], folder) for name in sizes}
+    with _download_progress(sizes) as progress_of:
+        paths = {name: fetch_file(info, siblings[name], folder, progress_of(name)) for name in sizes}
     name, path = next(iter(paths.items()))
     record = Record(repository, commit, licence, sizes, str(path.parents[name.count("/")]))
     _write_record(kind, record)
     return record
 
 
-def _is_here(info: "ModelInfo", name: str, size: int, folder: Path | None) -> bool:
-    """Whether a file of a repository is where it would be downloaded to."""
-    cached = load_hub().try_to_load_from_cache(info.id, name, revision=info.sha) if folder is None else folder / name
+@contextmanager
+def _download_progress(sizes: Mapping[str, int]) -> Iterator[Callable[[str], "Progress"]]:
+    """Inside, show how much of some files is here, which are fetched one after another.
+
+    Args:
+        sizes: bytes of each file, by name.
+    Yields:
+        Called with the name of a file, it gives what is to be told of its bytes.
+    """
+    display, total = Display("downloading", at_once=False), sum(sizes.values())
+    before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+
+    def progress_of(name: str) -> "Progress":
+        def progress(received: int, _: int | None) -> None:
+            done = min(before[name] + received, total)
+            display.update(done / max(1, total), f"{size_in_words(done)} of {size_in_words(total)}, {name}")
+
+        return progress
+
     try:
-        return isinstance(cached, str | Path) and Path(cached).stat().st_size == size
-    except OSError:
-        return False
+        yield progress_of
+    finally:
+        display.close()
+
+
+def _missing(info: "ModelInfo", sibling: "RepoSibling", folder: Path | None) -> int:
+    """The bytes of a file that are still to be fetched."""
+    from trilemma.data.sources.download import part_of
+
+    size, here = sibling.size or 0, _path_here(info, sibling.rfilename, folder)
+    if here is not None and here.stat().st_size == size:
+        return 0
+    part = part_of(_target(info, sibling, folder))
+    return max(0, size - (part.stat().st_size if part.exists() else 0))
 
 
 def _check_disk(needed: int, folder: Path | None) -> None:

@@ -5,7 +5,6 @@ same networks. On a CPU it computes in float32; on a CUDA device in half precisi
 another where they do not all fit. What a decoder in half precision makes NaN of is decoded again in float32.
 """
 
-import hashlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from trilemma.errors import UserError, named
 from trilemma.extras import pip
 from trilemma.hardware import pick_device
 from trilemma.memory import is_out_of_memory
+from trilemma.pretrained.content import origin
 from trilemma.pretrained.fetch import HALF, Place
 from trilemma.pretrained.kinds import check_kind
 from trilemma.pretrained.libraries import brief, load_diffusers, silence
@@ -79,11 +79,15 @@ class Pipeline:
     def _made_for(self, task: str) -> Any:
         if takes(self.base, task):
             return self.base
+        kind = type(self.base).__name__
+        if _reads_mask(self.base):
+            raise UserError(
+                f"{self.place.name} ({kind}) draws under a mask alone; give image= and mask=, or choose another model="
+            )
         try:
             with silence():
                 pipe = getattr(load_diffusers(), f"AutoPipelineFor{TASKS[task]}").from_pipe(self.base)
         except ValueError:
-            kind = type(self.base).__name__
             raise UserError(f"{self.place.name} ({kind}) does not draw {DRAWS[task]}; choose another model=") from None
         if self.offloads:
             pipe.enable_model_cpu_offload(device=self.device)
@@ -186,7 +190,8 @@ def load_pipeline(
     keys: dict[str, Any] = {"variant": "fp16"} if any(HALF in path.name for path in files) else {}
     keys |= {name: value for name, value in WITHOUT_CHECKER.items() if name in _keywords(kind.__init__)}
     keys |= {} if adapter is None else {"motion_adapter": _load_adapter(adapter, dtype)}
-    with silence() as warned, their_errors(f"{place.name} cannot be loaded"):
+    advice = "; download it again, or choose another model="
+    with silence() as warned, their_errors(f"{place.name} cannot be loaded", advice):
         pipe = kind.from_pretrained(place.folder, dtype=dtype, use_safetensors=True, local_files_only=True, **keys)
     _check_filled(place, warned)
     if adapter is not None:
@@ -226,7 +231,8 @@ def _adapter_files(place: Place) -> list[Path]:
 def _load_adapter(place: Place, dtype: torch.dtype) -> Any:
     """A motion adapter from its folder."""
     keys: dict[str, Any] = {"variant": "fp16"} if any(HALF in path.name for path in _adapter_files(place)) else {}
-    with silence() as warned, their_errors(f"adapter={place.name} cannot be loaded"):
+    advice = "; download it again, or choose another adapter="
+    with silence() as warned, their_errors(f"adapter={place.name} cannot be loaded", advice):
         adapter = load_diffusers().MotionAdapter.from_pretrained(
             place.folder, dtype=dtype, use_safetensors=True, local_files_only=True, **keys
         )
@@ -287,6 +293,14 @@ def takes(pipe: Any, task: str) -> bool:
     return all((key in keys) == is_wanted for key, is_wanted in wanted.items())
 
 
+def _reads_mask(pipe: Any) -> bool:
+    """Whether the network of a pipeline reads a mask and an image beside the noise, and so draws under a mask alone."""
+    parts = pipe.components
+    if parts.get("unet") is None or parts.get("vae") is None or not takes(pipe, "mask"):
+        return False
+    return parts["unet"].config.in_channels > parts["vae"].config.latent_channels
+
+
 def _keywords(function: Any) -> set[str]:
     return set(inspect.signature(function).parameters)
 
@@ -311,9 +325,11 @@ def _decode_in_float32_if_nan(vae: Any) -> None:
 
 
 @contextmanager
-def their_errors(what: str) -> Iterator[None]:
+def their_errors(what: str, advice: str = "") -> Iterator[None]:
     """Inside, an error of the libraries becomes one of ours, in a sentence.
 
+    Args:
+        advice: what to do about it, where what they say is for programmers.
     Raises:
         UserError: instead of any other.
     """
@@ -324,21 +340,4 @@ def their_errors(what: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(f"{what}: memory ran out; ask for a smaller size=, or take a smaller model=") from error
-        raise UserError(f"{what}: {brief(error)}") from error
-
-
-def origin(place: Place) -> dict[str, str]:
-    """Which pipeline it is: a commit of a repository, or a folder and the hash of its content."""
-    if place.repository is not None:
-        return {"repository": place.repository, "commit": str(place.commit)}
-    return {"folder": str(place.folder), "content": content_id(place.folder)}
-
-
-def content_id(folder: Path) -> str:
-    """A hash of what a pipeline in a folder is loaded from: its settings and weights, with their names."""
-    total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt", ".model", WEIGHTS)):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
-    return total.hexdigest()[:16]
+        raise UserError(f"{what}: {brief(error)}{advice}") from error

@@ -22,9 +22,10 @@ from trilemma.data.decoding.size import text as size_text
 from trilemma.data.selection import part_named
 from trilemma.errors import UserError
 from trilemma.pictures.levels import to_uint8
+from trilemma.pretrained.content import origin
 from trilemma.pretrained.drawing import draw
 from trilemma.pretrained.fetch import Place, locate
-from trilemma.pretrained.pipeline import Pipeline, load_pipeline, origin
+from trilemma.pretrained.pipeline import Pipeline, load_pipeline
 from trilemma.pretrained.table import PREFIX, check_verb, defaults_of
 from trilemma.run.compute import ImageBatch, one_algorithm
 

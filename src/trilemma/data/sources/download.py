@@ -13,8 +13,10 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, remove
@@ -33,6 +35,7 @@ def download(
     path: Path,
     *,
     check: Callable[[Path], None] | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
     timeout_s: float = TIMEOUT_S,
     limit_s: float = LIMIT_S,
     tries: int = TRIES,
@@ -42,6 +45,7 @@ def download(
 
     Args:
         check: raises if the file is not the right one; it is then removed.
+        headers: of the request; to another host, to which it is redirected, they are not sent.
         timeout_s: the longest silence; limit_s: the longest time altogether.
         tries: connections in a row that may fail without bringing anything.
         progress: is given the bytes so far and in all (default: a line on the screen).
@@ -50,14 +54,14 @@ def download(
     """
     if path.exists():
         return path
-    part, end, failed = path.with_name(f"{path.name}.part"), time.monotonic() + limit_s, 0
+    part, end, failed = part_of(path), time.monotonic() + limit_s, 0
     progress = progress or _Line(url, path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             before = _length(part)
             try:
-                if _fetch(url, part, timeout_s, end, progress):
+                if _fetch(url, headers, part, timeout_s, end, progress):
                     break
                 reason = "the connection broke"
             except urllib.error.HTTPError as error:
@@ -77,6 +81,11 @@ def download(
     return path
 
 
+def part_of(path: Path) -> Path:
+    """Where the bytes of a file gather that is not complete."""
+    return path.with_name(f"{path.name}.part")
+
+
 def check_hash(expected: str, algorithm: str = "sha256", *, decompress: bool = True) -> Callable[[Path], None]:
     """A check of the decompressed bytes of a .gz file, or of the bytes of a file as it is."""
 
@@ -92,12 +101,14 @@ def check_hash(expected: str, algorithm: str = "sha256", *, decompress: bool = T
     return check
 
 
-def _fetch(url: str, part: Path, timeout_s: float, end: float, progress: Progress) -> bool:
+def _fetch(url: str, headers: Mapping[str, str], part: Path, timeout_s: float, end: float, progress: Progress) -> bool:
     """One connection: adds to `part` what is received; True if the file is complete."""
     have = _length(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    for name, value in headers.items():
+        request.add_unredirected_header(name, value)
     try:
-        answer = urllib.request.urlopen(request, timeout=timeout_s)
+        answer = urllib.request.build_opener(_KeepsHeadersOnHost).open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         if error.code != 416:  # 416: nothing lies beyond what we have
             raise
@@ -120,6 +131,18 @@ def _fetch(url: str, part: Path, timeout_s: float, end: float, progress: Progres
             file.flush()
             os.fsync(file.fileno())
     return total is None or have == total
+
+
+class _KeepsHeadersOnHost(urllib.request.HTTPRedirectHandler):
+    """A redirection within a host keeps all headers of the request, also those that no other host may see."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """The request that follows."""
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None and (following.type, following.host) == (req.type, req.host):
+            for name, value in req.unredirected_hdrs.items():
+                following.add_unredirected_header(name, value)
+        return following
 
 
 def _accept(url: str, part: Path, path: Path, check: Callable[[Path], None] | None) -> None:
