@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from trilemma.errors import UserError, unknown
 from trilemma.files import remove
@@ -174,7 +175,7 @@ class Studio:
         typed = [word for word in rest if re.match(r"[A-Za-z_][\w.]*=", word)]
         return quoted(["trilemma", *words]), python_line(verb, [word for word in rest if word not in typed], typed)
 
-    def joined_lines(self, *commands: Sequence[str]) -> dict[str, str]:
+    def joined_lines(self, *commands: Sequence[str]) -> dict[str, Any]:
         """`lines` of several commands, one below the other."""
         pairs = [self.lines(words) for words in commands]
         return {"command": "\n".join(line for line, _ in pairs), "python": "\n".join(line for _, line in pairs)}

@@ -69,7 +69,7 @@ def _training(studio: Studio, values: dict[str, str]) -> list[str]:
     return studio.train_words(values.pop("model", ""), values.pop("data", ""), values)
 
 
-def lines_of(studio: Studio, words: Callable[[], Sequence[str]]) -> dict[str, str]:
+def lines_of(studio: Studio, words: Callable[[], Sequence[str]]) -> dict[str, Any]:
     """The command line and the line of Python of a form, for the templates; or why there are none yet.
 
     Args:
@@ -200,7 +200,7 @@ def _add_compare(app: FastAPI, studio: Studio) -> None:
         return render(request, "lines.html", **lines_of(studio, lambda: _families(studio, first(fields))))
 
 
-def _compared(fields: Mapping[str, list[str]]) -> tuple[list[str], list[str], str]:
+def _compared(fields: dict[str, list[str]]) -> tuple[list[str], list[str], str]:
     """The ids of runs, of images, and of real images to measure by, that a form has."""
     runs, images = (fields.get(name, [])[:MOST_COMPARED] for name in ("run", "images"))
     return runs, images, first(fields).get("against", "")
