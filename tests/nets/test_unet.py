@@ -5,10 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trilemma.nets.attention import Attention, SpatialAttention
 from trilemma.nets.dit import DiT
 from trilemma.nets.network_input import NetworkInput
+from trilemma.nets.text import CrossAttention
 from trilemma.nets.unet import UNet
 from trilemma.registry import count_parameters
 
@@ -152,6 +154,31 @@ def test_the_level_keeps_its_fine_steps_in_bfloat16(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         network(x, LEVELS)
     assert seen[1].dtype == torch.float32 and torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("kind", ["normed", "plain", "masked", "of a text"])
+def test_attention_on_a_cpu_is_computed_in_float32_under_autocast(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 its gradient takes many times as long."""
+    keep = torch.tensor([[True, True, False], [True, False, True]])
+    attention, given = {
+        "normed": (Attention(16, 2), (images(3, 16),)),
+        "plain": (Attention(16, 2, normed=False), (images(3, 16),)),
+        "masked": (Attention(16, 2), (images(3, 16), keep)),
+        "of a text": (CrossAttention(16, 12, 2), (images(5, 16), images(3, 12), keep)),
+    }[kind]
+    expected, seen, inner = stirred(attention)(*given), [], F.scaled_dot_product_attention
+
+    def watched(*qkv: Tensor, attn_mask: Tensor | None) -> Tensor:
+        seen.append(({part.dtype for part in qkv}, torch.is_autocast_enabled("cpu")))
+        return inner(*qkv, attn_mask=attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = attention(*given)
+    result.float().square().sum().backward()
+    assert seen == [({torch.float32}, False)] and result.dtype == torch.bfloat16
+    assert 0 < (result.float() - expected).norm() < 0.02 * expected.norm()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in attention.parameters())
 
 
 def test_dropout_is_of_training() -> None:
