@@ -326,7 +326,7 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
         *(pytest.param(name, {}, marks=MARKS.get(name, [])) for name in MODELS if name not in ALIKE),
         pytest.param("diffusion", {"classes": True}, marks=pytest.mark.slow),
         pytest.param("diffusion", {"augment_p": 0.5}, marks=pytest.mark.slow),
-        pytest.param("diffusion-inpaint", {}, marks=pytest.mark.slow),
+        *(pytest.param(name, {}, marks=pytest.mark.slow) for name in ALIKE),
         pytest.param("ae-kl", {"adversarial": 0.1}, marks=pytest.mark.slow),
         pytest.param("ae-kl", {"adversarial": 0.1, "steps": 8}, marks=pytest.mark.slow),
         pytest.param("vae-vq", {"steps": 8}, marks=pytest.mark.slow),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trilemma.errors import UserError
 from trilemma.nets.attention import Attention, SpatialAttention
 from trilemma.nets.dit import DiT
 from trilemma.nets.network_input import NetworkInput
@@ -142,6 +143,11 @@ def test_a_patch_is_put_back_where_it_came_from() -> None:
     other[:, :, 4:, :4] += 1
     changed = (network(other, LEVELS) - network(x, LEVELS)).abs().amax((0, 1)) > 1e-6
     assert changed[4:, :4].any() and not changed[:4].any() and not changed[4:, 4:].any()
+
+
+def test_a_transformer_names_the_patches_that_divide_both_sides() -> None:
+    with pytest.raises(UserError, match=r"patch=3 does not divide images of 12x8; give 1, 2, 4, or another size="):
+        DiT((3, 12, 8), patch=3, width=16, depth=1, heads=2)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -98,6 +98,11 @@ class DiffusionModel(EstimatingModel):
         """One call per step of most samplers, two where it is guided."""
         return self.network
 
+    @property
+    def place_numbers(self) -> int:
+        """Of x, in a patch of the network."""
+        return self.x_shape[0] * self.network.patch**2
+
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images and pixels; parts: that of the cleanest, middle and noisiest third of the drawn times."""
         batch, geometry = self.augment(batch, rng)
