@@ -79,7 +79,8 @@ def loss_of(phase: Phase, batch: Batch) -> Tensor:
         return phase.loss(batch, noise_for(batch))[0]
 
 
-MARKS = dict.fromkeys([*PLAIN, "diffusion-few", "diffusion-text", "diffusion-latent", "gan-style"], pytest.mark.slow)
+SLOW = (*PLAIN, *ALIKE, "diffusion-few", "diffusion-text", "diffusion-latent", "gan-style")
+MARKS = dict.fromkeys(SLOW, pytest.mark.slow)
 
 
 def shaped(case: str, shape: tuple[int, int, int]) -> Any:
@@ -323,10 +324,9 @@ def test_labels_that_are_no_labels_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        *(pytest.param(name, {}, marks=MARKS.get(name, [])) for name in MODELS if name not in ALIKE),
+        *(pytest.param(name, {}, marks=MARKS.get(name, [])) for name in MODELS),
         pytest.param("diffusion", {"classes": True}, marks=pytest.mark.slow),
         pytest.param("diffusion", {"augment_p": 0.5}, marks=pytest.mark.slow),
-        *(pytest.param(name, {}, marks=pytest.mark.slow) for name in ALIKE),
         pytest.param("ae-kl", {"adversarial": 0.1}, marks=pytest.mark.slow),
         pytest.param("ae-kl", {"adversarial": 0.1, "steps": 8}, marks=pytest.mark.slow),
         pytest.param("vae-vq", {"steps": 8}, marks=pytest.mark.slow),
