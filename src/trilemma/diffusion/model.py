@@ -365,6 +365,11 @@ class DiffusionModel(EstimatingModel):
 class PixelDiffusion(PortableModel, BoundsModel, DiffusionModel):
     """Diffusion of pixels, with bounds on the likelihood of images."""
 
+    @torch.no_grad()
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """As of any diffusion model; and bits_per_dim of some of the images."""
+        return super().validation(batch, rng) | {"bits_per_dim": self.bits_per_dim(batch, rng)}
+
 
 def _by_thirds(errors: Tensor, u: Tensor, batch: int) -> Logs:
     """The sum of the errors of the images of each third of (0, 1), and their number, (2,); {} where a third may have
