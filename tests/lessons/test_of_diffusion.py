@@ -14,7 +14,9 @@ from trilemma.diffusion.solvers import unipc
 from trilemma.errors import UserError
 from trilemma.lessons import (
     augmented,
+    bits,
     calls,
+    few_calls,
     guidance,
     noising,
     predictions,
@@ -127,6 +129,47 @@ def test_a_slope_is_that_of_the_last_points_above_rounding():
     assert solver_order.Convergence([10, 20], [1e-3, 1e-14]).order is None
     with pytest.raises(UserError, match="counts=40: a slope needs two different"):
         solver_order.solver_order(counts=(40,))
+
+
+def test_bits_of_gaussian_values_are_their_entropy_and_the_divergence_of_a_wrong_estimate():
+    """Measured values scatter by about 0.015 bits; fine levels have the entropy of the density and log2(127.5) more."""
+    std = 0.25
+    entropy = bits.entropy(std)
+    assert entropy == pytest.approx(math.log2(std * math.sqrt(2 * math.pi * math.e) * 127.5), abs=1e-3)
+    best = bits.bits_of(std, std)
+    for told in (std, 0.1, 1.0):
+        parts = bits.bits_of(std, told)
+        divergence = (math.log(told / std) + std**2 / (2 * told**2) - 0.5) / math.log(2)
+        assert parts.between - best.between == pytest.approx(divergence, abs=2e-3)
+        assert sum(parts[:3]) == pytest.approx(parts.measured, abs=0.06)
+        assert parts.measured == pytest.approx(entropy + divergence, abs=0.06)
+
+
+def test_a_jump_ends_where_the_path_does_and_points_of_any_number_of_jumps_are_those_of_the_data():
+    mean, std, n = torch.tensor([0.3, -0.2], dtype=torch.float64), 0.4, 4000
+    one = Mixture(((0.3, -0.2),), (std,))
+    x = mean + 3 * torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ends = mean + (x - mean) * std / math.hypot(std, 1.7)
+    torch.testing.assert_close(few_calls.jump(x, 1.7, one), ends, rtol=0, atol=1e-3)
+    starts = torch.randn(n, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for count in (1, 3):
+        drawn = few_calls.jumps(count, starts, data=one)
+        assert drawn.calls == count and drawn.states.shape == (2 * count, n, 2)
+        last = drawn.states[-1]
+        assert float((last.mean(0) - mean).abs().max()) < 4 * std / math.sqrt(n)
+        assert float((last.std(0) - std).abs().max()) < 4 * std / math.sqrt(2 * n)
+    torch.testing.assert_close(drawn.states[0], starts, rtol=1e-3, atol=1e-3)
+
+
+def test_a_single_step_of_a_sampler_ends_at_the_mean_and_a_single_jump_does_not():
+    starts = torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spread = few_calls.spread_of(few_calls.DATA)
+    points = few_calls.DATA.draw(100_000, torch.Generator().manual_seed(0))
+    assert float(points.var(0).mean().sqrt()) == pytest.approx(spread, rel=0.01)
+    step = score_field.paths("ddim", few_calls.EDM, times_of("auto", few_calls.EDM, 1), starts).states[-1]
+    jump = few_calls.jumps(1, starts).states[-1]
+    assert float(step.var(0).mean().sqrt()) < 0.05 * spread
+    assert float(jump.var(0).mean().sqrt()) == pytest.approx(spread, rel=0.1)
 
 
 def test_noise_of_a_spectrum_has_it():
