@@ -5,7 +5,7 @@ Values are N(0, s^2), rounded to 256 levels. Of an estimate that takes them for 
     g = u^2 exp(l) / (1 + u^2 exp(l)),    E(x0 - x0_hat)^2 = (1 - g)^2 s^2 + g^2 exp(-l)
 
 at the log-SNR l. The bound pays exp(l) E(x0 - x0_hat)^2 / 2 nats for each unit of l, least of all where u = s; there it
-is about the entropy of the levels, -sum P log P. Any other u pays log(u / s) + s^2 / (2 u^2) - 1 / 2 nats more, which is
+is about the entropy of the levels, -sum P log P. Another u pays log(u / s) + s^2 / (2 u^2) - 1 / 2 nats more, which is
 the divergence of N(0, s^2) from N(0, u^2) (Verdu 2010, "Mismatched estimation and relative entropy")."""
 
 import math
