@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 COSINE = get_schedule("cosine")
-SHAPE, CALLS = (64, 1, 16, 16), 100  # images that are measured, at so many noise levels each
+SHAPE, CALLS = (64, 1, 32, 32), 50  # images that are measured, at so many noise levels each
 POINTS = 2001
 HALF = (LEVELS - 1) / 2
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 EDM = get_schedule("edm")
-FINE, CLEAN = 300, 0.01  # steps of f, and the noise that the last one begins at
-DRAWN = 6  # points whose way is drawn
+FINE, CLEAN = 100, 0.01  # steps of f, and the noise that the last one begins at
+DRAWN = 4  # points whose way is drawn
 
 
 def jump(x: Tensor, t: float, data: Mixture = DATA) -> Tensor:
