@@ -20,7 +20,8 @@ HOURS := kill coverage first_samples travel peers unet calls latent few upscalin
 help:
 	@echo "make demo    compare the model families on small digits and write a report"
 	@echo "make test    the quick tests"
-	@echo "make slow    the tests that take minutes; those beside other libraries need $(BIN)/pip install -e '.[parity]' first"
+	@echo "make slow    the tests that take minutes; those beside other libraries need"
+	@echo "             $(BIN)/pip install -e '.[parity]' and $(BIN)/pip install --no-deps azula einops first"
 	@echo "make fixtures  the folder of broken and unusual images"
 	@echo "make kill    kill trainings at every moment and compare what is left"
 	@echo "make lint    formatting, lint and types"

@@ -32,6 +32,7 @@ HEALTHY = {
     "used_codes": f"Healthy: at least {IN_USE:g}.",
     "active_units": f"Healthy: at least {ACTIVE_ENOUGH}, or a tenth of all units.",
     "kl_nats": "Healthy: above 0. At 0 the code says nothing about the image.",
+    "bits_per_dim": "At most so many bits for a value of an image of 256 levels. 8: all levels are equally probable.",
 }
 BETTER_THAN_MEAN = f"Healthy: below {NO_BETTER:g} times the error of the mean training image, which is {{rmse}}."
 BETTER_THAN_LINEAR = f"Healthy: below {NO_BETTER:g} times the error of a linear estimate, which is {{rmse}}."

@@ -22,6 +22,7 @@ TITLES = {
     "loss_clean": "loss, little noise",
     "loss_middle": "loss, medium noise",
     "loss_noisy": "loss, much noise",
+    "bits_per_dim": "bound on bits per dimension",
     "mean_code_rmse": "error from the mean code (RMSE)",
     "best_code_rmse": "error from the likeliest code (RMSE)",
     "kl_nats": "KL divergence (nats)",

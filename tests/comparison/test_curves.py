@@ -48,5 +48,5 @@ def test_a_healthy_range_is_told_where_it_is_known():
         [curve("critic/d_real", (0.5, 0.6)), curve("valid_active_units", (3, 4)), curve("a/b", (1, 2))]
     )
     assert "below 0.98" in shown[0].healthy and "at least 5" in shown[1].healthy and shown[2].healthy is None
-    names = ("critic/auroc", "critic/gradient_norm", "critic/logit_real", "valid_critic_overfit")
+    names = ("critic/auroc", "critic/gradient_norm", "critic/logit_real", "valid_critic_overfit", "valid_bits_per_dim")
     assert all(shown.healthy for shown in shown_curves([curve(name, (1, k)) for k, name in enumerate(names, 2)]))

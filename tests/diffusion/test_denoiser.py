@@ -27,7 +27,7 @@ def batch(shape: tuple[int, int, int] = SHAPE, n: int = 8) -> Batch:
 
 
 class Oracle(nn.Module):
-    """Knows the clean images x0 in [-1, 1] and says the exact prediction, plus `error`."""
+    """Knows the clean images x0 in [-1, 1], or the first of them, and says the exact prediction, plus `error`."""
 
     def __init__(self, model: Diffusion, x0: Tensor, error: float = 0.0) -> None:
         super().__init__()
@@ -35,8 +35,9 @@ class Oracle(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = (level(t)[:, None, None, None] for level in (self.schedule.alpha, self.schedule.sigma))
-        eps = (x_t.double() - alpha * self.x0) / sigma
-        exact = {"eps": eps, "x0": self.x0, "v": alpha * eps - sigma * self.x0}[self.kind]
+        x0 = self.x0[: len(x_t)]
+        eps = (x_t.double() - alpha * x0) / sigma
+        exact = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[self.kind]
         return (exact + self.error).expand_as(x_t).to(x_t.dtype)
 
 

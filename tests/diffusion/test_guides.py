@@ -1,6 +1,7 @@
 """Guidance from outside the model: by another run and by a bundled classifier, with its cost, receipts and refusals."""
 
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +19,12 @@ from trilemma.diffusion.grids import times_of
 from trilemma.diffusion.guidance import log_probability
 from trilemma.diffusion.model import PixelDiffusion
 from trilemma.diffusion.sampling import DiffusionSampling
-from trilemma.diffusion.schedule import get_schedule, log_snr
+from trilemma.diffusion.schedule import Schedule, get_schedule, log_snr
 from trilemma.errors import UserError
 from trilemma.explore import sample
 from trilemma.metrics import cost
 from trilemma.run.run import Run
-from trilemma.types import NO_GUIDES, UNCONDITIONAL, Guides
+from trilemma.types import NO_GUIDES, UNCONDITIONAL, Condition, Guides
 
 TABLE = {"shape": (1, 8, 8), "widths": (4, 8), "T": 100}
 TINY = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention_px": 0, "steps": 2, "batch": 16, "quiet": True}
@@ -65,6 +66,23 @@ def test_at_scale_0_the_guide_draws_alone() -> None:
     images = strong.sample(3, seed=0, keys=keys, guides=Guides(weak))
     torch.testing.assert_close(images, weak.sample(3, seed=0, keys=DiffusionSampling(steps=4)), atol=1e-6, rtol=0)
     assert (images - strong.sample(3, seed=0, keys=DiffusionSampling(steps=4))).abs().max() > 1e-3
+
+
+class Dark(torch.nn.Module):
+    """A plain module with the methods that docs/own-model.md asks of a guide."""
+
+    x_shape = (1, 8, 8)
+
+    def denoiser(
+        self, schedule: Schedule, condition: Condition, n: int, *, clips: bool = True
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x_t, t: torch.full_like(x_t, -0.5)
+
+
+def test_a_model_of_ones_own_guides() -> None:
+    keys = make(DiffusionSampling, {"guide": "dark", "guidance": 0.0, "steps": 4})
+    images = small(0).sample(3, seed=0, keys=keys, guides=Guides(Dark()))
+    torch.testing.assert_close(images, torch.full_like(images, 0.25), atol=1e-4, rtol=0)  # -0.5 of [-1, 1]
 
 
 def test_what_the_guide_estimates_outside_the_range_counts_in_full() -> None:

@@ -192,7 +192,7 @@ def test_codes_of_a_model_that_was_always_told_a_caption_are_those_under_it(alwa
 @pytest.mark.parametrize(
     ("model", "keys", "message"),
     [
-        ("diffusion-dit", {"patch": 3}, "patch=3 does not divide images of 8x8; give a patch that does"),
+        ("diffusion-dit", {"patch": 3}, "patch=3 does not divide images of 8x8; give 1, 2, 4, 8, or another size="),
         ("diffusion-dit", {"patch": 16}, "patch=16 does not divide images of 8x8"),
         ("diffusion", {"schedule": "cosin"}, 'schedule=cosin: .*did you mean "cosine"'),
         ("diffusion", {"prediction": "epsilon"}, "prediction=epsilon: give one of eps, x0"),

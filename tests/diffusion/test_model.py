@@ -361,7 +361,7 @@ def test_words_are_spelled_each_by_itself_in_training_alone(monkeypatch: pytest.
     assert torch.equal(seen[0], seen[1])
     model.eval().validation(batch, generator(5))
     model.sample(2, seed=0, condition=Condition(caption=[caption] * 2), keys=DiffusionSampling(steps=1))
-    assert all(((tokens > BYTES).sum(1) == 3).all() for tokens in seen[2:]) and len(seen) == 4
+    assert all(((tokens > BYTES).sum(1) == 3).all() for tokens in seen[2:]) and len(seen) == 5
 
 
 def test_bytes_are_learned_where_words_are_spelled() -> None:

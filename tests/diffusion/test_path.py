@@ -12,12 +12,13 @@ from trilemma.data import Data, Split
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
 from trilemma.diffusion.model import PixelDiffusion
+from trilemma.diffusion.path import VALID_CALLS, VALID_EVERY
 from trilemma.errors import UserError
 from trilemma.explore import interpolate, reconstruct
 from trilemma.explore.codes import code_width
 from trilemma.metrics.likelihood import has_posterior, likelihood_scores
 from trilemma.run.run import Run
-from trilemma.types import UNCONDITIONAL, Condition, Encodes, Inverts
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Encodes, Inverts
 
 TINY = {"width": 4, "multipliers": (1, 1), "depth": 1, "attention_px": 0}
 
@@ -75,6 +76,29 @@ def test_bits_are_those_of_256_levels(by: str, small: bool) -> None:
     assert bits.value == pytest.approx(-nats.value / 64 / math.log(2)) and bits.interval is not None
     assert bits.protocol == f"bits12_{'flow-256-levels' if by == 'flow' else '256-levels'}_20_test"
     assert bits.value > 7.9  # no model has less for levels that are equally probable
+
+
+@pytest.mark.parametrize("kind", ["pixels", "classes", "small"])
+def test_a_validation_has_the_bound_of_some_images_in_bits(kind: str) -> None:
+    classes = {"classes": True, "n_classes": 3} if kind == "classes" else {}
+    small = Diffusion(DiffusionConfig(shape=(1, 8, 8), widths=(4, 8), T=100)).eval()
+    net, label = small if kind == "small" else model(**classes), torch.arange(20) % 3
+    with torch.no_grad():
+        for parameter in net.parameters():  # some of which begin at zero
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    batch, some = Batch(images(20), Condition(label)), slice(None, None, VALID_EVERY)
+    condition = Condition(label[some]) if classes else UNCONDITIONAL
+    nats = net.bound(batch.image[some], torch.Generator().manual_seed(3), condition, calls=VALID_CALLS)
+    bits = net.bits_per_dim(batch, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(bits, -nats / 64 / math.log(2))
+    values = net.validation(batch, torch.Generator().manual_seed(3))
+    assert {len(part) for name, part in values.items() if name != "bits_per_dim"} == {20}
+    assert values["bits_per_dim"].shape == (3,) and values["bits_per_dim"].isfinite().all()
+
+
+def test_the_log_of_a_training_has_the_bound(run: Run) -> None:
+    logged = [row["valid_bits_per_dim"] for row in run.log if "valid_bits_per_dim" in row]
+    assert logged == [run.summary["valid_bits_per_dim"]] and 0 < logged[0] < 20
 
 
 def test_the_bound_asks_for_the_class() -> None:

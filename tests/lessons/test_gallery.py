@@ -26,6 +26,8 @@ QUICK = {
     "model-faults": {"strengths": [0.0, 1.0]},
     "guidance": {"scales": [1.0, 2.0], "n": 20, "steps": 2},
     "calls": {"numbers": [1, 2], "samplers": ["ddim"], "n": 20, "reference": 3},
+    "few-calls": {"steps": [1, 2], "points": 20},
+    "bits": {"told": [0.25]},
 }
 RUNS = {
     "pca": ["ae-linear"],

@@ -14,7 +14,9 @@ from trilemma.diffusion.solvers import unipc
 from trilemma.errors import UserError
 from trilemma.lessons import (
     augmented,
+    bits,
     calls,
+    few_calls,
     guidance,
     noising,
     predictions,
@@ -127,6 +129,62 @@ def test_a_slope_is_that_of_the_last_points_above_rounding():
     assert solver_order.Convergence([10, 20], [1e-3, 1e-14]).order is None
     with pytest.raises(UserError, match="counts=40: a slope needs two different"):
         solver_order.solver_order(counts=(40,))
+
+
+def test_a_wrong_estimate_pays_the_divergence():
+    """And levels that are fine have the entropy of the density, and log2(127.5) more."""
+    std, levels_of = 0.25, torch.linspace(*bits.range_of(bits.COSINE), bits.POINTS, dtype=torch.float64)
+    differential = math.log2(std * math.sqrt(2 * math.pi * math.e))
+    assert bits.entropy(std) == pytest.approx(differential + math.log2(127.5), abs=1e-3)
+    best = torch.trapezoid(bits.rate(levels_of, std, std), levels_of)
+    for told in (0.1, 1.0):
+        divergence = (math.log(told / std) + std**2 / (2 * told**2) - 0.5) / math.log(2)
+        paid = torch.trapezoid(bits.rate(levels_of, std, told), levels_of) - best
+        assert float(paid) == pytest.approx(divergence, abs=0.01)  # little of it is beyond the levels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0.25, 0.1, 1.0])
+def test_the_parts_of_the_bound_are_the_bound_that_is_measured(told):
+    """Which scatters as the mean square of n values does, by sqrt(2 / n); the noise scatters less."""
+    parts, n = bits.bits_of(0.25, told), math.prod(bits.SHAPE)
+    scatter = 4 * math.sqrt(2 / n) * 0.25**2 / (2 * told**2) / math.log(2) + 0.03
+    assert sum(parts[:3]) == pytest.approx(parts.measured, abs=scatter)
+    divergence = (math.log(told / 0.25) + 0.25**2 / (2 * told**2) - 0.5) / math.log(2)
+    assert parts.measured == pytest.approx(bits.entropy(0.25) + divergence, abs=scatter)
+
+
+ONE = Mixture(((0.3, -0.2),), (0.4,))
+MEAN = torch.tensor([0.3, -0.2], dtype=torch.float64)
+
+
+def test_a_jump_ends_where_the_path_does():
+    x = MEAN + 3 * torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ends = MEAN + (x - MEAN) * 0.4 / math.hypot(0.4, 1.7)
+    torch.testing.assert_close(few_calls.jump(x, 1.7, ONE), ends, rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+def test_points_of_any_number_of_jumps_are_those_of_the_data(count):
+    n = 4000
+    starts = torch.randn(n, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    drawn = few_calls.jumps(count, starts, data=ONE)
+    assert drawn.calls == count and drawn.states.shape == (2 * count, n, 2)
+    torch.testing.assert_close(drawn.states[0], starts, rtol=1e-3, atol=1e-3)
+    assert float((drawn.states[-1].mean(0) - MEAN).abs().max()) < 4 * 0.4 / math.sqrt(n)
+    assert float((drawn.states[-1].std(0) - 0.4).abs().max()) < 4 * 0.4 / math.sqrt(2 * n)
+
+
+def test_a_single_step_of_a_sampler_ends_at_the_mean_and_a_single_jump_does_not():
+    starts = torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spread = few_calls.spread_of(few_calls.DATA)
+    points = few_calls.DATA.draw(100_000, torch.Generator().manual_seed(0))
+    assert float(points.var(0).mean().sqrt()) == pytest.approx(spread, rel=0.01)
+    step = score_field.paths("ddim", few_calls.EDM, times_of("auto", few_calls.EDM, 1), starts).states[-1]
+    jump = few_calls.jumps(1, starts).states[-1]
+    assert float(step.var(0).mean().sqrt()) < 0.05 * spread
+    assert float(jump.var(0).mean().sqrt()) == pytest.approx(spread, rel=0.1)
 
 
 def test_noise_of_a_spectrum_has_it():

@@ -5,10 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from trilemma.errors import UserError
 from trilemma.nets.attention import Attention, SpatialAttention
 from trilemma.nets.dit import DiT
 from trilemma.nets.network_input import NetworkInput
+from trilemma.nets.text import CrossAttention
 from trilemma.nets.unet import UNet
 from trilemma.registry import count_parameters
 
@@ -142,6 +145,11 @@ def test_a_patch_is_put_back_where_it_came_from() -> None:
     assert changed[4:, :4].any() and not changed[:4].any() and not changed[4:, 4:].any()
 
 
+def test_a_transformer_names_the_patches_that_divide_both_sides() -> None:
+    with pytest.raises(UserError, match=r"patch=3 does not divide images of 12x8; give 1, 2, 4, or another size="):
+        DiT((3, 12, 8), patch=3, width=16, depth=1, heads=2)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_level_keeps_its_fine_steps_in_bfloat16(name: str) -> None:
     network = NETWORKS[name]()
@@ -152,6 +160,31 @@ def test_the_level_keeps_its_fine_steps_in_bfloat16(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         network(x, LEVELS)
     assert seen[1].dtype == torch.float32 and torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("kind", ["normed", "plain", "masked", "of a text"])
+def test_attention_on_a_cpu_is_computed_in_float32_under_autocast(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 its gradient takes many times as long."""
+    keep = torch.tensor([[True, True, False], [True, False, True]])
+    attention, given = {
+        "normed": (Attention(16, 2), (images(3, 16),)),
+        "plain": (Attention(16, 2, normed=False), (images(3, 16),)),
+        "masked": (Attention(16, 2), (images(3, 16), keep)),
+        "of a text": (CrossAttention(16, 12, 2), (images(5, 16), images(3, 12), keep)),
+    }[kind]
+    expected, seen, inner = stirred(attention)(*given), [], F.scaled_dot_product_attention
+
+    def watched(*qkv: Tensor, attn_mask: Tensor | None) -> Tensor:
+        seen.append(({part.dtype for part in qkv}, torch.is_autocast_enabled("cpu")))
+        return inner(*qkv, attn_mask=attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = attention(*given)
+    result.float().square().sum().backward()
+    assert seen == [({torch.float32}, False)] and result.dtype == torch.bfloat16
+    assert 0 < (result.float() - expected).norm() < 0.02 * expected.norm()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in attention.parameters())
 
 
 def test_dropout_is_of_training() -> None:

@@ -76,6 +76,14 @@ def test_the_loss_by_noise_level_has_a_panel_and_the_held_out_loss_is_beside_tha
     }
 
 
+def test_the_bound_on_the_likelihood_has_a_panel_of_its_own() -> None:
+    panels = panels_of(log_of(denoiser__loss=FALLING, valid_bits_per_dim=[4.0, 3.0, 2.5]))
+    assert panels["bits_per_dim"] == {"valid_bits_per_dim": [(0, 4.0), (1000, 3.0), (2000, 2.5)]}
+    axis = Figure().subplots()
+    draw_panel(axis, "bits_per_dim", panels["bits_per_dim"], None)
+    assert axis.get_title(loc="left") == "Bound on bits per dimension"
+
+
 @pytest.mark.parametrize("images", [900, 123_456, 7_000_000])
 @pytest.mark.parametrize("ratio", [0.9 * LOG_RANGE, 1.1 * LOG_RANGE])
 def test_tick_labels_do_not_touch(images: int, ratio: float) -> None:

@@ -16,7 +16,7 @@ from trilemma.run.migration import stated_variance
 from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training, too_narrow
 from trilemma.training.prepare import config_for
 from trilemma.training.request import split_keys, training_config
-from trilemma.types import Batch
+from trilemma.types import Batch, flags
 
 MANY = 50_000
 
@@ -195,3 +195,36 @@ def test_a_network_that_is_narrower_than_a_place_of_codes_is_noted() -> None:
     assert note.endswith("; give width=8 or more")
     vae = get_recipe("vae")
     assert too_narrow(without_memory(vae), vae.config) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "numbers", "advice"),
+    [
+        ({"shape": (1, 28, 28), "patch": 8}, 64, "64 or more, or a smaller patch="),
+        ({"shape": (3, 32, 32), "patch": 4}, 48, "48 or more, or a smaller patch="),
+        ({"shape": (3, 32, 32), "width": 2, "multipliers": (1,)}, 3, "3 or more"),
+        ({"shape": (3, 8, 8), "network": "dit", "width": 32, "patch": 4}, 48, "48 or more, or a smaller patch="),
+        ({"shape": (1, 28, 28), "patch": 4}, 16, None),  # as many channels
+        ({"shape": (3, 128, 128)}, 12, None),  # the patch follows
+    ],
+    ids=str,
+)
+def test_a_network_that_is_narrower_than_a_patch_of_pixels_is_noted(
+    keys: dict[str, Any], numbers: int, advice: str | None
+) -> None:
+    recipe = get_recipe("diffusion")
+    config = recipe.config.with_(**keys)
+    model = without_memory(recipe, config)
+    has = f"a place of the images has {numbers} numbers and the network {config.get('width')} channels: "
+    expected = f"{has}noise that they cannot hold stays in the images; give width={advice}"
+    assert flags(model).place_numbers == numbers
+    assert too_narrow(model, config) == (expected if advice else None)
+
+
+def test_a_training_with_a_patch_that_its_network_cannot_hold_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"width": 4, "multipliers": (1,), "attention_px": 0, "patch": 4}
+    trilemma.train("diffusion", "digits", steps=1, batch=8, out=tmp_path / "run", **small)
+    output = capsys.readouterr()
+    assert "note: a place of the images has 16 numbers and the network 4 channels" in output.out + output.err

@@ -1,6 +1,7 @@
 """What `train` takes: every training key, a config.json, a module, an array."""
 
 import importlib
+import inspect
 import json
 import re
 import shutil
@@ -23,7 +24,20 @@ from trilemma.errors import UserError
 from trilemma.registry import get_recipe, list_models, registered
 from trilemma.run.command import command_keys, own_keys
 from trilemma.training.request import FIELDS, further_keys, request_of, split_keys, training_config
-from trilemma.types import UNCONDITIONAL, Batch, Condition, Phase, Player
+from trilemma.types import (
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    DenoisesOnAnySchedule,
+    DrawsCodes,
+    Finishes,
+    HasStyles,
+    Inverts,
+    JudgesRealness,
+    Phase,
+    Player,
+    Validates,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-model.md"
 SHORT: dict[str, Any] = {"steps": 2, "batch": 8, "sample_every": 10**6, "quiet": True, "device": "cpu"}
@@ -365,6 +379,28 @@ def test_the_gan_of_the_page_is_trained(page_module: Path, monkeypatch: pytest.M
     run = trilemma.train(names["MyGAN"](critic, generator), "digits", **SHORT)
     assert {"critic/loss", "penalty/loss", "generator/loss"} <= set(run.log[-1])
     assert run.model.critic[1].weight.abs().max() <= 1
+
+
+PROMISED: dict[str, type] = {
+    **{"validation": Validates, "finish": Finishes, "realness": JudgesRealness, "denoiser": DenoisesOnAnySchedule},
+    **{"invert": Inverts, "generate": Inverts, "draw_codes": DrawsCodes, "to_w": HasStyles, "from_w": HasStyles},
+}
+
+
+def form_of(method: Callable[..., Any]) -> tuple[int, set[str]]:
+    """How many positional parameters a method has beside self, and the names of those that are keywords alone."""
+    own = [p for p in inspect.signature(method).parameters.values() if p.name != "self"]
+    keywords = {p.name for p in own if p.kind is p.KEYWORD_ONLY}
+    return len(own) - len(keywords), keywords
+
+
+@pytest.mark.parametrize("method", PROMISED)
+def test_a_method_of_the_page_takes_what_its_protocol_says(method: str) -> None:
+    stated = re.search(rf"`{method}\(([^`]*)\)`", PAGE.read_text("utf-8"))
+    assert stated
+    names: dict[str, Any] = {}
+    exec(f"def stated({stated[1]}): ...", names)
+    assert form_of(names["stated"]) == form_of(getattr(PROMISED[method], method))
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from PIL import Image
 import trilemma
 from trilemma.autoencoders.autoencoder import Autoencoder
 from trilemma.cli import main as cli
+from trilemma.data import Split
 from trilemma.errors import Diverged, UserError
 from trilemma.files import sha256_of
 from trilemma.progress import Display
@@ -32,7 +33,8 @@ from trilemma.training.calendar import SNAPSHOTS
 from trilemma.training.card import files_of, model_card
 from trilemma.training.in_use import ModelInUse
 from trilemma.training.loop import Trainer
-from trilemma.training.validation import Validation
+from trilemma.training.validation import Validation, mean_values
+from trilemma.types import Batch
 
 FILES = {
     "README.md",
@@ -110,6 +112,24 @@ def test_the_weights_are_those_of_the_best_validation(first: float, monkeypatch:
     assert run.summary["valid_rmse"] == pytest.approx(0.2) and run.summary["best"]["images"] == 2 * 1293
     best = next(weights for value, weights in seen if value == 0.2)
     assert all(torch.equal(p, q) for p, q in zip(run.model.parameters(), best, strict=True))
+
+
+def test_a_value_of_some_images_is_their_mean() -> None:
+    """Of every third image of a batch, here of batches of 4 and 3 images: numbers 0, 3 and 4."""
+
+    class OfSome(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.anything = torch.nn.Parameter(torch.zeros(()))
+
+        def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+            brightness = batch.image.flatten(1).mean(1)
+            return {"all": brightness, "some": brightness[::3]}
+
+    images = torch.randint(256, (7, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    brightness = images.double().div(255).flatten(1).mean(1)
+    expected = {"valid_all": float(brightness.mean()), "valid_some": float(brightness[[0, 3, 4]].mean())}
+    assert mean_values(OfSome(), Split(images), 4, seed=0) == pytest.approx(expected)
 
 
 def test_the_log_has_every_part_and_the_seconds_grow() -> None:

@@ -124,10 +124,12 @@ class Diffusion(CodesModel, BoundsModel):
 
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Per image (B,): noise_mse, the squared error of eps_hat over its pixels at one random t."""
+        """Per image (B,): noise_mse, the squared error of eps_hat over its pixels at one random t; and of some
+        images bits_per_dim."""
         _, x_t, t, eps = self.add_noise(batch.image, rng)
         _, eps_hat = self._split(self.network(x_t, t).float(), x_t, t)
-        return {"noise_mse": (eps_hat - eps).square().flatten(1).mean(1)}
+        errors = (eps_hat - eps).square().flatten(1).mean(1)
+        return {"noise_mse": errors, "bits_per_dim": self.bits_per_dim(batch, rng)}
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, C, H, W) for images in [-1, 1], t (B,) in [0, 1] -> x0_hat, clipped if the config says so."""

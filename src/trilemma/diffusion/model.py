@@ -98,6 +98,11 @@ class DiffusionModel(EstimatingModel):
         """One call per step of most samplers, two where it is guided."""
         return self.network
 
+    @property
+    def place_numbers(self) -> int:
+        """Of x, in a patch of the network."""
+        return self.x_shape[0] * self.network.patch**2
+
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images and pixels; parts: that of the cleanest, middle and noisiest third of the drawn times."""
         batch, geometry = self.augment(batch, rng)
@@ -359,6 +364,11 @@ class DiffusionModel(EstimatingModel):
 
 class PixelDiffusion(PortableModel, BoundsModel, DiffusionModel):
     """Diffusion of pixels, with bounds on the likelihood of images."""
+
+    @torch.no_grad()
+    def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """As of any diffusion model; and bits_per_dim of some of the images."""
+        return super().validation(batch, rng) | {"bits_per_dim": self.bits_per_dim(batch, rng)}
 
 
 def _by_thirds(errors: Tensor, u: Tensor, batch: int) -> Logs:

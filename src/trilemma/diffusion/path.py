@@ -12,10 +12,11 @@ from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.solvers import unipc
 from trilemma.diffusion.steps import Denoise, as_images
 from trilemma.errors import UserError, check_codes, check_images
-from trilemma.types import UNCONDITIONAL, Condition, Model, check_condition, no_label
+from trilemma.types import UNCONDITIONAL, Batch, Condition, Model, check_condition, no_label
 
 CODE_STEPS = 50  # calls from an image to its code, and as many back
 ELBO_CALLS = 8  # of one estimate of the bound
+VALID_EVERY, VALID_CALLS = 8, 2  # of a validation: images between two whose bound is estimated, and its calls
 
 
 class DenoisingModel(Model):
@@ -76,6 +77,14 @@ class BoundsModel(DenoisingModel):
         """That by the density of the path, in so many points: nats per image (B,)."""
         denoise = self._denoiser_for(self.of_images(condition, image), len(image))
         return flow_bound(denoise, self.schedule, self.to_x(image), rng, calls)
+
+    @torch.no_grad()
+    def bits_per_dim(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """The variational bound of some images of a batch, 0, VALID_EVERY, ..., in bits per number of an image."""
+        some = batch.rows(slice(None, None, VALID_EVERY))
+        denoise = self.denoiser(self.schedule, self.of_images(some.condition, some.image), len(some.image))
+        nats = variational_bound(denoise, self.schedule, self.to_x(some.image), rng, VALID_CALLS)
+        return -nats / (math.prod(self.x_shape) * math.log(2))
 
 
 class CodesModel(DenoisingModel):

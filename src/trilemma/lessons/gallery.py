@@ -16,8 +16,10 @@ from trilemma.lessons.adversarial_losses import adversarial_losses
 from trilemma.lessons.augmented import augmented
 from trilemma.lessons.beside import beside
 from trilemma.lessons.beta import beta
+from trilemma.lessons.bits import bits
 from trilemma.lessons.calls import calls
 from trilemma.lessons.critic_augment import critic_augment
+from trilemma.lessons.few_calls import few_calls
 from trilemma.lessons.guidance import guidance
 from trilemma.lessons.gumbel import gumbel
 from trilemma.lessons.jensen import jensen_gap
@@ -127,6 +129,8 @@ LESSONS = {
     "guidance": Lesson(
         "precision, recall and images as asked over the guidance", "RUN of a diffusion model with classes", guidance
     ),
+    "few-calls": Lesson("points of a mixture in few steps of a sampler, and in few jumps", "nothing", few_calls),
+    "bits": Lesson("bits of a value by noise level, of estimates whose bound is known", "nothing", bits),
 }
 
 

@@ -91,10 +91,11 @@ def score_field(
     def draw_path(ax: "Axes", name: str) -> None:
         _paths_panel(ax, name, paths(name, levels_of, times_of(grid, levels_of, steps), begin, seed), true)
 
-    return below([*_rows(ratios, _field_panel), *_rows(samplers or tuple(SAMPLERS), draw_path)], gap=0)
+    fields, walks = rows_of_panels(ratios, _field_panel), rows_of_panels(samplers or tuple(SAMPLERS), draw_path)
+    return below([*fields, *walks], gap=0)
 
 
-def _rows(entries: Sequence[T], draw: "Callable[[Axes, T], None]") -> "list[Image.Image]":
+def rows_of_panels(entries: Sequence[T], draw: "Callable[[Axes, T], None]") -> "list[Image.Image]":
     """A panel for each entry, in rows."""
     rows = []
     for at in range(0, len(entries), COLUMNS):
@@ -125,7 +126,7 @@ def _lattice(n: int, reach: float) -> Tensor:
     return torch.cartesian_prod(along, along).flip(1)
 
 
-def _density(ax: "Axes", alpha: float, sigma: float) -> None:
+def shade_density(ax: "Axes", alpha: float, sigma: float) -> None:
     """The root of the density of x_t / sqrt(alpha^2 + sigma^2), as shades."""
     points = _lattice(PIXELS, SIDE)
     density = (DATA.log_density(points * math.hypot(alpha, sigma), alpha, sigma) / 2).exp().view(PIXELS, PIXELS)
@@ -136,7 +137,7 @@ def _density(ax: "Axes", alpha: float, sigma: float) -> None:
 def _field_panel(ax: "Axes", ratio: float) -> None:
     """Density, and -E[eps | x_t] as arrows, none longer than LONGEST."""
     alpha, sigma = 1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio)
-    _density(ax, alpha, sigma)
+    shade_density(ax, alpha, sigma)
     points = _lattice(ARROWS, 0.92 * SIDE)
     arrows = (alpha * DATA.x0_hat(points, alpha, sigma) - points) / sigma
     arrows *= (LONGEST / arrows.norm(dim=1, keepdim=True)).clamp(max=1)
@@ -146,7 +147,7 @@ def _field_panel(ax: "Axes", ratio: float) -> None:
 
 def _paths_panel(ax: "Axes", name: str, drawn: Paths, true: Tensor) -> None:
     """Paths over the density of the data; of a sampler without noise, also the true ones and the error at the end."""
-    _density(ax, 1.0, 0.0)
+    shade_density(ax, 1.0, 0.0)
     error = "with noise"
     if name not in RANDOM:
         ax.plot(*true.permute(2, 0, 1), color=plots.style(0)[0], linewidth=2.2, alpha=0.5)

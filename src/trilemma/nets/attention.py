@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trilemma.nets.precision import full
+
 
 class Attention(nn.Module):
     """Positions (B, N, D) -> (B, N, D); its last layer begins at zero.
@@ -29,8 +31,18 @@ class Attention(nn.Module):
         if self.normed:
             q, k = _normed(q, self.scale_q), _normed(k, self.scale_k)
         mask = None if keep is None else keep[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask)
-        return self.last(mixed.transpose(1, 2).flatten(2))
+        return self.last(mixed_values(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+def mixed_values(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k' / sqrt(d)) v, each (B, heads, N, d); mask: places that are looked at.
+
+    On a CPU in float32, under autocast, too: in bfloat16 the gradient takes nine times as long (docs/performance.md).
+    """
+    if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(full(q), full(k), full(v), attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask)
 
 
 def _normed(x: Tensor, scale: Tensor) -> Tensor:

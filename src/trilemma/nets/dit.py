@@ -46,7 +46,10 @@ class DiT(nn.Module):
         super().__init__()
         channels, height, side = shape
         if height % patch or side % patch:
-            raise UserError(f"patch={patch} does not divide images of {height}x{side}; give a patch that does")
+            divisors = [str(p) for p in range(1, min(height, side) + 1) if height % p == side % p == 0]
+            raise UserError(
+                f"patch={patch} does not divide images of {height}x{side}; give {', '.join(divisors)}, or another size="
+            )
         if width % (4 * heads):
             raise UserError(f"width={width} is not a multiple of 4 x heads={heads}; change one of them")
         self.patch, self.grid, self.embedding = patch, (height // patch, side // patch), width

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma.nets.attention import Attention
+from trilemma.nets.attention import Attention, mixed_values
 from trilemma.tokeniser import LENGTH, PADDING
 
 HEAD = 32  # numbers of a head
@@ -76,5 +76,5 @@ class CrossAttention(nn.Module):
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, D / heads)
         k, v = self.inside(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = (F.rms_norm(y, y.shape[-1:]) * s.to(y.dtype) for y, s in ((q, self.scale_q), (k, self.scale_k)))
-        mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=keep[:, None, None, :])
+        mixed = mixed_values(q, k, v, keep[:, None, None, :])
         return self.last(mixed.transpose(1, 2).flatten(2))

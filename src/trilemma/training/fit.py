@@ -27,7 +27,7 @@ from typing import Any
 from trilemma.config import VARIANCE, ModelConfig
 from trilemma.registry import Recipe, without_memory
 from trilemma.run.config import LENGTHS, TrainConfig
-from trilemma.types import Model, Player, UsesCodeMap, config_of, players_of
+from trilemma.types import Model, Player, UsesCodeMap, config_of, flags, players_of
 
 SHARE = 8  # batches in a pass over the training images, at least
 LEAST_BATCH, LEAST_STEPS = 16, 1_000
@@ -108,13 +108,15 @@ def fit_training(
 
 
 def too_narrow(module: object, config: ModelConfig) -> str | None:
-    """That the network of a model of codes has fewer channels than a place of them has numbers, in words; or None."""
-    width = config.get("width")
-    if not isinstance(module, UsesCodeMap) or width is None or width >= (numbers := module.autoencoder.map_shape[0]):
+    """That a network has fewer channels than a place of the images, or of their codes, has numbers; or None."""
+    width, numbers = config.get("width"), flags(module).place_numbers
+    if width is None or numbers is None or width >= numbers:
         return None
+    of = "codes" if isinstance(module, UsesCodeMap) else "images"
+    smaller = ", or a smaller patch=" if (config.get("patch") or 1) > 1 else ""
     return (
-        f"a place of the codes has {numbers} numbers and the network {width} channels: noise that they cannot hold "
-        f"stays in the images; give width={numbers} or more"
+        f"a place of the {of} has {numbers} numbers and the network {width} channels: noise that they cannot hold "
+        f"stays in the images; give width={numbers} or more{smaller}"
     )
 
 

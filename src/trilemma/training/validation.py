@@ -143,13 +143,15 @@ def mean_values(model: Validates, split: Split, size: int, *, seed: int, most: i
     float32."""
     device = device_of(model)
     sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
     count = len(split) if most is None else min(most * VALID_BATCH, len(split))
     zero = torch.zeros((), dtype=torch.float32, device=device)
     for number, batch in enumerate(islice(batches(split, size, device), -(-count // size))):
         generator = rng.generator(seed, "valid", number, device=device)
         for name, values in model.validation(batch, generator).items():
             sums[name] = sums.get(name, zero) + values.double().sum().float()
-    means = {f"valid_{name}": float(value) / count for name, value in sums.items()}
+            counts[name] = counts.get(name, 0) + values.numel()
+    means = {f"valid_{name}": float(value) / counts[name] for name, value in sums.items()}
     means |= {name.replace("mse", "rmse"): value**0.5 for name, value in means.items() if name.endswith("mse")}
     return means if count == len(split) else means | {"valid_images": count}
 

@@ -40,8 +40,8 @@ class Validates(Protocol):
     """Has values of its own to follow on held-out images."""
 
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Named values per image, each (B,). The trainer averages them over the split; a name that ends in
-        `mse` is also reported as its square root with `rmse` in its place."""
+        """Named values per image, each (B,), or of some of the images. The trainer averages them over the split; a name
+        that ends in `mse` is also reported as its square root with `rmse` in its place."""
         ...
 
 

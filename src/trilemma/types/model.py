@@ -41,6 +41,8 @@ class Model(nn.Module):
         keywords of its own.
     takes_guides: whether `sample` takes as `guides` what the keys `guide` and `classifier` name.
     pixel_likelihood: p(x|z) behind the bound on the likelihood; None: a density without a name.
+    place_numbers: numbers of an image, or of its code, at a place of a network whose `width` should be no less; None:
+        it has no such network.
     """
 
     config: Any = None
@@ -59,6 +61,7 @@ class Model(nn.Module):
     pixel_likelihood: Likelihood | None = None
     sampling_keys: type[Config] | None = None
     takes_guides: bool = False
+    place_numbers: int | None = None
 
     def check_batch(self, size: int) -> None:
         """Raises UserError for a number of images in a step with which this model cannot be trained."""
