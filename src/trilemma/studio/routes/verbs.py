@@ -9,7 +9,7 @@ from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from trilemma import vocabulary
 from trilemma.errors import UserError
 from trilemma.studio.estimate import TrainingEstimate
-from trilemma.studio.forms import fields_of, varied_keys
+from trilemma.studio.forms import IMAGES, fields_of, varied_keys
 from trilemma.studio.jobs import State
 from trilemma.studio.library import StudioRun
 from trilemma.studio.pages import first, form_fields, go, language_of, render
@@ -106,6 +106,7 @@ def _tool_page(request: Request, studio: Studio, tool: Tool, values: Mapping[str
     fields = fields_of(verb, values, run.model if run else "")
     context = {"tool": tool, "verb": verb, "run": run, "runs": runs, "fields": fields, "error": error}
     context |= {"sources": sources(studio.library), "values": values, "titles": _titles(studio, runs)}
+    context |= {"image_keys": IMAGES.get(verb.name, ())}
     context |= {"varied": varied_keys(verb, run.model if run else ""), "detections": []}
     if verb.name == "detect":
         context |= threshold_context(studio, run, values.get("detection", ""), values.get("stop", ""))
