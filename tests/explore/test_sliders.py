@@ -10,6 +10,7 @@ from trilemma import rng
 from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.explore.code_axes import kinds_of
+from trilemma.explore.naming import find_code
 from trilemma.explore.sliders import NOISE_CALLS, sliders_of
 from trilemma.explore.traverse import traverse
 from trilemma.explore.turns import MOST_DEG, STD_DEG, TURNS, Turns, turns_from
@@ -229,7 +230,9 @@ def test_a_start_gives_the_handles_their_first_places(run, pixels):
         assert axis.start == pytest.approx(float(pixels[4, axis.unit]) + label, abs=1e-5)
         assert axis.mean == pytest.approx(float(codes[:, axis.unit].mean()), abs=1e-4)
     torch.testing.assert_close(flat(sliders.image({})), pixels[4], rtol=0, atol=1e-5)
-    torch.testing.assert_close(flat(sliders.image({a.unit: a.start for a in sliders.axes})), pixels[4], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        flat(sliders.image({a.unit: a.start for a in sliders.axes})), pixels[4], rtol=0, atol=1e-5
+    )
     with pytest.raises(UserError, match="image 99999 not found"):
         sliders_of(run, start="99999")
 
@@ -277,3 +280,12 @@ def test_styles_of_a_class(run):
         average = gan.from_w(gan.w_mean[int(label)][None])[0].detach()
         torch.testing.assert_close(zero, average, rtol=0, atol=1e-5)
     assert sliders_of(run).classes == run.classes
+
+
+def test_a_seed_is_drawn_for_its_class_also_where_the_code_holds_it(run):
+    gan = run.model = styled(classes=True, n_classes=10)
+    for label in (2, 9):
+        code, condition, _ = find_code(run, "seed:4", label=label)
+        expected = gan.draw_codes(1, seed=4, condition=Condition(torch.tensor([label])))
+        torch.testing.assert_close(code, expected)
+        assert condition.is_empty  # of styles

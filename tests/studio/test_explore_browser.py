@@ -12,10 +12,17 @@ import trilemma
 browser, address, page = test_browser.browser, test_browser.address, test_browser.page
 pytestmark = test_browser.pytestmark
 SAME = """async () => {
-    const place = document.querySelector('[data-sliders]'), image = place.querySelector('img');
+    const place = document.querySelector('[data-sliders]');
     const values = [...place.querySelectorAll('input[data-mean]')].map(one => `&${one.name}=${one.value}`).join('');
-    const bytes = async url => new Uint8Array(await (await fetch(url)).arrayBuffer()).toString();
-    return await bytes(image.src) === await bytes(place.dataset.sliders + values);
+    const pixels = async url => {
+        const image = new Image(), canvas = document.createElement('canvas'), pen = canvas.getContext('2d');
+        image.src = url;
+        await image.decode();
+        canvas.width = canvas.height = image.naturalWidth;
+        pen.drawImage(image, 0, 0);
+        return pen.getImageData(0, 0, canvas.width, canvas.height).data.toString();
+    };
+    return await pixels(place.querySelector('img').src) === await pixels(place.dataset.sliders + values);
 }"""
 DIFFERENT = "src => document.querySelector('.result img').getAttribute('src') !== src"
 
@@ -39,7 +46,7 @@ def changed(page, act):
     """Act, and wait for another picture."""
     before = page.get_attribute(".result img", "src")
     act()
-    page.wait_for_function(DIFFERENT, arg=before)
+    page.wait_for_function(DIFFERENT, arg=before, timeout=30_000)
     page.wait_for_timeout(300)  # of the last place
 
 
@@ -88,7 +95,7 @@ def test_a_plane_is_moved_by_pointer_and_by_arrows_and_the_picture_follows(page,
     third = page.input_value("#across")
     changed(page, lambda: plane.press("ArrowRight"))
     assert float(page.input_value(f"#{third}")) > float(page.get_attribute(f"#{third}", "data-start"))
-    changed(page, lambda: page.click("text=As it began"))
+    changed(page, lambda: page.click("[data-set=start]"))
     for handle in page.locator("input[data-mean]").all():
         assert float(handle.input_value()) == pytest.approx(float(handle.get_attribute("data-start")), abs=1e-6)
 
@@ -115,7 +122,7 @@ def test_the_noise_of_a_diffusion_model_is_turned(page, runs):
     trilemma.train("diffusion", "digits", steps=1, batch=16, out=runs / "noise", quiet=True)
     sliders(page, "runs/noise (diffusion)")
     assert page.inner_text(".slider label >> nth=0") == "noise 0"
-    assert "An image takes 8 calls of the network" in page.inner_text(".sliders .hint >> nth=0")
+    assert "An image takes 10 calls of the network" in page.inner_text(".sliders .hint >> nth=0")
     changed(page, lambda: page.locator("input[data-mean] >> nth=0").press("End"))
     assert page.evaluate(SAME)
     page.fill("#start", "seed:5")
@@ -143,4 +150,5 @@ def test_brought_images_are_interpolated_and_moved(page, runs):
     page.wait_for_url(re.compile("start=image%3A"))
     page.wait_for_selector("input[data-mean]")
     assert page.input_value("#start").startswith("image:")
-    changed(page, lambda: page.locator("input[data-mean] >> nth=0").press("End"))
+    changed(page, lambda: page.click("text=At random"))
+    assert page.evaluate(SAME)

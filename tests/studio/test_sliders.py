@@ -177,13 +177,18 @@ def asked(studio, monkeypatch):
 def test_the_page_offers_what_the_process_says(browser, run, asked):
     query = f"run={run.id}&axes=directions&label=cat&start=seed:3"
     page = browser.get(f"/explore/sliders?{query}").text
-    assert f'data-once="/explore/sliders/axes?run={run.id}&amp;axes=directions&amp;start=seed%3A3&amp;label=cat"' in page
+    assert (
+        f'data-once="/explore/sliders/axes?run={run.id}&amp;axes=directions&amp;start=seed%3A3&amp;label=cat"' in page
+    )
     assert not asked  # the process is not waited for
     page = browser.get(f"/explore/sliders/axes?{query}").text
     how = {"axes": "directions", "start": "seed:3", "label": "cat"}
     assert asked[-1] == {"run": "runs/vae-digits", "how": how}
-    assert re.findall(r'axes=(\w+)"( aria-current="page")?>', page) == [("directions", ' aria-current="page"'), ("units", "")]
-    assert '<option selected>cat</option><option>&lt;b&gt;dog</option>' in page
+    assert re.findall(r'axes=(\w+)"( aria-current="page")?>', page) == [
+        ("directions", ' aria-current="page"'),
+        ("units", ""),
+    ]
+    assert "<option selected>cat</option><option>&lt;b&gt;dog</option>" in page
     assert 'id="u4" name="u4" min="-1.0" max="2.0" step="any" value="0.5" data-start="0.5" data-mean="0.25"' in page
     assert page.count('type="range"') == 3 and 'name="mix_from" min="0" max="5"' in page and "data-plane" in page
     assert "trilemma traverse runs/vae-digits axes=directions image=seed:3 label=cat units=4,0" in page

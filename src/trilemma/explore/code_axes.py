@@ -8,7 +8,7 @@ noise       of a diffusion model: ways from one noise to others (turns.py)
 Each has the mean, the deviation and the range that the codes of real (or drawn) images have along it.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -50,7 +50,8 @@ def kinds_of(model: object) -> list[AxisKind]:
     """The kinds of axes that a model has, its usual one first."""
     if isinstance(model, DrawsCodes):
         return ["directions", "units"]
-    of_codes: list[AxisKind] = ["units", "directions"] if isinstance(model, Encodes) and isinstance(model, Decodes) else []
+    has_codes = isinstance(model, Encodes) and isinstance(model, Decodes)
+    of_codes: list[AxisKind] = ["units", "directions"] if has_codes else []
     of_noise: list[AxisKind] = ["noise"] if isinstance(model, Denoises) and isinstance(model, Inverts) else []
     return of_codes + of_noise
 
@@ -66,12 +67,12 @@ def along(run: Run, kind: str | None, steps: int | None = None) -> tuple[Run, Ax
     kinds = kinds_of(run.model)
     if not kinds:
         run.require("traverse codes", Encodes, Decodes)
-    if kind is not None and kind not in kinds:
+    if kind and kind not in kinds:
         raise UserError(
-            f"axes={kind:.40}: codes of {run.recipe.name} are moved along {' or '.join(kinds)}; choose one of these, or "
-            "leave axes out"
+            f"axes={kind:.40}: codes of {run.recipe.name} are moved along {' or '.join(kinds)}; choose one of these, "
+            "or leave axes out"
         )
-    chosen = next((one for one in kinds if one == kind), kinds[0])
+    chosen = cast(AxisKind, kind or kinds[0])
     return (by_noise(run, steps) if chosen == "noise" else run), chosen
 
 

@@ -82,7 +82,8 @@ def find_code(
     """
     asked = partial(condition_of_codes, run, count=1, label=label, caption=caption, advise=ASKED)
     if isinstance(what, str) and (match := SEED.fullmatch(what)):
-        condition, drawn = asked(UNCONDITIONAL), run.condition(label, 1, caption=caption)  # also a class that codes hold
+        condition = asked(UNCONDITIONAL)
+        drawn = run.condition(label, 1, caption=caption)  # also the class that styles hold, and do not need afterwards
         return _drawn_code(run, int(match[1]), drawn), condition, None
     tensor = _values(run, what)
     if isinstance(tensor, Tensor) and tensor.ndim == 1:

@@ -79,8 +79,8 @@ def traverse(
     axes: Annotated[
         AxisKind | None,
         Field(
-            description="what is moved: units of the code, directions in which codes differ, or the noise of a diffusion "
-            "model (default: units; directions of a GAN; noise without an encoder)"
+            description="what is moved: units of the code, directions in which codes differ, or the noise of a "
+            "diffusion model (default: units; directions of a GAN; noise without an encoder)"
         ),
     ] = None,
     span: Annotated[float, Field(gt=0, description="how far to both sides, in standard deviations")] = 3.0,

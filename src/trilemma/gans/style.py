@@ -241,7 +241,7 @@ class StyleGAN(GAN):
         return self._drawn(self._as_asked(w, keys, self.label_for(ids, condition), ids), ids, 0)
 
     def _as_asked(self, w: Tensor, keys: StyleKeys, label: Tensor | None, ids: Tensor) -> Tensor:
-        """Styles (B, W) for the layers, truncated and mixed with those of images `ids` of the second seed: (B, L, W)."""
+        """Styles (B, W), truncated and mixed with images `ids` of the second seed, for all layers: (B, L, W)."""
         styles = self._truncated(w, label, keys.truncation)
         if keys.mix is None:
             return styles

@@ -38,7 +38,10 @@ class Painter:
         return self._ask({"run": run, "how": how or {}})[0]
 
     def picture(
-        self, run: str, values: Mapping[int, float], how: Mapping[str, str] | None = None,
+        self,
+        run: str,
+        values: Mapping[int, float],
+        how: Mapping[str, str] | None = None,
         styles: Mapping[str, float] | None = None,
     ) -> bytes:
         """The PNG of the code with these values, of styles as the keys of the sampler say; errors as `axes`."""

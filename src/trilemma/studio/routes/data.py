@@ -78,7 +78,8 @@ def _add_images(app: FastAPI, studio: Studio) -> None:
     @app.post("/edit/image")
     async def bring(request: Request) -> Response:
         async with form_of(request, max_files=1, max_fields=10) as form:
-            file, others = form.get("picture"), {key: text for key, text in form.items() if isinstance(text, str) and text}
+            others = {key: text for key, text in form.items() if isinstance(text, str) and text}
+            file = form.get("picture")
             content = await file.read(LARGEST_IMAGE) if isinstance(file, UploadFile) else b""
         ident = await run_in_threadpool(studio.images.keep, content)
         key, verb = others.pop("key", "image"), others.get("verb", "")
