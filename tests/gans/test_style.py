@@ -347,3 +347,15 @@ def test_keys_of_the_sampler_that_do_not_fit_are_refused(noisy: StyleGAN, keys: 
 def test_settings_without_an_effect_are_refused() -> None:
     with pytest.raises(UserError, match="path_every=2 is for a path_weight above 0"):
         tiny(path_weight=0.0, path_every=2)
+
+
+@pytest.mark.parametrize("keys", [{}, {"truncation": 0.5}, {"mix": 9, "mix_from": 2}, {"truncation": 0.7, "mix": 9}])
+def test_given_styles_are_truncated_and_mixed_as_drawn_ones(noisy: StyleGAN, keys: dict[str, Any]) -> None:
+    """Image 0 of seed 0, by its style."""
+    w = noisy.to_w(rng.normal(torch.arange(1), (6,), 0, "latent")).detach()
+    expected = noisy.sample(1, seed=0, keys=make(StyleKeys, keys)).expand(2, -1, -1, -1)
+    torch.testing.assert_close(noisy.from_styles(w.expand(2, -1), make(StyleKeys, keys)), expected)
+    with pytest.raises(UserError, match=r"takes floats \(B, 5\)"):
+        noisy.from_styles(w[:, :3], StyleKeys())
+    with pytest.raises(UserError, match="mix_from=99: the layers of this model are 0 to"):
+        noisy.from_styles(w, StyleKeys(mix=1, mix_from=99))

@@ -212,6 +212,62 @@ def test_an_image_is_brought_and_a_mask_painted_over_it(browser, studio, run):
     assert browser.send("POST", "/edit/image", data={"run": run.id}, files=hostile).status_code == 400
 
 
+def test_images_that_are_brought_are_what_a_verb_works_on(browser, studio, run):
+    """The ends of an interpolation, the start of a traversal, and several images of an inversion."""
+    contents = []
+    for level in (30, 200):
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8), level).save(buffer, "png")
+        contents.append({"picture": ("a.png", buffer.getvalue())})
+
+    def bring(files, verb, key, **others):
+        fields = {"run": run.id, "verb": verb, "key": key, **others}
+        place = browser.send("POST", "/edit/image", data=fields, files=files).headers["location"]
+        assert urlsplit(place).path == "/explore"
+        page = browser.get(place).text
+        values = {name: text for name, (text,) in parse_qs(urlsplit(place).query).items()}
+        for ident in re.findall("image:([0-9a-f]{16})", values[key]):
+            assert f'src="/edit/images/{ident}"' in page
+        return values
+
+    studio.queue.pause(True)
+    first = bring(contents[0], "interpolate", "a", b="7")
+    assert first["b"] == "7"
+    both = bring(contents[1], "interpolate", "b", **{name: first[name] for name in ("a", "b")})
+    assert both["a"] == first["a"] != both["b"]
+    file = lambda text: f".studio/images/{text.removeprefix('image:')}.png"  # noqa: E731
+    for fields, words in [
+        ({"verb": "interpolate", "a": both["a"], "b": both["b"], "frames": "3"},
+         f"interpolate runs/vae-digits {file(both['a'])} {file(both['b'])} frames=3"),
+        ({"verb": "interpolate", "a": both["a"], "b": "-1.5,0.2"},
+         f"interpolate runs/vae-digits {file(both['a'])} -1.5,0.2"),
+        ({"verb": "traverse", "image": both["a"], "axes": "directions"},
+         f"traverse runs/vae-digits image={file(both['a'])} axes=directions"),
+        ({"verb": "traverse", "image": ""}, "traverse runs/vae-digits"),
+        ({"verb": "invert", "images": f"{both['a']}, 5,{both['b']}", "n": "4"},
+         f"invert runs/vae-digits n=4 {file(both['a'])} 5 {file(both['b'])}"),
+        ({"verb": "invert"}, "invert runs/vae-digits"),
+    ]:  # fmt: skip
+        assert browser.post("/explore", {"run": run.id, **fields}).status_code == 303, fields
+        assert studio.queue.jobs()[-1].words == words.split()
+    two = bring(contents[1], "invert", "images", images=both["a"])
+    assert two["images"] == f"{both['a']},{both['b']}"
+    job = studio.queue.jobs()[-2]
+    line = f'trilemma.invert("runs/vae-digits", "{file(both["a"])}", "5", "{file(both["b"])}", n=4)'
+    assert studio.lines(job)[1] == line
+    count = len(studio.queue.jobs())
+    for fields in (
+        {"verb": "interpolate", "a": "photo.png", "b": "1"},
+        {"verb": "interpolate", "a": "image:0123456789abcdef", "b": "1"},
+        {"verb": "traverse", "image": "../x.png"},
+        {"verb": "invert", "images": "seed:3"},
+        {"verb": "invert", "images": ",".join(["1"] * 61)},
+    ):
+        answer = browser.post("/explore", {"run": run.id, **fields})
+        assert answer.status_code in (400, 404) and 'role="alert"' in answer.text
+    assert len(studio.queue.jobs()) == count
+
+
 def test_the_language_is_that_of_the_browser_until_one_is_chosen(browser):
     assert '<html lang="en">' in browser.get("/").text
     assert '<html lang="vi">' in browser.get("/", headers={"accept-language": "vi-VN,vi;q=0.9,en;q=0.8"}).text

@@ -15,7 +15,8 @@ const hear = { addEventListener(name, action) { (listeners[name] ||= []).push(ac
 const form = { ...hear, dataset: { answer: "/ask", into: "#shown" }, reportValidity: () => true };
 const button = { ...hear, dataset: { shows: "#shown" }, formAction: "/shows", form };
 const handle = { ...hear, name: "u1", value: 1 }, image = {}, said = {};
-const place = { dataset: { sliders: "/picture?run=x" }, querySelector: name => name === "img" ? image : said,
+const place = { dataset: { sliders: "/picture?run=x" },
+                querySelector: name => ({ img: image, output: said })[name] || null,
                 querySelectorAll: name => name.startsWith("input") ? [handle] : [] };
 const parts = { "form[data-answer]": [form], "button[data-shows]": [button] };
 globalThis.document = { ...hear, querySelectorAll: name => parts[name] || [], querySelector: () => shown,

@@ -133,7 +133,7 @@ def _traverse(result: Any, given: Given) -> None:
     names = [str(unit) for unit in result.units]
     if result.shares is not None:
         names = [f"{name} ({share:.1%} of variance)" for name, share in zip(names, result.shares, strict=True)]
-    facts({"picture": result.picture, "units" if result.shares is None else "directions": ", ".join(names)})
+    facts({"picture": result.picture, result.axes: ", ".join(names)})
 
 
 def _map(result: Any, given: Given) -> None:

@@ -119,9 +119,9 @@ class CodesModel(DenoisingModel):
         return (x_T / float(self.schedule.sigma(times[0]))).flatten(1)
 
     @torch.no_grad()
-    def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+    def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL, *, steps: int | None = None) -> Tensor:
         """Noise (B, Z) -> (B, C, H, W) in [0, 1]."""
         check_codes(z, self.code_length)
-        times = self.code_times(CODE_STEPS)
+        times = self.code_times(steps or CODE_STEPS)
         x_T = float(self.schedule.sigma(times[0])) * z.unflatten(1, self.x_shape)
         return self.to_image(unipc(self._denoiser_for(condition, len(z)), self.schedule, times, x_T, no_noise, order=3))

@@ -1,7 +1,7 @@
 """Codes of images and images of codes, with the condition that a model needs; which kind of code a file holds."""
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,17 @@ from trilemma.errors import UserError
 from trilemma.run.condition import needed
 from trilemma.run.run import Run
 from trilemma.text import note
-from trilemma.types import UNCONDITIONAL, Batch, Condition, DrawsCodes, Encodes, HasStyles, Inverts, flags
+from trilemma.types import (
+    UNCONDITIONAL,
+    Batch,
+    Condition,
+    DrawsCodes,
+    Encodes,
+    HasStyles,
+    Inverts,
+    drawing_needs,
+    flags,
+)
 
 ASKED = ("label", "caption")  # keys of verbs that say what codes are decoded as
 KINDS = {"noise": "noise that images are drawn from", "z": "latents z", "w": "styles w"}  # of what `invert` gives
@@ -92,6 +102,43 @@ def in_space(run: Run, space: Literal["z", "w"] | None) -> Run:
     if space == "z" and isinstance(model, DrawsCodes):
         run = copy(run)
         run.model = cast(nn.Module, model.in_z())
+    return run
+
+
+class NoiseCodes(nn.Module):
+    """A model whose codes are the noise that it draws images from, in `steps` network calls for each; None: as many as
+    it takes by default."""
+
+    def __init__(self, model: nn.Module, steps: int | None = None) -> None:
+        super().__init__()
+        own = flags(model)
+        self.model: Any = model
+        self.steps, self.code_length, self.codes_need = steps, own.code_length, drawing_needs(model)
+        self.n_classes, self.takes, self.null_condition = own.n_classes, own.takes, own.null_condition
+
+    def invert(
+        self, image: Tensor, condition: Condition = UNCONDITIONAL, *, steps: int | None = None, seed: int = 0
+    ) -> Tensor:
+        """As the model does."""
+        return self.model.invert(image, condition, steps=steps, seed=seed)
+
+    def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL, *, steps: int | None = None) -> Tensor:
+        """Noise (B, Z) -> (B, C, H, W) in [0, 1]."""
+        return self.model.generate(z, condition, steps=steps or self.steps)
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """As the model says."""
+        return self.model.unknown_words(caption)
+
+    def captions_cut(self, captions: Iterable[str]) -> int:
+        """As the model says."""
+        return self.model.captions_cut(captions)
+
+
+def by_noise(run: Run, steps: int | None = None) -> Run:
+    """The run, whose codes are the noise that its images are drawn from; see `NoiseCodes`."""
+    run = copy(run)
+    run.model = NoiseCodes(run.model, steps)
     return run
 
 

@@ -1,7 +1,8 @@
-"""Directions of codes along which images change most, for models that draw codes: single numbers there mean nothing.
+"""Directions of codes along which images change most; of models that draw codes, single numbers mean nothing.
 
 Of styles w, the principal components: the eigenvectors v_k of the covariance of w over drawn z, with eigenvalues that
-are the variance along them (Härkönen et al. 2020, "GANSpace: discovering interpretable GAN controls", section 2.1).
+are the variance along them (Härkönen et al. 2020, "GANSpace: discovering interpretable GAN controls", section 2.1). Of
+an encoder's codes those over real images.
 
 Latents z ~ N(0, I) vary alike in all directions; what differs is their effect. The drawn images are regressed on z by
 least squares, G(z) ~ m + B z, and the directions are the eigenvectors of B'B, whose eigenvalues are the variance of the
@@ -48,11 +49,16 @@ def directions_of(run: Run, model: DrawsCodes, condition: Condition) -> tuple[Di
         condition: of one image, which all are drawn under.
     """
     n = DRAWN if isinstance(model, HasStyles) else max(2, min(DRAWN, fit_count(run.shape)))
-    alike = condition.rows(torch.zeros(n, dtype=torch.int64)).to(run.device)
-    codes = model.draw_codes(n, seed=0, condition=alike).float().cpu()
+    codes = drawn_codes(run, model, condition, n)
     if isinstance(model, HasStyles):
         return of_spread(codes), codes
     return of_effect(codes, decode_alike(run, codes, condition).flatten(1)), codes
+
+
+def drawn_codes(run: Run, model: DrawsCodes, condition: Condition, n: int = DRAWN) -> Tensor:
+    """Codes that images are drawn from, all under the condition of one image: (n, Z)."""
+    alike = condition.rows(torch.zeros(n, dtype=torch.int64)).to(run.device)
+    return model.draw_codes(n, seed=0, condition=alike).float().cpu()
 
 
 def of_spread(codes: Tensor) -> Directions:

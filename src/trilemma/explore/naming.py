@@ -83,7 +83,8 @@ def find_code(
     asked = partial(condition_of_codes, run, count=1, label=label, caption=caption, advise=ASKED)
     if isinstance(what, str) and (match := SEED.fullmatch(what)):
         condition = asked(UNCONDITIONAL)
-        return _drawn_code(run, int(match[1]), condition), condition, None
+        drawn = run.condition(label, 1, caption=caption)  # also the class that styles hold, and do not need afterwards
+        return _drawn_code(run, int(match[1]), drawn), condition, None
     tensor = _values(run, what)
     if isinstance(tensor, Tensor) and tensor.ndim == 1:
         condition = asked(UNCONDITIONAL)

@@ -10,9 +10,10 @@ more of the image; in a VAE, a unit that is not used has the mean of the prior f
 The plane walk moves two units at once, by default through equal shares of the codes: its lines are the quantiles
 (k + 1/2) / steps of each unit, as those of the prior in Kingma & Welling (2014), appendix A.
 
-A model that draws its codes (a GAN) has no codes of real images, and its units mean nothing by themselves. There the
-same is done with directions in place of units (directions.py): z_u is how far a code lies along direction u, and the
-codes that are drawn give mean, deviation and range.
+With directions in place of units (directions.py), z_u is how far a code lies along direction u. A model that draws its
+codes (a GAN) has no codes of real images, and its units mean nothing by themselves: there directions are the default,
+and the codes that are drawn give mean, deviation and range. A diffusion model goes from one noise towards others
+(turns.py); z_u is an angle.
 """
 
 from collections.abc import Sequence
@@ -24,29 +25,28 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from trilemma.data.load import Images, Source
+from trilemma.data.load import Images
 from trilemma.errors import UserError
-from trilemma.explore.codes import code_width, condition_for, decode_alike
-from trilemma.explore.directions import Directions, directions_of
-from trilemma.explore.images import name_of, pick_images, run_receipt
-from trilemma.explore.naming import Named, find_code
-from trilemma.keys import Label, Picture
+from trilemma.explore.code_axes import AxisKind, MeasuredCodes, along, count_axes, measured_codes, most_active, start_of
+from trilemma.explore.codes import decode_alike
+from trilemma.explore.images import name_of, run_receipt
+from trilemma.explore.naming import Named
+from trilemma.keys import Caption, Label, Picture
 from trilemma.pictures.grid import TEXT, font
 from trilemma.pictures.png import save_png
 from trilemma.pictures.table import GAP, table
 from trilemma.results import claim, place, with_keys
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import Condition, Conditional, Decodes, DrawsCodes, Encodes
+from trilemma.types import Condition, DrawsCodes
 from trilemma.values import checked_call, shown
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MEASURED = 2000  # real images whose codes give the mean, the standard deviation and the range
-MOST = 10  # units shown where none are asked for
 STEPS, PLANE_STEPS = 7, 15
 DEFAULTS = {"span": 3.0, "spacing": "quantiles"}  # of the keys that are not None
 Spacing = Literal["quantiles", "even"]
+SINGLE = {"units": "unit", "directions": "direction", "noise": "noise"}  # what one is called
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ class Traversal:
     """The picture, the units that were moved, and the values each took: (len(units), steps).
 
     images: (len(units), steps, C, H, W); of a plane (steps, steps, C, H, W), the second unit falling from row to row.
-    shares: of the variance, for each of the units where they are directions.
+    axes: what the units are; shares: of the variance, for each of them where they are directions.
     """
 
     picture: Path
+    axes: AxisKind
     units: tuple[int, ...]
     values: Tensor
     images: Tensor
@@ -73,7 +74,14 @@ def traverse(
     ] = None,
     units: Annotated[
         int | Sequence[int] | None,
-        Field(description="latent dimensions, or directions of a GAN: 0,4,7 (default: the ten that vary most)"),
+        Field(description="numbers of latent dimensions, or of other axes: 0,4,7 (default: the ten that vary most)"),
+    ] = None,
+    axes: Annotated[
+        AxisKind | None,
+        Field(
+            description="what is moved: units of the code, directions in which codes differ, or the noise of a "
+            "diffusion model (default: units; directions of a GAN; noise without an encoder)"
+        ),
     ] = None,
     span: Annotated[float, Field(gt=0, description="how far to both sides, in standard deviations")] = 3.0,
     steps: Annotated[
@@ -81,64 +89,65 @@ def traverse(
     ] = None,
     plane: Annotated[
         bool | Sequence[int] | None,
-        Field(description="two latent dimensions to vary together: 0,1; false: no plane (default: if codes have two)"),
+        Field(description="two of them to vary together: 0,1; false: no plane (default: if codes have two)"),
     ] = None,
     spacing: Annotated[
         Spacing, Field(description="lines of a plane: at equal shares of real images, or at equal steps")
     ] = "quantiles",
     data: Images = None,
     label: Label = None,
+    caption: Caption = None,
     out: Picture = None,
 ) -> Traversal:
     """Move one number of a code at a time and decode: a row of images for each; or two of them over a plane.
 
     Args:
-        image: where to start, as for `interpolate` (default: the mean code of real images).
+        image: where to start, as for `interpolate` (default: the mean code of real images; of noise, seed:0).
         span: how far to go to both sides of the mean; a unit stops at the smallest and the largest value that it has on
-            real images.
+            real images. Of noise a standard deviation is 30 degrees, and the ends are a quarter turn away.
         plane: default: a plane if the codes have just two numbers and `units` is not given.
         spacing: "quantiles" for equal shares of real images between the lines, or "even", within `span`.
-        units: of a GAN, directions of its codes, numbered by how much of the variance they explain.
+        axes: directions are numbered by how much of the variance they explain; of noise there are six.
         data: the images that give mean, deviation and range, and that numbers count in; default: the run's own. Of a
-            GAN, only what numbers count in.
+            GAN and of noise, only what numbers count in.
         label: the class to decode, for a conditional model; default: the image's, or class 0.
+        caption: what to draw out of noise, for a model that reads captions; default: the image's, of one that was never
+            without, else none.
         out: default: RUN/traversal.png or RUN/plane.png, with the given keys in its name.
     Raises:
-        UserError: the model does not encode and decode, a unit does not exist, the start does not fit, or `data` would
-            have no effect.
+        UserError: the model does not encode and decode, or has no such axes, a unit does not exist, the start does not
+            fit, or `data` would have no effect.
     """
-    run = as_run(run)
-    if not isinstance(run.model, DrawsCodes):
-        run.require("traverse codes", Encodes, Decodes)
-    elif data is not None and image is None:
+    run, kind = along(as_run(run), axes)
+    if data is not None and image is None and (kind == "noise" or isinstance(run.model, DrawsCodes)):
         raise UserError(f"data has no effect without image: {run.recipe.name} draws its codes; leave data out")
-    width = code_width(run)
+    width = count_axes(run, kind)
     pair = _pair(plane, units, width)
     named = None if units is None else _numbers(units, width)
-    how = {"image": None if image is None else str(image), "label": label, "span": span}
-    keys = {**how, "units": units, "steps": steps, "plane": None if isinstance(plane, bool) else plane}
+    how = {"image": None if image is None else str(image), "label": label, "caption": caption, "span": span}
+    keys = {**how, "units": units, "axes": axes, "steps": steps, "plane": None if isinstance(plane, bool) else plane}
     keys |= {"spacing": spacing, "data": name_of(data)}
     stem = "traversal" if pair is None else "plane"
     picture, within = place(out, run.path, f"{with_keys(stem, keys, DEFAULTS)}.png")
     claim([picture], within)
-    start, condition = start_of(run, image, data, label)
-    codes, directions = measured_codes(run, data, condition)
-    start = codes.mean(0) if start is None else start if directions is None else directions.parts(start)
-    chosen = (most_active(codes, directions) if named is None else named) if pair is None else pair
+    start, condition = start_of(run, kind, image, data, label, caption)
+    measured = measured_codes(run, kind, data, condition, start)
+    chosen = (most_active(measured) if named is None else named) if pair is None else pair
+    receipt = run_receipt(run, "traverse", **how, axes=kind)
     if pair is not None:
-        values = _lines(codes[:, list(pair)], steps or PLANE_STEPS, spacing, span)
-        images = _decoded(run, on_plane(start, pair, values), condition, directions)
-        page = _plane_page(images, pair, values, "unit" if directions is None else "direction")
-        receipt = run_receipt(run, "traverse", **how, plane=pair, spacing=spacing, steps=values.shape[1])
+        values = _lines(measured.values[:, list(pair)], steps or PLANE_STEPS, spacing, span)
+        images = _decoded(run, on_plane(measured.start, pair, values), condition, measured)
+        page = _plane_page(images, pair, values, SINGLE[kind])
+        receipt |= {"plane": pair, "spacing": spacing, "steps": values.shape[1]}
     else:
-        values = _steps(codes[:, list(chosen)], steps or STEPS, span)
-        images = _decoded(run, one_at_a_time(start, chosen, values), condition, directions)
-        first = None if image is None else _decoded(run, start[None], condition, directions)
-        page = _rows_page(images, _names(chosen, codes, directions), values.shape[1], span, first)
-        receipt = run_receipt(run, "traverse", **how, units=chosen, steps=values.shape[1])
-    shares = None if directions is None else tuple(directions.shares[list(chosen)].tolist())
+        values = _steps(measured.values[:, list(chosen)], steps or STEPS, span)
+        images = _decoded(run, one_at_a_time(measured.start, chosen, values), condition, measured)
+        first = None if image is None else _decoded(run, measured.start[None], condition, measured)
+        page = _rows_page(images, _names(chosen, kind, measured), _heads(values, kind, span), first)
+        receipt |= {"units": chosen, "steps": values.shape[1]}
+    shares = None if measured.shares is None else tuple(measured.shares[list(chosen)].tolist())
     images = images.unflatten(0, (-1, values.shape[1]))
-    return Traversal(save_png(page, picture, receipt), chosen, values, images, shares)
+    return Traversal(save_png(page, picture, receipt), kind, chosen, values, images, shares)
 
 
 def one_at_a_time(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
@@ -159,29 +168,9 @@ def on_plane(start: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
     return codes.flatten(0, 1)
 
 
-def measured_codes(run: Run, data: Source | None, condition: Condition) -> tuple[Tensor, Directions | None]:
-    """Codes of real images, (N, Z); or of drawn ones, by their parts along directions."""
-    if isinstance(run.model, DrawsCodes):
-        directions, codes = directions_of(run, run.model, condition)
-        return directions.parts(codes), directions
-    batch = pick_images(run, data, MEASURED, seed=0)
-    return run.encode(batch.image, condition=condition_for(run, batch)), None
-
-
-def _decoded(run: Run, codes: Tensor, condition: Condition, directions: Directions | None) -> Tensor:
-    """Images of codes, or of parts of codes along directions, all under the condition of one image."""
-    return decode_alike(run, codes if directions is None else directions.codes(codes), condition)
-
-
-def start_of(
-    run: Run, image: Named | None, data: Source | None, label: str | int | None
-) -> tuple[Tensor | None, Condition]:
-    """The code (Z,) to start from, None for the mean, and the condition to decode it under."""
-    if image is not None:
-        code, condition, _ = find_code(run, image, data, label)
-        return code[0], condition
-    first = run.config["classes"][0] if isinstance(run.model, Conditional) else None
-    return None, run.condition(first if label is None else label, 1)
+def _decoded(run: Run, values: Tensor, condition: Condition, measured: MeasuredCodes) -> Tensor:
+    """Images of values (N, A) along the axes, all under the condition of one image."""
+    return decode_alike(run, measured.codes(values), condition)
 
 
 def _pair(plane: bool | Sequence[int] | None, units: object, width: int) -> tuple[int, int] | None:
@@ -204,14 +193,6 @@ def _numbers(units: int | Sequence[int], width: int) -> tuple[int, ...]:
     return numbers
 
 
-def most_active(codes: Tensor, directions: Directions | None) -> tuple[int, ...]:
-    """The units with the largest standard deviation, or the directions with the largest shares of the variance, the
-    largest first; none that changes nothing, if any does."""
-    std = codes.std(0, correction=0) if directions is None else directions.shares
-    order = std.argsort(descending=True, stable=True)[:MOST]
-    return tuple(unit for unit in order.tolist() if std[unit] > 0) or (0,)
-
-
 def _steps(codes: Tensor, n: int, span: float) -> Tensor:
     """Even steps from -span to span standard deviations around the mean of each column of codes, within its range:
     (Z, n)."""
@@ -227,20 +208,28 @@ def _lines(codes: Tensor, n: int, spacing: str, span: float) -> Tensor:
     return codes.quantile((torch.arange(n, dtype=codes.dtype) + 0.5) / n, dim=0).T
 
 
-def _names(units: Sequence[int], codes: Tensor, directions: Directions | None) -> list[str]:
-    """What stands beside the row of each unit or direction."""
-    if directions is not None:
-        return [f"direction {unit} ({directions.shares[unit]:.1%} of variance)" for unit in units]
-    std = codes.std(0, correction=0)
+def _names(units: Sequence[int], kind: AxisKind, measured: MeasuredCodes) -> list[str]:
+    """What stands beside the row of each axis."""
+    if kind == "noise":
+        return [f"noise {unit}" for unit in units]
+    if measured.shares is not None:
+        return [f"direction {unit} ({measured.shares[unit]:.1%} of variance)" for unit in units]
+    std = measured.values.std(0, correction=0)
     return [f"unit {unit} (std {std[unit]:.2g})" for unit in units]
 
 
-def _rows_page(images: Tensor, names: Sequence[str], n: int, span: float, first: Tensor | None) -> "Image.Image":
-    """A row for each unit, behind the image of the start where that is not the mean."""
-    heads = [f"{s:+.3g} std" if s else "mean" for s in torch.linspace(-span, span, n).tolist()]
+def _heads(values: Tensor, kind: AxisKind, span: float) -> list[str]:
+    """What stands above the columns of values (Z, n)."""
+    if kind == "noise":
+        return [f"{round(value):+} degrees" for value in values[0].tolist()]
+    return [f"{s:+.3g} std" if s else "mean" for s in torch.linspace(-span, span, values.shape[1]).tolist()]
+
+
+def _rows_page(images: Tensor, names: Sequence[str], heads: Sequence[str], first: Tensor | None) -> "Image.Image":
+    """A row for each axis, behind the image of the start where that is not the mean."""
     if first is None:
         return table(images, names, heads)
-    rows = images.unflatten(0, (len(names), n))
+    rows = images.unflatten(0, (len(names), len(heads)))
     rows = torch.cat([first.expand(len(names), 1, -1, -1, -1), rows], dim=1)
     return table(rows.flatten(0, 1), names, ["start", *heads])
 

@@ -49,8 +49,8 @@ class CodesModel(Model):
             return search(lambda z: self._image(z, label), image, starts, rate, steps or STEPS)
 
     @torch.no_grad()
-    def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """Codes (B, Z) -> images (B, C, H, W) in [0, 1]."""
+    def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL, *, steps: int | None = None) -> Tensor:
+        """Codes (B, Z) -> images (B, C, H, W) in [0, 1], by one call, whatever `steps` is."""
         check_codes(z, self.code_length)
         label = self._label_of(condition, len(z))
         with in_eval_mode(self):

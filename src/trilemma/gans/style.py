@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.config import Config, only_for
-from trilemma.errors import UserError
+from trilemma.errors import UserError, check_codes
 from trilemma.gans.config import GANConfig
 from trilemma.gans.gan import GAN
 from trilemma.gans.penalties import lengths
@@ -165,6 +165,11 @@ class StyleGAN(GAN):
         return self._drawn(self._for_layers(w), ids, seed)
 
     @property
+    def n_layers(self) -> int:
+        """Layers that take a style each."""
+        return self.generator.n_layers
+
+    @property
     def n_noise(self) -> int:
         """Numbers of the noise inputs of an image."""
         return self.generator.n_noise
@@ -190,7 +195,7 @@ class StyleGAN(GAN):
         styles = self._for_layers(w)
         if self.config.mixing:
             other = self.to_w(batch_normal(self.config.latent, image, rng).T, label)
-            first = random_layers(n, self.generator.n_layers, self.config.mixing, rng).to(image.device)
+            first = random_layers(n, self.n_layers, self.config.mixing, rng).to(image.device)
             styles = mixed(styles, self._for_layers(other), first)
         return self.generator(styles, batch_normal(self.generator.n_noise, image, rng).T)
 
@@ -220,11 +225,29 @@ class StyleGAN(GAN):
         check_condition(condition, n, self.n_classes)
         ids = torch.arange(first, first + n)
         label = self.label_for(ids, condition)
-        styles = self._truncated(self._styles(ids, seed, label), label, keys.truncation)
-        if keys.mix is not None:
-            other = self._truncated(self._styles(ids, keys.mix, label), label, keys.truncation)
-            styles = mixed(styles, other, torch.full((n,), self._mix_layer(keys.mix_from), device=styles.device))
-        return self._drawn(styles, ids, seed)
+        return self._drawn(self._as_asked(self._styles(ids, seed, label), keys, label, ids), ids, seed)
+
+    @torch.no_grad()
+    def from_styles(self, w: Tensor, keys: StyleKeys, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] of styles w (B, W), truncated and mixed as the keys say with the style of image
+        0 of the second seed; noise inputs are those of image 0 of seed 0.
+
+        Raises:
+            UserError: for a condition that the model does not take, or a layer that it does not have.
+        """
+        check_codes(w, self.code_length)
+        check_condition(condition, len(w), self.n_classes)
+        ids = torch.zeros(len(w), dtype=torch.int64)
+        return self._drawn(self._as_asked(w, keys, self.label_for(ids, condition), ids), ids, 0)
+
+    def _as_asked(self, w: Tensor, keys: StyleKeys, label: Tensor | None, ids: Tensor) -> Tensor:
+        """Styles (B, W), truncated and mixed with images `ids` of the second seed, for all layers: (B, L, W)."""
+        styles = self._truncated(w, label, keys.truncation)
+        if keys.mix is None:
+            return styles
+        other = self._truncated(self._styles(ids, keys.mix, label), label, keys.truncation)
+        first = torch.full((len(w),), self._mix_layer(keys.mix_from), device=styles.device)
+        return mixed(styles, other, first)
 
     def _styles(self, ids: Tensor, seed: int, label: Tensor | None) -> Tensor:
         """w of images by their numbers, (B, W)."""
@@ -246,11 +269,11 @@ class StyleGAN(GAN):
 
     def _for_layers(self, w: Tensor) -> Tensor:
         """The same style (B, W) for each layer, (B, n_layers, W)."""
-        return w[:, None].expand(-1, self.generator.n_layers, -1)
+        return w[:, None].expand(-1, self.n_layers, -1)
 
     def _mix_layer(self, mix_from: int | None) -> int:
         """The first layer with the styles of the second seed."""
-        layers = self.generator.n_layers
+        layers = self.n_layers
         if mix_from is not None and mix_from >= layers:
             raise UserError(f"mix_from={mix_from}: the layers of this model are 0 to {layers - 1}")
         return layers // 2 if mix_from is None else mix_from

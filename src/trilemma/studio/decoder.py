@@ -1,7 +1,8 @@
 """The process that holds a model for the sliders: python -m trilemma.studio.decoder, in the studio's folder.
 
-Each line that it reads is an object in JSON, {"run": NAME} for the axes of a run or {"run": NAME, "values": {UNIT:
-VALUE}} for an image. It answers with a line in JSON; of an image that says how many bytes of a PNG follow.
+Each line that it reads is an object in JSON: {"run": NAME, "how": {...}} for the axes of a run, where `how` holds
+arguments of `sliders_of`; or with "values": {UNIT: VALUE}, and "styles" for a model that mixes them, for an image. It
+answers with a line in JSON; of an image that says how many bytes of a PNG follow.
 """
 
 import json
@@ -15,7 +16,7 @@ from trilemma.explore.sliders import Sliders, sliders_of
 from trilemma.pictures.png import png_content
 from trilemma.run.checkpoint import MANIFEST
 from trilemma.run.locate import WEIGHTS, run_folder
-from trilemma.run.run import as_run
+from trilemma.run.run import Run, as_run
 from trilemma.run.unfinished import CHECKPOINTS
 
 THREADS = 1  # a training beside it keeps the others
@@ -24,10 +25,12 @@ Stamp = list[tuple[str, int, int, int]]  # of files: name, number, time of chang
 
 @dataclass
 class Held:
-    """The sliders of a run, and the stamp that the files of its weights had when they were last compared."""
+    """A run, the stamp that the files of its weights had when they were last compared, and its last sliders."""
 
-    sliders: Sliders
+    run: Run
     stamp: Stamp
+    how: dict[str, Any] | None = None
+    sliders: Sliders | None = None
 
 
 def main(requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -51,22 +54,31 @@ def answer(request: dict[str, Any], held: dict[str, Held]) -> tuple[dict[str, An
     Args:
         held: the last run, by its name.
     Raises:
-        UserError: there is no such run, or its model has no codes to move.
+        UserError: there is no such run, its model has no codes to move, or what is asked for does not fit.
     """
-    sliders = _current(request["run"], held)
+    sliders = _current(request["run"], request.get("how", {}), held)
     if "values" not in request:
-        return {"axes": [asdict(axis) for axis in sliders.axes], "directions": sliders.directions is not None}, b""
-    content = png_content(sliders.image({int(unit): value for unit, value in request["values"].items()}))
+        return _facts(sliders), b""
+    values = {int(unit): value for unit, value in request["values"].items()}
+    content = png_content(sliders.image(values, request.get("styles")))
     return {"bytes": len(content)}, content
 
 
-def _current(name: str, held: dict[str, Held]) -> Sliders:
+def _facts(sliders: Sliders) -> dict[str, Any]:
+    """What a page shows of sliders."""
+    names = ("kind", "kinds", "classes", "reads_captions", "calls", "layers")
+    return {"axes": [asdict(axis) for axis in sliders.axes], **{name: getattr(sliders, name) for name in names}}
+
+
+def _current(name: str, how: dict[str, Any], held: dict[str, Held]) -> Sliders:
     """The sliders of a run with the weights that it has now: they are loaded again when the sum of these changes."""
     stamp = stamp_of(name)
     one = held.get(name)
-    if one is None or (one.stamp != stamp and one.sliders.run.weights_id != as_run(name).weights_id):
+    if one is None or (one.stamp != stamp and one.run.weights_id != as_run(name).weights_id):
         held.clear()
-        one = held[name] = Held(sliders_of(name), stamp)
+        one = held[name] = Held(as_run(name), stamp)
+    if one.sliders is None or one.how != how:
+        one.sliders, one.how = sliders_of(one.run, **how), how
     one.stamp = stamp
     return one.sliders
 

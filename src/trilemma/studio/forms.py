@@ -21,7 +21,8 @@ BASIC: Mapping[str, Sequence[str]] = {  # keys that a form shows first
     "compare": ("models", "minutes", "seeds", "want", "size", "seed", "lang"),
     "detect": ("false_alarms", "normal", "score"),
     "edit": ("mask", "strength", "towards", "noise", "n", "seed"),
-    "interpolate": ("a", "b", "frames", "how"),
+    "interpolate": ("frames", "how"),
+    "traverse": ("axes", "units", "plane", "label"),
 }
 MOST: Mapping[str, float] = {  # on top of the bounds of the verb: what one page may ask of the machine
     "n": 10_000, "steps": 1e7, "epochs": 1e5, "images": 1e10, "minutes": 7 * 24 * 60, "size": 512, "batch": 65_536,
@@ -43,6 +44,10 @@ MOST_WORDS = 60
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,40}(\.[A-Za-z0-9_]{1,40})?")
 PLACED = re.compile(r"(seed:)?-?[0-9.]+(,-?[0-9.e-]+)*")  # of keys that also take a path: a number, a code, a seed
 CAPTIONS = {"caption"}
+IMAGES: Mapping[str, Sequence[str]] = {  # keys of a verb that take images: brought ones, by ids, or held-out ones
+    "edit": ("image",), "upscale": ("image",), "traverse": ("image",), "interpolate": ("a", "b"), "invert": ("images",),
+}  # fmt: skip
+WITH_CODES = {"traverse", "interpolate"}  # verbs that take codes and seeds in their place, too
 AXES = ("x", "y")  # keys whose value names another one, KEY:VALUE,VALUE
 VARIED = ("seed", "label", "caption")  # keys that sample varies besides those of the sampler
 MASK = re.compile(r"(outside:)?(-?[0-9]+, *){3}-?[0-9]+")  # a rectangle; an image is painted, and not named
@@ -103,8 +108,9 @@ def fields_of(verb: Verb, values: Mapping[str, str], model: str = "") -> list[Fi
 
 
 def is_offered(verb: Verb, key: str) -> bool:
-    """Whether a key is typed into a form: words without a name, and what names a file, are not."""
-    return key not in NOT_OFFERED and not (verb.gathers and key == verb.places[-1])
+    """Whether a key is typed into a form: words without a name, images, and what names a file, are not."""
+    is_gathered = verb.gathers and key == verb.places[-1]
+    return key not in NOT_OFFERED and key not in IMAGES.get(verb.name, ()) and not is_gathered
 
 
 def words_of(verb: Verb, filled: Mapping[str, str], model: str = "", sides: tuple[int, int] = (1, 1)) -> list[str]:

@@ -27,17 +27,26 @@ class Painter:
         self._turn = threading.Lock()
         self._rest: threading.Timer | None = None
 
-    def axes(self, run: str) -> dict[str, Any]:
-        """The axes of a run.
+    def axes(self, run: str, how: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The axes of a run, and what else its page shows.
 
+        Args:
+            how: arguments of `sliders_of`.
         Raises:
-            UserError: its model has no codes to move, or the process ended.
+            UserError: its model has no codes to move, `how` does not fit, or the process ended.
         """
-        return self._ask({"run": run})[0]
+        return self._ask({"run": run, "how": how or {}})[0]
 
-    def picture(self, run: str, values: Mapping[int, float]) -> bytes:
-        """The PNG of the code with these values; errors as `axes`."""
-        return self._ask({"run": run, "values": {str(unit): value for unit, value in values.items()}})[1]
+    def picture(
+        self,
+        run: str,
+        values: Mapping[int, float],
+        how: Mapping[str, str] | None = None,
+        styles: Mapping[str, float] | None = None,
+    ) -> bytes:
+        """The PNG of the code with these values, of styles as the keys of the sampler say; errors as `axes`."""
+        moved = {str(unit): value for unit, value in values.items()}
+        return self._ask({"run": run, "how": how or {}, "values": moved, "styles": styles})[1]
 
     def close(self) -> None:
         """End the process."""

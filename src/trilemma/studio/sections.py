@@ -43,3 +43,15 @@ TOOLS = (
     Tool("/detect", "Detect", ("detect",)),
     Tool("/measure", "Measure", ("evaluate", "augment")),
 )
+SLIDERS = "sliders"  # in the place of a verb, for a page of its own
+
+
+def page_of(verb: str) -> str:
+    """The page with the form of a verb that takes an image.
+
+    >>> page_of("interpolate"), page_of("sliders"), page_of("")
+    ('/explore', '/explore/sliders', '/edit')
+    """
+    if verb == SLIDERS:
+        return "/explore/sliders"
+    return next((tool.path for tool in TOOLS if verb in tool.verbs), "/edit")

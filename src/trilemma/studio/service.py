@@ -12,7 +12,19 @@ from trilemma.errors import UserError, unknown
 from trilemma.files import remove
 from trilemma.hardware import available_bytes
 from trilemma.studio.estimate import Estimator, TrainingEstimate
-from trilemma.studio.forms import RUN, RUN_KIND, Field, fields_of, python_line, words_of
+from trilemma.studio.forms import (
+    IMAGES,
+    LONGEST_VALUE,
+    MOST_WORDS,
+    PLACED,
+    RUN,
+    RUN_KIND,
+    WITH_CODES,
+    Field,
+    fields_of,
+    python_line,
+    words_of,
+)
 from trilemma.studio.images import IMAGE, Images
 from trilemma.studio.jobs import Job, State, output_of, process_of
 from trilemma.studio.library import Library, StudioRun
@@ -95,7 +107,8 @@ class Studio:
         chosen = {**chosen, **self._runs_chosen(verb, filled, model)}
         typed = words_of(verb, {key: text for key, text in filled.items() if key not in chosen}, model, sides)
         given = dict(chosen) | {key: text for key, _, text in (pair.partition("=") for pair in typed)}
-        places = [given.pop(name) for name in verb.places if name in given and not verb.gathers]
+        named = verb.places[:-1] if verb.gathers else verb.places  # the others follow without a name
+        places = [given.pop(name) for name in named if name in given]
         for name in verb.required:
             if name in verb.places and verb.places.index(name) >= len(places):
                 raise UserError(f"{name} is missing: {verb.keys[name].get('description', 'choose one')}")
@@ -129,11 +142,15 @@ class Studio:
         if (data := filled.get("against_id", "")) and "against" in verb.keys:
             chosen["against"] = source_word(self.library, data)
         typed = {key: text for key, text in filled.items() if not key.endswith("_id")}
-        if "image" in verb.required:
-            chosen["image"] = self._image(typed.pop("image", ""))
+        images = {key: typed.pop(key, "").strip() for key in IMAGES.get(verb.name, ())}
+        several = images.pop(verb.places[-1], "") if verb.gathers else ""
+        for key, text in images.items():
+            if text or key in verb.required:
+                chosen[key] = self.image_word(key, text, codes=verb.name in WITH_CODES)
+        gathered = self._image_words(verb.places[-1], several)
         if painted := typed.pop("mask_png", ""):
             chosen["mask"] = self.library.name_of(self.images.keep_mask(painted))
-        return self.words(verb, chosen, typed, run.model, run.sides)
+        return [*self.words(verb, chosen, typed, run.model, run.sides), *gathered]
 
     def comparison_words(
         self, runs: Sequence[StudioRun], images: Sequence[str], against: str, language: str
@@ -234,13 +251,28 @@ class Studio:
             return self.library.run(text.removeprefix(RUN)).name
         return text if field.default in models() and text in models() and text != field.default else ""
 
-    def _image(self, text: str) -> str:
-        """The word of an image: the number of a held-out one, or the file of one that was brought."""
+    def image_word(self, key: str, text: str, *, codes: bool = False) -> str:
+        """The word of an image: the number of a held-out one, or the file of one that was brought.
+
+        Args:
+            codes: whether it may be a code or a seed instead.
+        Raises:
+            UserError: it is none of them, or Missing: it is not there any more.
+        """
         if text.startswith(IMAGE):
             return self.library.name_of(self.images.path(text.removeprefix(IMAGE)))
-        if not re.fullmatch("[0-9]{1,7}", text):
-            raise UserError("image is missing: give the number of a held-out image, or bring one")
+        if not (re.fullmatch("[0-9]{1,7}", text) or (codes and PLACED.fullmatch(text) and len(text) <= LONGEST_VALUE)):
+            came = f"{key}={text[:40]} is not taken here" if text else f"{key} is missing"
+            others = ", a seed as seed:3, a code as 0.5,-1" if codes else ""
+            raise UserError(f"{came}: give the number of a held-out image{others}, or bring an image")
         return text
+
+    def _image_words(self, key: str, text: str) -> list[str]:
+        """The words of several images, with commas between them; errors as `image_word`, or there are too many."""
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if len(parts) > MOST_WORDS:
+            raise UserError(f"{key}: {len(parts)} images are given, and {MOST_WORDS} are the most; leave some out")
+        return [self.image_word(key, part) for part in parts]
 
     def _run_in_training(self, job: Job) -> StudioRun | None:
         """The run whose lock names the process of a job."""

@@ -1,7 +1,7 @@
 """Capabilities: codes of images, and images from codes."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -106,8 +106,11 @@ class Inverts(Protocol):
         """
         ...
 
-    def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """(B, Z) -> (B, C, H, W) in [0, 1]."""
+    def generate(self, z: Tensor, condition: Condition = UNCONDITIONAL, *, steps: int | None = None) -> Tensor:
+        """(B, Z) -> (B, C, H, W) in [0, 1].
+
+        steps: network calls for each image, of a model that takes several; None: the model's own number.
+        """
         ...
 
 
@@ -139,6 +142,21 @@ class HasStyles(Protocol):
     def from_w(self, w: Tensor, ids: Tensor | None = None, *, seed: int = 0) -> Tensor:
         """w (B, W) -> (B, C, H, W) in [0, 1], through which gradients pass; all else that is random in them depends on
         (seed, ids[b]) alone. Default: all have that of image 0."""
+        ...
+
+
+@runtime_checkable
+class MixesStyles(HasStyles, Protocol):
+    """Draws styles near their average, or with those of a second seed in some layers, as its sampler does."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers that take a style each."""
+        ...
+
+    def from_styles(self, w: Tensor, keys: Any, condition: Condition = UNCONDITIONAL) -> Tensor:
+        """w (B, W) -> (B, C, H, W) in [0, 1], under settings of the sampler; all else that is random is that of image
+        0 of seed 0, and of the second seed the style is that of image 0."""
         ...
 
 

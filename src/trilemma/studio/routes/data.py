@@ -20,6 +20,7 @@ from trilemma.studio.described import FILE, RUN, SOURCE, form, text
 from trilemma.studio.images import IMAGE
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
+from trilemma.studio.sections import page_of
 from trilemma.studio.service import DATA, DROPPED, Studio
 from trilemma.studio.sources import own_sources, source_word, sources
 from trilemma.studio.uploads import LARGEST_IMAGE, checked_name, receive
@@ -79,15 +80,18 @@ def add(app: FastAPI, studio: Studio) -> None:
 
 
 def _add_images(app: FastAPI, studio: Studio) -> None:
-    """Single images, to be edited."""
+    """Single images, to be edited, or to begin at: the page of a verb shows its other fields as they were."""
 
     @app.post("/edit/image", summary="Bring an image to edit", openapi_extra=TO_EDIT)
     async def bring(request: Request) -> Response:
-        async with form_of(request, max_files=1, max_fields=5) as form:
-            file, run, verb = form.get("picture"), str(form.get("run", "")), str(form.get("verb", ""))
+        async with form_of(request, max_files=1, max_fields=10) as form:
+            others = {key: text for key, text in form.items() if isinstance(text, str) and text}
+            file = form.get("picture")
             content = await file.read(LARGEST_IMAGE) if isinstance(file, UploadFile) else b""
         ident = await run_in_threadpool(studio.images.keep, content)
-        return go(f"/edit?{urlencode({'run': run, 'verb': verb, 'image': IMAGE + ident})}")
+        key, verb = others.pop("key", "image"), others.get("verb", "")
+        earlier = [others[key]] if key == "images" and key in others else []
+        return go(f"{page_of(verb)}?{urlencode({**others, key: ','.join([*earlier, IMAGE + ident])})}")
 
     @app.get("/edit/images/{ident}", summary="An image that was brought")
     def image(ident: str) -> Response:

@@ -2,17 +2,23 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request  # pyright: ignore[reportMissingImports]
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 
 from trilemma.errors import UserError
+from trilemma.studio.forms import python_line
 from trilemma.studio.pages import render
 from trilemma.studio.service import Studio
 from trilemma.text import quoted
+from trilemma.verbs import find
 
 UNIT = re.compile("u([0-9]{1,6})")
+HOW = ("axes", "start", "label", "caption")  # what is moved, as `sliders_of` takes it
+STYLES = ("truncation", "mix", "mix_from")  # keys of the sampler of a model with styles
 
 
 def add(app: FastAPI, studio: Studio) -> None:
@@ -21,38 +27,69 @@ def add(app: FastAPI, studio: Studio) -> None:
     @app.get("/explore/sliders", summary="Sliders over the codes of a run")
     def page(request: Request, run: str) -> Response:
         one = studio.library.run(run)
-        return render(request, "sliders.html", run=one)
+        asked = asked_of(request.query_params)
+        return render(request, "sliders.html", run=one, asked=asked, query=urlencode({"run": one.id, **asked}))
 
     @app.get("/explore/sliders/axes", summary="The sliders of a run, as a part of a page")
     def axes(request: Request, run: str) -> Response:
         one = studio.library.run(run)
-        answer = studio.painter.axes(one.name)
-        units = ",".join(str(axis["unit"]) for axis in answer["axes"])
+        asked = asked_of(request.query_params)
+        how = how_of(studio, asked)
+        facts = studio.painter.axes(one.name, how)
+        words = [f"{'image' if key == 'start' else key}={text}" for key, text in how.items()]
+        words.append(f"units={','.join(str(axis['unit']) for axis in facts['axes'])}")
         lines: dict[str, Any] = {
-            "command": quoted(["trilemma", "traverse", one.name, f"units={units}"]),
-            "python": f'trilemma.traverse("{one.name}", units=({units},))',
+            "command": quoted(["trilemma", "traverse", one.name, *words]),
+            "python": python_line(find("traverse"), [one.name], words),
         }
-        return render(request, "axes.html", run=one, **answer, **lines)
+        query = urlencode({"run": one.id, **asked})
+        return render(request, "axes.html", run=one, asked=asked, query=query, **facts, **lines)
 
     @app.get("/explore/sliders/picture", summary="The image of a code, with a value u0=, u1=, ... for each slider")
     def picture(request: Request, run: str) -> Response:
-        content = studio.painter.picture(studio.library.run(run).name, values_of(dict(request.query_params)))
+        query, one = dict(request.query_params), studio.library.run(run)
+        values, styles = values_of(query), styles_of(query)
+        content = studio.painter.picture(one.name, values, how_of(studio, asked_of(query)), styles)
         return Response(content, media_type="image/png")
 
 
-def values_of(query: dict[str, str]) -> dict[int, float]:
+def asked_of(query: Mapping[str, str]) -> dict[str, str]:
+    """What was chosen of how the sliders are, as a page sends it."""
+    return {key: text for key in HOW if (text := query.get(key, "").strip())}
+
+
+def how_of(studio: Studio, asked: Mapping[str, str]) -> dict[str, str]:
+    """The same as arguments of `sliders_of`: an image that was brought is named by its file."""
+    start = {"start": studio.image_word("start", asked["start"], codes=True)} if "start" in asked else {}
+    return {**asked, **start}
+
+
+def values_of(query: Mapping[str, str]) -> dict[int, float]:
     """The value of each unit, from u3=1.5.
 
     Raises:
         UserError: one is not a finite number.
     """
-    values = {}
-    for key, text in query.items():
-        if match := UNIT.fullmatch(key):
-            try:
-                values[int(match[1])] = float(text)
-            except ValueError:
-                raise UserError(f"{key}={text[:40]} is not a number; give one, as {key}=1.5") from None
-    if not all(math.isfinite(value) for value in values.values()):
-        raise UserError("the places of the sliders are finite numbers; give such ones, as u0=1.5")
-    return values
+    return {int(match[1]): _number(key, text) for key, text in query.items() if (match := UNIT.fullmatch(key))}
+
+
+def styles_of(query: Mapping[str, str]) -> dict[str, float]:
+    """The keys of a sampler of styles; a layer from which to mix has no effect, and is left out, without a second seed.
+
+    Raises:
+        UserError: one is not a number.
+    """
+    given = {key: _number(key, text) for key in STYLES if (text := query.get(key, ""))}
+    if "mix" not in given:
+        given.pop("mix_from", None)
+    return {key: int(value) if value.is_integer() else value for key, value in given.items()}
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{key}={text[:40]} is not a number; give one, as {key}=0.5")
+    return value

@@ -159,13 +159,16 @@ for (const form of document.querySelectorAll("form[data-lines]")) {
 // Sliders ask for one picture at a time, always for the latest place of the handles.
 function slide(place) {
   const image = place.querySelector("img"), said = place.querySelector("output");
-  const handles = [...place.querySelectorAll("input[type=range]")];
+  const handles = [...place.querySelectorAll("input[data-mean]")], styles = [...place.querySelectorAll("[data-style]")];
+  const show = planeOf(place, handles, () => draw());
   let asked = false, waiting = false, url = null;
   async function draw() {
+    show();
     if (asked) { waiting = true; return; }
     asked = true;
     const begin = performance.now();
-    const values = handles.map(handle => `&${handle.name}=${handle.value}`).join("");
+    const given = [...handles, ...styles.filter(one => one.value && one.checkValidity())];
+    const values = given.map(one => `&${one.name}=${one.value}`).join("");
     try {
       const answer = await fetch(place.dataset.sliders + values);
       if (answer.ok) {
@@ -181,12 +184,49 @@ function slide(place) {
     if (waiting) { waiting = false; draw(); }
   }
   const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
-  handles.forEach(handle => handle.addEventListener("input", draw));
+  [...handles, ...styles].forEach(one => one.addEventListener("input", draw));
   place.querySelectorAll("[data-set]").forEach(button => button.addEventListener("click", () => {
-    const spread = button.dataset.set === "random" ? 1 : 0;
-    handles.forEach(handle => { handle.value = +handle.dataset.mean + spread * normal() * handle.dataset.std; });
+    const {set} = button.dataset;
+    handles.forEach(handle => {
+      const {start, mean, std} = handle.dataset;
+      handle.value = set === "random" ? +mean + normal() * std : start;
+    });
     draw();
   }));
+}
+
+// A square whose sides are two handles: the pointer, and the arrows, move both. It gives what puts its mark where they are.
+function planeOf(place, handles, draw) {
+  const plane = place.querySelector("[data-plane]");
+  if (!plane) return () => {};
+  const mark = plane.firstElementChild, sides = [...place.querySelectorAll("[data-side]")];
+  const along = () => sides.map(side => handles.find(handle => handle.name === side.value));
+  const share = handle => (handle.value - handle.min) / (handle.max - handle.min || 1);
+  const show = () => {
+    const [x, y] = along().map(share);
+    mark.style.left = `${100 * x}%`;
+    mark.style.top = `${100 * (1 - y)}%`;
+  };
+  const move = shares => {
+    along().forEach((handle, k) => { handle.value = +handle.min + Math.min(Math.max(shares[k], 0), 1) * (handle.max - handle.min); });
+    draw();
+  };
+  const follow = event => {
+    const box = plane.getBoundingClientRect();
+    move([(event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height]);
+  };
+  const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  plane.addEventListener("pointerdown", event => { plane.setPointerCapture(event.pointerId); follow(event); });
+  plane.addEventListener("pointermove", event => { if (plane.hasPointerCapture(event.pointerId)) follow(event); });
+  plane.addEventListener("keydown", event => {
+    const way = arrows[event.key];
+    if (!way) return;
+    event.preventDefault();
+    move(along().map((handle, k) => share(handle) + way[k] * (event.shiftKey ? 0.01 : 0.05)));
+  });
+  sides.forEach(side => side.addEventListener("change", show));
+  show();
+  return show;
 }
 
 // A file that was chosen, or dropped, is sent at once.
