@@ -254,7 +254,7 @@ def test_images_that_are_brought_are_what_a_verb_works_on(browser, studio, run):
     assert two["images"] == f"{both['a']},{both['b']}"
     job = studio.queue.jobs()[-2]
     line = f'trilemma.invert("runs/vae-digits", "{file(both["a"])}", "5", "{file(both["b"])}", n=4)'
-    assert studio.lines(job)[1] == line
+    assert studio.lines(job.words)[1] == line
     count = len(studio.queue.jobs())
     for fields in (
         {"verb": "interpolate", "a": "photo.png", "b": "1"},

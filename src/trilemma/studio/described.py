@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trilemma import vocabulary
-from trilemma.studio.forms import is_offered
+from trilemma.studio.forms import IMAGES, is_offered
 from trilemma.studio.sections import Tool
 from trilemma.verbs import Verb, find
 
@@ -28,6 +28,8 @@ def several(about: str) -> Schema:
 
 RUN = text("id of a run, as in the address of its page")
 SOURCE = text("id of data in the folder, or a word of `trilemma data list`")
+IMAGE_IS = "number of a held-out image, or image: and the id of one that was brought; a seed or a code where one is taken"
+IMAGES_ARE = "numbers of held-out images, or image: and ids of those that were brought, with commas between them"
 
 
 def form(
@@ -65,8 +67,7 @@ def keys_of(verb: Verb) -> dict[str, Schema]:
 def _verb(verb: Verb) -> Schema:
     """The form of a verb for a run."""
     fields: dict[str, Schema] = {"run": RUN, "verb": text(verb.about, verb.name)}
-    if "image" in verb.required:
-        fields["image"] = text("number of a held-out image, or image: and the id of one that was brought")
+    fields |= {key: text(IMAGES_ARE if verb.gathers else IMAGE_IS) for key in IMAGES.get(verb.name, ())}
     if "mask" in verb.keys:
         fields["mask_png"] = text("a mask as a data URL of a PNG, white where pixels are drawn")
     fields |= {f"{key}_id": SOURCE for key in ("data", "against") if key in verb.keys}
