@@ -11,7 +11,7 @@ from trilemma import UserError
 from trilemma.studio import marks as marks_module
 from trilemma.studio.place import Missing
 
-SAID = '<p class="error" role="alert">stars and titles are not available: '
+SAID = '<p class="error" role="alert" lang="en">stars and titles are not available: '
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from trilemma.studio.sources import own_sources, source_word, sources
 from trilemma.studio.uploads import LARGEST_IMAGE, checked_name, receive
 from trilemma.verbs import find
 
-MOST_FILES = 2_000
+MOST_FILES, MOST_BYTES = 2_000, 512_000_000  # of an upload: what the page says, below the bound of the route
 ACTIONS: dict[str, tuple[str, dict[str, str]]] = {
     "show": ("data show", {}),
     "names": ("data show", {"names": "true"}),
@@ -56,7 +56,7 @@ def add(app: FastAPI, studio: Studio) -> None:
     @app.post("/data/upload")
     async def upload(request: Request) -> Response:
         async with form_of(request, max_files=MOST_FILES, max_fields=10) as form:
-            files = [(file.filename or "", file.file) for file in form.getlist("files") if isinstance(file, UploadFile)]
+            files = [(file.filename or "", file.file) for file in form.getlist("files") if is_chosen(file)]
             try:
                 result = await run_in_threadpool(_receive, studio, str(form.get("name", "")), files)
             except UserError as error:
@@ -82,6 +82,14 @@ def _add_images(app: FastAPI, studio: Studio) -> None:
         ident = await run_in_threadpool(studio.images.keep, content)
         return go(f"/edit?{urlencode({'run': run, 'verb': verb, 'image': IMAGE + ident})}")
 
+    @app.post("/edit/held-out")
+    def bring_held_out(fields: Fields) -> Response:
+        values = first(fields)
+        run = studio.library.run(values.get("run", ""))
+        ident = studio.keep_held_out(run, values.get("image", ""), values.get("data_id", ""))
+        kept = {key: text for key, text in values.items() if text and key != "mask_png"}
+        return go(f"/edit?{urlencode({**kept, 'image': IMAGE + ident})}")
+
     @app.get("/edit/images/{ident}")
     def image(ident: str) -> Response:
         return file_answer(studio.images.path(ident), "image/png")
@@ -99,6 +107,11 @@ async def form_of(request: Request, *, max_files: int, max_fields: int) -> Async
             yield form
 
 
+def is_chosen(file: object) -> bool:
+    """Whether a field of a form holds a file: one in which none was chosen is sent without a name."""
+    return isinstance(file, UploadFile) and bool(file.filename)
+
+
 def _receive(studio: Studio, name: str, files: Sequence[tuple[str, IO[bytes]]]) -> str:
     """Write what was sent, and say what it was."""
     upload = receive(files, studio.folder / DATA / checked_name(name))
@@ -109,7 +122,8 @@ def _receive(studio: Studio, name: str, files: Sequence[tuple[str, IO[bytes]]]) 
 def _page(request: Request, studio: Studio, error: str = "", result: str = "") -> Response:
     own = own_sources(studio.library)
     words = [source for source in sources(studio.library) if source not in own]
-    return render(request, "data.html", 400 if error else 200, own=own, words=words, error=error, result=result)
+    most = {"most_files": MOST_FILES, "most_bytes": MOST_BYTES}
+    return render(request, "data.html", 400 if error else 200, own=own, words=words, error=error, result=result, **most)
 
 
 def _receipt_in(file: Path) -> dict[str, Any]:
