@@ -129,9 +129,8 @@ function send(form) {
     else say(reading);
   };
   return new Promise(done => {
-    request.onload = () => done(request);
-    request.onerror = () => { document.getElementById("closed").hidden = false; };
-    request.onloadend = () => say("");
+    request.onload = () => { say(""); done(request); };
+    request.onerror = () => { say(""); document.getElementById("closed").hidden = false; };
     request.open("POST", form.action);
     say(sending, 0);
     request.send(contentOf(form));
@@ -147,18 +146,22 @@ for (const form of document.querySelectorAll("form[enctype='multipart/form-data'
     if (files.length > form.dataset.files || bytes > form.dataset.bytes) return complain(place, form.dataset.most);
     const answer = await send(form), page = new DOMParser().parseFromString(answer.responseText, "text/html");
     const part = place && page.getElementById(place.id), fault = page.querySelector("h1 ~ p");
-    if (!place && answer.status < 400) return location.assign(answer.responseURL);
+    if (!place && answer.status < 400) {
+      say(document.body.dataset.working);
+      return location.assign(answer.responseURL);
+    }
     if (part) place.innerHTML = part.innerHTML;
-    else if (fault) complain(place || form, fault.textContent);
+    else if (fault) complain(place || form, fault.textContent, fault.lang || page.documentElement.lang);
     else place.innerHTML = page.body.innerHTML; // a part of a page alone
     if (part && answer.status < 400) form.reset();
   });
   if (place && !form.querySelector("button.first")) form.addEventListener("change", () => form.requestSubmit());
 }
 
-function complain(place, text) {
+function complain(place, text, language = document.documentElement.lang) {
   const error = place.querySelector(":scope > .error") || document.createElement("p");
   error.className = "error";
+  error.lang = language;
   error.setAttribute("role", "alert");
   error.textContent = text;
   place.prepend(error);
