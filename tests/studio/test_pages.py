@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trilemma.pictures.png import png_content
 from trilemma.studio import service
 from trilemma.studio.jobs import OUTPUT
 from trilemma.studio.sections import SECTIONS, TOOLS
@@ -155,6 +156,9 @@ def test_a_picture_that_is_dropped_says_how_it_was_made(browser, run):
     answer = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", content)})
     assert answer.status_code == 200 and "<dt>seed</dt><dd>0</dd>" in answer.text
     assert f'name="run" value="{run.id}"' in answer.text  # known by its weights: its folder was elsewhere
+    other = png_content(Image.new("L", (2, 2)), {"verb": "map", "run": run.name, "seed": 0})
+    text = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", other)}).text
+    assert "<dt>verb</dt><dd>map</dd>" in text and "Use these settings" not in text  # they are not those of sample
     answer = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", b"<svg onload=alert(1)>")})
     assert answer.status_code == 400 and "does not say how it was made" in answer.text
     assert not list((run.path.parents[1] / ".studio").glob("dropped*"))
@@ -207,11 +211,11 @@ def test_a_held_out_image_is_kept_to_be_painted_over(browser, studio, run, monke
     buffer, asked = io.BytesIO(), []
     Image.new("L", (8, 8), 7).save(buffer, "png")
     monkeypatch.setattr(service, "held_out_png", lambda *words: asked.append(words) or buffer.getvalue())
-    fields = {"run": run.id, "verb": "edit", "image": "3", "n": "2", "data_id": "shapes:9", "seed": ""}
+    fields = {"run": run.id, "verb": "edit", "image": "3", "n": "2", "data_id": "shapes:9", "shift": "1", "seed": ""}
     query = parse_qs(urlsplit(browser.post("/edit/held-out", fields).headers["location"]).query)
     assert asked == [(studio.folder, run.name, "3", "shapes:9")]
     assert studio.images.has(query["image"][0].removeprefix("image:"))
-    assert (query["n"], query["data_id"], "seed" in query) == (["2"], ["shapes:9"], False)
+    assert (query["n"], query["data_id"]) == (["2"], ["shapes:9"]) and not {"seed", "shift"} & {*query}
     for wrong in ({"image": "../x"}, {"image": "x.png"}, {"data_id": "/etc"}, {"run": "0123456789abcdef"}):
         assert browser.post("/edit/held-out", {**fields, **wrong}).status_code in (400, 404)
     assert len(asked) == 1

@@ -16,6 +16,7 @@ from starlette.datastructures import FormData, UploadFile  # pyright: ignore[rep
 from trilemma.errors import UserError
 from trilemma.files import disk_errors
 from trilemma.pictures.png import read_metadata
+from trilemma.studio.forms import fields_of
 from trilemma.studio.images import IMAGE
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import Missing
@@ -87,7 +88,8 @@ def _add_images(app: FastAPI, studio: Studio) -> None:
         values = first(fields)
         run = studio.library.run(values.get("run", ""))
         ident = studio.keep_held_out(run, values.get("image", ""), values.get("data_id", ""))
-        kept = {key: text for key, text in values.items() if text and key != "mask_png"}
+        defaults = {field.name: field.default for field in fields_of(find("edit"), {}, run.model)}
+        kept = {key: text for key, text in values.items() if text and text != defaults.get(key) and key != "mask_png"}
         return go(f"/edit?{urlencode({**kept, 'image': IMAGE + ident})}")
 
     @app.get("/edit/images/{ident}")

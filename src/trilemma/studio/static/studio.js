@@ -82,6 +82,9 @@ document.addEventListener("visibilitychange", () => document.hidden ? leave() : 
 window.addEventListener("pagehide", leave);
 window.addEventListener("pageshow", listen);
 
+// On a phone the bar of pages is wider than the window: the page that is open is brought into sight.
+for (const link of document.querySelectorAll(".bar [aria-current]")) link.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A choice that decides which fields there are shows them at once.
 for (const select of document.querySelectorAll("select[data-follow]")) {
   select.addEventListener("change", () => select.form.requestSubmit());
