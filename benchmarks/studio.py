@@ -2,8 +2,10 @@
 
 python benchmarks/studio.py            # times: pages while a model is trained; steps a second with and without a page
 python benchmarks/studio.py --pictures # writes docs/figures/studio-*.png; needs playwright and Debian's chromium
+python benchmarks/studio.py --pictures --all FOLDER # every page, of 390, 1200 and 1920 px, light and dark, into FOLDER
 """
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -38,7 +40,7 @@ def main() -> None:
         folder = Path(place) / "digits"
         folder.mkdir()
         with studio(folder) as address:
-            pictures(address) if "--pictures" in sys.argv else times(address, folder)
+            pictures(address, folder) if "--pictures" in sys.argv else times(address, folder)
 
 
 def times(address: str, folder: Path) -> None:
@@ -66,7 +68,7 @@ def times(address: str, folder: Path) -> None:
     print(f"training with a page each second / without: {speeds[1] / speeds[0]:.3f}")
 
 
-def pictures(address: str) -> None:
+def pictures(address: str, folder: Path) -> None:
     """What a person sees: a training, its run, the sliders, the map. Home is not among them, as it names its folder."""
     from playwright.sync_api import sync_playwright
 
@@ -77,6 +79,8 @@ def pictures(address: str) -> None:
         page = browser.new_page(viewport={"width": 1100, "height": 760})
         page.set_default_timeout(180_000)
         page.goto(address)
+        if "--all" in sys.argv:
+            return every_page(page, address.split("/enter")[0], folder, Path(sys.argv[sys.argv.index("--all") + 1]))
         page.click("text=Train a model")
         page.fill("#key-minutes", "0.7")
         shot(page, "train")
@@ -97,6 +101,22 @@ def pictures(address: str) -> None:
         page.click(".map-marks")
         shot(page, "map")
         browser.close()
+
+
+def every_page(page: Any, base: str, folder: Path, where: Path) -> None:
+    """Pictures of the whole of every page, NAME-WIDTH-SCHEME.png."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "studio"))
+    from tour import prepare, tour
+
+    prepare(folder)
+    where.mkdir(parents=True, exist_ok=True)
+    for name in tour(page, base, folder):
+        for width, scheme in itertools.product((390, 1200, 1920), ("light", "dark")):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            page.wait_for_timeout(100)
+            page.screenshot(path=where / f"{name}-{width}-{scheme}.png", full_page=True)
+        page.set_viewport_size({"width": 1200, "height": 900})
 
 
 def shot(page: Any, name: str) -> None:

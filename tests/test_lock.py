@@ -1,5 +1,6 @@
 """The locked versions against the bounds of pyproject.toml: `make lock` renews them."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -58,7 +59,16 @@ def test_development_runs_what_users_run():
 
 def test_slow_tests_have_the_libraries_of_the_extras_that_they_are_of():
     wanted = {"peft>=0.17", *EXTRAS["export"], *EXTRAS["video"]}  # peft: as `lora=` asks for it
-    assert set(EXTRAS["slow"]) == wanted
+    assert {text for text in EXTRAS["slow"] if not text.startswith("playwright")} == wanted
+
+
+def test_what_comes_from_npm_is_locked_with_a_hash_and_no_place_of_download():
+    wanted = json.loads((PROJECT / "requirements" / "package.json").read_text("utf-8"))["dependencies"]
+    text = (PROJECT / "requirements" / "package-lock.json").read_text("utf-8")
+    packages = json.loads(text)["packages"]
+    assert packages.pop("")["dependencies"] == wanted and "://" not in text
+    assert {*packages} == {f"node_modules/{name}" for name in wanted}
+    assert all(one["integrity"].startswith("sha512-") for one in packages.values())
 
 
 def test_the_tested_torch_is_within_the_bounds():

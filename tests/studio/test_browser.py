@@ -1,22 +1,26 @@
-"""The first job of a new user in a real browser, by mouse and by keyboard; needs playwright, and Debian's chromium."""
+"""The pages in a real browser, Debian's Chromium, which Playwright moves; without one of them these tests fail."""
 
+import base64
 import io
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from studio.map_files import write_map
+from studio.tour import finished, paint, prepare, tour
 
 import trilemma
+from trilemma.studio.routes.data import MOST_FILES
+from trilemma.studio.serve import PASSWORD
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is no part of the extras")
-CHROMIUM = shutil.which("chromium")
 LONG_MS = 240_000  # a training on a busy machine
 MOVE = """(one, share) => {
     one.value = +one.min + (one.max - one.min) * share;
@@ -24,37 +28,40 @@ MOVE = """(one, share) => {
 }"""
 UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]),select')]
     .filter(one => !one.labels.length && !one.ariaLabel).map(one => one.outerHTML)"""
-PAGES = (
-    "/",
-    "/data",
-    "/train",
-    "/runs",
-    "/sample",
-    "/explore",
-    "/edit",
-    "/detect",
-    "/measure",
-    "/compare",
-    "/jobs",
-    "/api",
-)
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def browser():
+    from playwright import sync_api  # of the extra slow
+
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.fail("these tests need Debian's Chromium: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
-        one = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        one = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield one
         one.close()
 
 
 @pytest.fixture
-def address(tmp_path):
+def work(tmp_path):
+    """The folder of the studio."""
+    place = tmp_path / "work"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def address(work):
     """The address of a studio of an empty folder, as a process."""
-    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path / "work"), f"port={free_port()}", "open=false"]
-    (tmp_path / "work").mkdir()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    yield from serve(work)
+
+
+def serve(folder, *words, **environment):
+    """The address of a studio, as a process that ends afterwards."""
+    line = [sys.executable, "-m", "trilemma", "studio", str(folder), f"port={free_port()}", "open=false", *words]
+    own = {**os.environ, **environment}
+    process = subprocess.Popen(line, env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     yield process.stdout.readline().rsplit(" ", 1)[1].strip()
     process.terminate()
     process.wait()
@@ -85,6 +92,62 @@ def page(browser, address):
     assert not faults
 
 
+class Mouse:
+    """Does everything with the mouse; only text is typed."""
+
+    def __init__(self, page):
+        self.page = page
+
+    def press(self, selector):
+        self.page.click(selector)
+
+    def type(self, selector, text):
+        self.page.click(selector, click_count=3)  # selects what is there
+        self.page.keyboard.type(text)
+
+    def bring(self, selector, path):
+        """Drop a file or a folder on the place of a field, as from a file manager."""
+        place = self.page.locator(f".drop:has({selector})")
+        place.scroll_into_view_if_needed()
+        box, session = place.bounding_box(), self.page.context.new_cdp_session(self.page)
+        where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 10}
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            session.send("Input.dispatchDragEvent", {"type": kind, **where, "data": data})
+
+
+class Keyboard:
+    """Does everything with the keyboard: Tab to a control, whose focus can be seen, and Enter or Space."""
+
+    def __init__(self, page):
+        self.page = page
+
+    def reach(self, selector):
+        for _ in range(300):
+            here = self.page.locator(selector).first
+            if here.evaluate("one => one === document.activeElement && one.matches(':focus-visible')"):
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"{selector} is not reached by Tab")
+
+    def press(self, selector):
+        self.reach(selector)
+        is_box = self.page.locator(selector).first.get_attribute("type") == "checkbox"
+        self.page.keyboard.press("Space" if is_box else "Enter")
+
+    def type(self, selector, text):
+        self.reach(selector)
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.type(text)
+
+    def bring(self, selector, path):
+        """Open the dialog of the field, and choose there."""
+        self.reach(selector)
+        with self.page.expect_file_chooser() as chooser:
+            self.page.keyboard.press("Enter")
+        chooser.value.set_files(path)
+
+
 def test_the_file_that_a_browser_is_given_leads_to_the_studio(browser, tmp_path):
     """A script in place of the browser that the studio starts writes down what a command line shows of it."""
     script, shown, work = tmp_path / "browser", tmp_path / "browser.words", tmp_path / "work"
@@ -112,78 +175,224 @@ def test_the_file_that_a_browser_is_given_leads_to_the_studio(browser, tmp_path)
         process.wait()
 
 
-def images_in_a_zip():
-    data = trilemma.load_data("shapes:80", size=16)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for k in range(60):
-            content = io.BytesIO()
-            from PIL import Image
-
-            Image.fromarray(data.train.images[k].permute(1, 2, 0).numpy().squeeze()).save(content, "png")
-            archive.writestr(f"photos/{k}.png", content.getvalue())
-    return buffer.getvalue()
+def photos(place):
+    """A folder of images in two folders, of which one has more files than a browser lists at once."""
+    data = trilemma.load_data("shapes:400", size=16)
+    for k, pixels in enumerate(data.train.images[:320]):
+        kind = place / ("one" if k < 200 else "two")
+        kind.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy().squeeze()).save(kind / f"{k}.png")
+    (place / "one" / ".hidden").write_text("of the system")
+    return place
 
 
-def finished(page):
-    """Wait until the job of the page has ended, and that it ended well."""
-    page.wait_for_selector(".state.finished, .state.failed, .state.interrupted")
-    assert page.locator(".lead .state").inner_text() == "finished", page.locator(".output").inner_text()
-
-
-def test_the_first_job_by_mouse(page, tmp_path):
-    page.click("text=Bring images")
-    page.fill("#name", "mine")
-    page.set_input_files("#files", {"name": "photos.zip", "mimeType": "application/zip", "buffer": images_in_a_zip()})
-    page.click("text=Bring them")
-    assert "data/mine: 60 images" in page.inner_text("[role=status]")
-    page.click("tr:has-text('data/mine') >> text=Check")
+@pytest.mark.parametrize("user", [Mouse, Keyboard])
+def test_the_first_job_of_a_new_user(page, user, work, tmp_path):
+    """A folder is brought, checked, trained on for 20 s, sampled, compared with, and a picture says how it was made."""
+    user = user(page)
+    user.press("main >> text=Bring images")
+    page.wait_for_selector("#folder")
+    user.bring("#folder", photos(tmp_path / "My holiday"))
+    page.wait_for_function("() => document.querySelector('#name').value === 'my-holiday'")
+    user.press("button:has-text('Bring them')")
+    page.wait_for_selector(".verdict, .error:visible")
+    assert page.inner_text("#brought > p") == "Written: data/my-holiday: 320 images"
+    brought = work / "data" / "my-holiday"
+    assert {path.name: len([*path.iterdir()]) for path in brought.iterdir()} == {"one": 200, "two": 120}
+    user.press("tr:has-text('data/my-holiday') >> button:has-text('Check')")
     finished(page)
-    page.click("nav >> text=Train")
-    page.select_option("[name=data]", label="data/mine")
-    page.fill("#key-minutes", "0.3")
-    page.click("main button:has-text('Train')")
+    user.press("nav >> text=Data")
+    page.wait_for_selector("#folder")
+    user.press("tr:has-text('data/my-holiday') >> a:has-text('Train')")
+    page.wait_for_selector("#key-minutes")
+    assert page.inner_text("[name=data] option:checked") == "data/my-holiday"
+    user.type("#key-minutes", "0.34")
+    user.press("main button:text-is('Train')")
     page.wait_for_selector(".state.running")
     page.wait_for_selector(".plot")  # live, while it runs
     finished(page)
-    page.click("main >> text=Sample")
-    page.fill("#key-n", "4")
-    page.fill("#key-seed", "3")
-    page.click("main button:has-text('Start')")
+    assert "minutes=0.34" in page.inner_text("pre.copy >> nth=0")
+    user.press("main .actions a:has-text('Sample')")
+    page.wait_for_selector("#key-n")
+    user.type("#key-n", "4")
+    user.type("#key-seed", "3")
+    user.press("main button:text-is('Start')")
     finished(page)
     page.wait_for_selector(".result img")
-    picture = next((tmp_path / "work").rglob("samples/seed-3.png"))
-    page.click("nav >> text=Sample")
-    page.fill("#key-n", "9")
-    page.set_input_files("#picture", picture)
+    user.press("nav >> text=Compare")
+    page.wait_for_selector("[name=images]")
+    user.press("[name=run]")
+    user.press("[name=images]")
+    user.press("button:has-text('Measure and compare them')")
+    finished(page)
+    with page.expect_popup() as report:
+        user.press("main a[href*='/results/']")
+    assert "my-holiday" in report.value.inner_text("h1")
+    report.value.close()
+    user.press("nav >> text=Sample")
+    page.wait_for_selector("#key-n")
+    user.type("#key-n", "9")
+    user.bring("#picture", next(work.rglob("samples/seed-3.png")))
     page.wait_for_selector("#receipt dl")
     assert "seed\n3" in page.inner_text("#receipt") and page.input_value("#key-n") == "9"
-    page.click("text=Use these settings")
+    user.press("text=Use these settings")
     page.wait_for_url(re.compile("seed=3"))
     assert (page.input_value("#key-n"), page.input_value("#key-seed")) == ("4", "3")
 
 
-def test_a_training_by_keyboard_alone(page):
-    def tab_to(selector):
-        for _ in range(80):
-            page.keyboard.press("Tab")
-            if page.evaluate("s => document.activeElement.matches(s)", selector):
-                return
-        raise AssertionError(f"{selector} is not reached by Tab")
+def test_too_many_files_are_refused_before_they_are_sent(page, tmp_path):
+    for k in range(MOST_FILES + 1):
+        (tmp_path / "many" / f"{k}.png").parent.mkdir(exist_ok=True)
+        (tmp_path / "many" / f"{k}.png").touch()
+    page.goto(page.url + "data")
+    sent = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    Mouse(page).bring("#folder", tmp_path / "many")
+    page.wait_for_function("n => document.querySelector('#files').files.length === n", arg=MOST_FILES + 1)
+    page.click("button:has-text('Bring them')")
+    page.wait_for_selector(".error:visible")
+    assert page.inner_text("#brought > .error").startswith("At most 2,000 files and 512 MB are sent at once.")
+    assert sent == []
 
-    tab_to(".skip")
-    tab_to("nav a[href='/train']")
-    page.keyboard.press("Enter")
-    page.wait_for_url(re.compile("/train"))
-    tab_to("#key-epochs")
-    page.keyboard.type("1")
-    page.keyboard.press("Enter")
-    page.wait_for_url(re.compile("/jobs/"))
+
+WATCH = """selector => {
+    addEventListener('click', event => {
+        const look = () => {
+            const place = document.querySelector(selector), text = place && place.checkVisibility() && place.innerText;
+            requestAnimationFrame(text ? () => console.log(`took ${performance.now() - event.timeStamp} ms`) : look);
+        };
+        requestAnimationFrame(look);
+    }, {capture: true, once: true});
+}"""
+
+
+@pytest.mark.parametrize(
+    ("path", "button", "shown"),
+    [
+        ("jobs", "text=Pause the queue", "#working.on"),
+        ("train", "main button:text-is('Train')", "#working.on"),
+        ("train", "text=Estimate time and memory", "#measuring"),
+        ("sample", "main button:text-is('Start')", "#working.on"),
+        ("compare", "text=Train and compare", "#working.on"),
+        ("data", "tr:has-text('digits') >> button:has-text('Check') >> nth=0", "#working.on"),
+        ("runs", "[aria-label=Star]", "#working.on"),
+        ("runs", "button[value=vi]", "#working.on"),
+    ],
+)
+def test_a_click_is_answered_at_once_when_the_server_is_not(page, work, path, button, shown):
+    """The answer of the server is held back; 200 ms after the click the page says that it works."""
+    trilemma.train("vae", "digits", steps=4, out=work / "runs" / "vae", quiet=True)
+    page.goto(page.url + path)
+    held = []
+    page.route("**", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    page.evaluate(WATCH, shown)
+    page.locator(button).first.hover()
+    with page.expect_console_message(lambda message: message.text.startswith("took")) as message:
+        page.mouse.down()  # `click` would wait for the answer, as `evaluate` does
+        page.mouse.up()
+    assert float(message.value.text.split()[1]) < 200
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].fulfill(body="done", content_type="text/html")
+
+
+def test_an_upload_shows_how_much_of_it_has_arrived(page, work):
+    page.goto(page.url + "data")
+    noise, content = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(content, "png")
+    page.fill("#name", "noise")
+    page.set_input_files("#files", {"name": "a.png", "mimeType": "image/png", "buffer": content.getvalue()})
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 200_000}  # bytes a second
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    page.click("button:has-text('Bring them')")
+    page.wait_for_selector("#working progress:visible")
+    page.wait_for_function("() => (share => share > 0.2 && share < 1)(document.querySelector('#working progress').value)")
+    assert page.inner_text("#working [role=status]") == "Sending the files"
+    page.wait_for_selector(".verdict")
+    assert page.locator("#working.on").count() == 0 and page.inner_text("#working [role=status]") == ""
+
+
+def test_what_has_the_focus_keeps_it_while_news_come(page, work):
+    page.goto(page.url + "train")
+    page.fill("#key-minutes", "0.2")
+    page.click("main button:text-is('Train')")
+    page.wait_for_selector(".state.running")
+
+    def news():
+        page.evaluate("document.querySelector('[data-live]').firstElementChild.dataset.old = true")
+        page.wait_for_function("() => !document.querySelector('[data-old]')")
+
+    user, focused = Keyboard(page), "document.activeElement.closest('form')?.action || document.activeElement.id"
+    user.reach("main button:text-is('Stop')")
+    news()
+    assert page.evaluate(focused).endswith("/cancel")
+    page.wait_for_selector(".output")
+    user.reach("#output")
+    news()
+    assert page.evaluate(focused) == "output"
+    page.focus("main button:text-is('Stop')")
     finished(page)
+    assert page.evaluate("document.activeElement.innerText") == "finished"  # Stop is gone
+    assert page.inner_text(".unseen[role=status]") == "finished"
+    page.goto(page.url.split("/jobs")[0] + "/train")
+    page.fill("#key-minutes", "1")
+    page.fill("#key-seed", "1")
+    page.click("main button:text-is('Train')")
+    page.wait_for_selector(".state.running")
+    user.reach("main button:text-is('Stop')")
+    news()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".state.stopped")
 
 
-def test_sliders_draw_ten_pictures_a_second(page, tmp_path):
-    trilemma.train("vae", "digits", steps=20, out=tmp_path / "work" / "runs" / "vae", quiet=True)
+def pixels_of(content):
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("L"))
+
+
+def test_a_mask_is_painted_with_brush_and_lasso_and_undone(page, work):
+    """Over a held-out image of 8 px, along the borders of pixels and over the middles of others."""
+    run = work / "runs" / "diffusion"
+    trilemma.train("diffusion", "digits", steps=1, batch=16, out=run, quiet=True)
+    source = (trilemma.load(run).data.held_out[1].images[3, 0]).numpy()
+    page.goto(page.url + "edit")
+    page.fill("#image", "3")
+    page.fill("#key-n", "2")
+    page.click("text=Paint over this image")
+    page.wait_for_selector(".painting canvas")
+    assert page.input_value("#key-n") == "2"
+    shown = page.request.get(page.url.split("/edit")[0] + page.get_attribute(".painting img", "src")).body()
+    assert (pixels_of(shown) == source).all()
+    painted = lambda: pixels_of(base64.b64decode(page.input_value("#mask_png").partition(",")[2]))  # noqa: E731
+    area, both = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+    area[2:6, 1:5] = both[2:6, 1:5] = both[1:7, 6] = 255
+    page.click("text=Lasso")
+    paint(page, [(1 / 8, 2 / 8), (5 / 8, 2 / 8), (5 / 8, 6 / 8), (1 / 8, 6 / 8)])
+    assert (painted() == area).all()
+    page.click("label:has-text('Brush') >> nth=0")
+    paint(page, [(6.5 / 8, 6.5 / 8), (6.5 / 8, 1.5 / 8)])  # in one move
+    assert (painted() == both).all()
+    page.click("text=Undo")
+    assert (painted() == area).all()
+    page.click("text=Clear")
+    assert page.input_value("#mask_png") == ""
+    page.click("text=Lasso")
+    paint(page, [(1 / 8, 2 / 8), (5 / 8, 2 / 8), (5 / 8, 6 / 8), (1 / 8, 6 / 8)])
+    page.click("main button.first")
+    finished(page)
+    (mask,) = (work / ".studio" / "images").glob("mask-*.png")
+    assert (pixels_of(mask.read_bytes()) == area).all()
+    pictures = [page.request.get(page.url.split("/jobs")[0] + one.get_attribute("src")).body()
+                for one in page.locator(".before-after img").all()]  # fmt: skip
+    before, *after = map(pixels_of, pictures)
+    assert (before == source).all() and len(after) == 2
+    assert all((one[area == 0] == source[area == 0]).all() and (one != source).any() for one in after)
+    page.click("text=Edit this image again")
+    page.wait_for_selector(".painting canvas")
+
+
+def test_sliders_draw_ten_pictures_a_second(page, work):
+    trilemma.train("vae", "digits", steps=20, out=work / "runs" / "vae", quiet=True)
     page.goto(page.url + "explore")
     page.click("text=sliders")
     page.wait_for_selector("input[type=range]")
@@ -198,23 +407,6 @@ def test_sliders_draw_ten_pictures_a_second(page, tmp_path):
 
     rounds = [sorted(seconds(k / 40) for k in range(40)) for _ in range(3)]  # other processes may be busy
     assert min(times[20] for times in rounds) < 0.1 and min(times[38] for times in rounds) < 0.15
-
-
-@pytest.mark.parametrize("width", [390, 1200, 1920])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_is_wider_than_its_window(browser, address, width, scheme, tmp_path):
-    trilemma.train("vae", "digits", steps=4, out=tmp_path / "work" / "runs" / "vae", quiet=True)
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    page.goto(address)
-    base = address.split("/enter")[0]
-    page.wait_for_url(f"{base}/")
-    for path in PAGES:
-        page.goto(base + path)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-        assert page.locator("h1").count() == 1 and page.title()
-        assert page.evaluate(UNNAMED) == []
-    context.close()
 
 
 def test_news_that_come_while_a_page_asks_are_not_lost(page, address):
@@ -232,8 +424,8 @@ def test_news_that_come_while_a_page_asks_are_not_lost(page, address):
     page.wait_for_selector("text=new")
 
 
-def test_a_threshold_is_moved_and_an_estimate_shown_until_the_form_changes(page, tmp_path):
-    run = tmp_path / "work" / "runs" / "vae"
+def test_a_threshold_is_moved_and_an_estimate_shown_until_the_form_changes(page, work):
+    run = work / "runs" / "vae"
     trilemma.train("vae", "digits", steps=20, out=run, quiet=True)
     detection = trilemma.detect(run, false_alarms=0.1)
     base = page.url
@@ -259,35 +451,37 @@ def test_a_threshold_is_moved_and_an_estimate_shown_until_the_form_changes(page,
     page.wait_for_function("() => !document.querySelector('#estimate').innerText")
 
 
-HOVERS = """() => {
+HOVERS = """async () => {
     const marks = document.querySelector('.map-marks'), box = marks.getBoundingClientRect(), times = [];
     for (let k = 0; k < 100; k++) {
         const [x, y] = [box.left + box.width * (0.3 + 0.004 * k), box.top + box.height / 2];
         const begin = performance.now();
         marks.dispatchEvent(new PointerEvent('pointermove', {clientX: x, clientY: y, bubbles: true}));
+        await new Promise(done => requestAnimationFrame(() => setTimeout(done))); // after the frame was drawn
         times.push(performance.now() - begin);
     }
     return times.sort((a, b) => a - b);
 }"""
 
 
-def test_a_map_of_ten_thousand_codes_is_there_in_time(page, tmp_path):
-    write_map(tmp_path / "work" / "runs" / "vae", 10_000)
-    page.goto(page.url + "explore")
-    page.click("text=map of codes")
-    page.wait_for_selector("[data-ready]")
-    seconds = []
-    for _ in range(3):  # other processes may be busy
+def test_a_map_of_ten_thousand_codes_is_there_in_time(page, work):
+    """Three maps, each loaded for the first time; the bars are for a machine that does nothing else, so the least."""
+    seconds, hovers, base = [], [], page.url
+    for name in ("a", "b", "c"):
+        write_map(work / "runs" / name, 10_000)
+        page.goto(f"{base}runs?q={name}")
+        ident = page.get_attribute("tbody th a", "href").rpartition("/")[2]
         begin = time.perf_counter()
-        page.reload()
+        page.goto(f"{base}explore/map?run={ident}&how=pca")
         page.wait_for_selector("[data-ready]")
         seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 3, seconds
-    assert min(page.evaluate(HOVERS)[98] for _ in range(3)) < 50  # ms, of the script; what is drawn follows
+        hovers.append(page.evaluate(HOVERS)[98])
+    print(f"first loads {seconds} s; 98 of 100 hovers, with the frame that shows them, within {hovers} ms")
+    assert min(seconds) < 3 and min(hovers) < 50
 
 
-def test_codes_are_chosen_on_the_map_by_pointer_and_by_keyboard(page, tmp_path):
-    content = write_map(tmp_path / "work" / "runs" / "vae", 200, side=8)
+def test_codes_are_chosen_on_the_map_by_pointer_and_by_keyboard(page, work):
+    content = write_map(work / "runs" / "vae", 200, side=8)
     page.goto(page.url + "explore")
     page.click("text=map of codes")
     page.wait_for_selector("[data-ready]")
@@ -331,70 +525,69 @@ def test_codes_are_chosen_on_the_map_by_pointer_and_by_keyboard(page, tmp_path):
     page.wait_for_selector(f".map-nearest strong:has-text('image {following},')")
 
 
-AXE = Path(os.environ.get("TRILEMMA_AXE") or Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js")
+AXE = Path(__file__).parents[2] / "requirements" / "node_modules" / "axe-core" / "axe.min.js"
 SERIOUS = """async () => {
     const rules = {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']};
     const found = await axe.run(document, rules);
     return found.violations.filter(one => ['serious', 'critical'].includes(one.impact))
         .map(one => `${one.id}: ${one.nodes.map(node => node.html).slice(0, 3).join(' | ')}`);
 }"""
+WIDTHS, SCHEMES = (390, 1200, 1920), ("light", "dark")
 
 
 @pytest.fixture(scope="module")
 def axe():
-    """The script of axe-core."""
-    if not AXE.is_file():
-        pytest.skip(
-            "needs axe-core: `npm install --no-save axe-core`, or `npm pack axe-core` and TRILEMMA_AXE=AXE.MIN.JS"
-        )
-    return AXE.read_text("utf-8") + ";0"
+    """What axe-core finds serious in a page."""
+    path = Path(os.environ.get("TRILEMMA_AXE") or AXE)
+    if not path.is_file():
+        pytest.fail(f"{path} not found: `make slow` installs axe-core there, or TRILEMMA_AXE names its axe.min.js")
+    script = path.read_text("utf-8") + ";0"
+
+    def serious(page):
+        page.evaluate(script)
+        return page.evaluate(SERIOUS)
+
+    return serious
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser, address, axe, scheme, tmp_path):
-    """The pages of a folder with a run, a map of it, and a job that has ended."""
-    run = tmp_path / "work" / "runs" / "vae"
-    trilemma.train("vae", "digits", steps=20, out=run, quiet=True)
-    write_map(tmp_path / "work" / "runs" / "mapped", 200, side=8)
-    context = browser.new_context(viewport={"width": 1200, "height": 900}, color_scheme=scheme)
+def test_every_page_fits_its_window_and_axe_finds_nothing_serious(browser, address, axe, work):
+    prepare(work)
+    context = browser.new_context()
     page = context.new_page()
     page.set_default_timeout(LONG_MS)
     page.goto(address)
-    base, found = address.split("/enter")[0], {}
+    base, wide, found = address.split("/enter")[0], [], {}
     page.wait_for_url(f"{base}/")
-
-    def look(name, ready="h1"):
-        page.wait_for_selector(ready)
-        page.evaluate(axe)
-        if serious := page.evaluate(SERIOUS):
-            found[name] = serious
-
-    for path in PAGES:
-        page.goto(base + path)
-        look(path)
-    page.goto(f"{base}/runs")
-    page.click("tbody >> text=runs/vae")
-    look("run")
-    page.click("main >> text=Explore")
-    page.click("text=sliders")
-    look("sliders", "input[type=range]")
-    page.goto(f"{base}/runs")
-    page.click("tbody >> text=runs/mapped")
-    page.click("main >> text=Explore")
-    page.click("text=map of codes")
-    page.wait_for_selector("[data-ready]")
-    page.click(".map-classes button >> nth=0")
-    page.click(".map-list button >> nth=0")
-    look("map", ".map-nearest ol")
-    page.goto(f"{base}/sample?verb=sample")
-    page.select_option("#run", label="runs/vae (vae)")
-    page.wait_for_url(re.compile("run="))
-    page.fill("#key-n", "4")
-    page.click("main button:has-text('Start')")
-    finished(page)
-    look("job")
-    assert found == {}
+    for name in tour(page, base, work):
+        assert page.locator("h1").count() == 1 and page.title(), name
+        assert page.evaluate(UNNAMED) == [], name
+        for width, scheme in itertools.product(WIDTHS, SCHEMES):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            if (whole := page.evaluate("document.documentElement.scrollWidth")) > width:
+                wide.append((name, width, whole))
+            if width < 1920 and (serious := axe(page)):
+                found[name, width, scheme] = serious
+        page.set_viewport_size({"width": 1200, "height": 900})
+    assert wide == [] and found == {}
     page.evaluate("document.querySelector('main').append(document.createElement('img'))")
-    look("an image without words")
+    assert [text[:9] for text in axe(page)] == ["image-alt"]
     context.close()
-    assert [text[:9] for text in found["an image without words"]] == ["image-alt"]
+
+
+def test_axe_finds_nothing_serious_where_nobody_was_let_in_yet(browser, axe, work):
+    studio = serve(work, "host=127.0.0.2", **{PASSWORD: "a long password"})
+    base, page, found = next(studio).split("/enter")[0], browser.new_page(), []
+    for path in ("/", "/enter", "/enter?token=x"):
+        page.goto(base + path)
+        found += axe(page)
+    page.fill("[name=password]", "another password")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=This is not the password.")
+    found += axe(page)
+    page.goto(f"{base}/enter")
+    page.fill("[name=password]", "a long password")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{base}/")
+    page.close()
+    assert found == [] and [*studio] == []

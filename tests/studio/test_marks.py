@@ -13,7 +13,7 @@ from trilemma.files import lock
 from trilemma.studio import marks as marks_module
 from trilemma.studio.place import Missing
 
-SAID = '<p class="error" role="alert">stars and titles are not available: '
+SAID = '<p class="error" role="alert" lang="en">stars and titles are not available: '
 
 
 @pytest.fixture

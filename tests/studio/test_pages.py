@@ -14,10 +14,13 @@ import pytest
 from PIL import Image
 
 from trilemma import vocabulary
+from trilemma.pictures.png import png_content
 from trilemma.studio import images as images_module
 from trilemma.studio import library as library_module
+from trilemma.studio import service
+from trilemma.studio.jobs import OUTPUT
 from trilemma.studio.sections import SECTIONS, TOOLS
-from trilemma.verbs import VERBS
+from trilemma.verbs import VERBS, find
 
 EVIL = "<script>alert(1)</script>"
 
@@ -163,6 +166,9 @@ def test_a_picture_that_is_dropped_says_how_it_was_made(browser, run):
     answer = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", content)})
     assert answer.status_code == 200 and "<dt>seed</dt><dd>0</dd>" in answer.text
     assert f'name="run" value="{run.id}"' in answer.text  # known by its weights: its folder was elsewhere
+    other = png_content(Image.new("L", (2, 2)), {"verb": "map", "run": run.name, "seed": 0})
+    text = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", other)}).text
+    assert "<dt>verb</dt><dd>map</dd>" in text and "Use these settings" not in text  # they are not those of sample
     answer = browser.send("POST", "/sample/receipt", files={"picture": ("a.png", b"<svg onload=alert(1)>")})
     assert answer.status_code == 400 and "does not say how it was made" in answer.text
     assert not list((run.path.parents[1] / ".studio").glob("dropped*"))
@@ -179,6 +185,68 @@ def test_images_are_brought_in_and_offered(browser, studio, tmp_path):
     studio.queue.pause(True)
     assert browser.post("/train", {"model": "vae", "data": ident}).status_code == 303
     assert studio.queue.jobs()[-1].words == ["train", "vae", "data/mine"]
+
+
+def test_a_folder_is_brought_with_its_folders_as_classes(browser, studio):
+    """The fields are those of a page without scripts: that for single files is sent, too, with no file in it."""
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, "png")
+
+    def bring(name, *files):
+        part = '--x\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
+        head = part.format("name", "").encode() + name.encode() + b"\r\n" + part.format("files", '; filename=""').encode()
+        parts = [part.format("files", f'; filename="{file}"').encode() + buffer.getvalue() for file in files]
+        body = b"\r\n".join([head, *parts, b"--x--\r\n"])
+        kind = {"content-type": "multipart/form-data; boundary=x"}
+        return browser.send("POST", "/data/upload", headers=kind, content=body).text
+
+    assert "data/mine: 3 images<" in bring("mine", "holiday/cats/1.png", "holiday/cats/2.png", "holiday/dogs/1.png")
+    folders = {path.name: len([*path.iterdir()]) for path in (studio.folder / "data" / "mine").iterdir()}
+    assert folders == {"cats": 2, "dogs": 1}
+    assert "none of the files is an image" in bring("other")
+
+
+def test_english_texts_say_so_in_a_page_of_another_language(browser, run):
+    ask = lambda path: browser.get(path, headers={"accept-language": "vi"}).text  # noqa: E731
+    for verb in ("train", "sample"):
+        text = ask(f"/{verb}")
+        for key in ("n", "minutes"):
+            if about := find(verb).keys.get(key, {}).get("description"):
+                assert re.search(rf'<p class="hint" id="key-{key}-about" lang="en">{re.escape(about[:20])}', text)
+    assert '<p class="error" role="alert" lang="en">This run' in ask("/runs/0123456789abcdef")
+    assert '<html lang="vi">' in text and f'<p lang="en">{find("sample").about}</p>' in text
+
+
+def test_a_held_out_image_is_kept_to_be_painted_over(browser, studio, run, monkeypatch):
+    buffer, asked = io.BytesIO(), []
+    Image.new("L", (8, 8), 7).save(buffer, "png")
+    monkeypatch.setattr(service, "held_out_png", lambda *words: asked.append(words) or buffer.getvalue())
+    fields = {"run": run.id, "verb": "edit", "image": "3", "n": "2", "data_id": "shapes:9", "shift": "1", "seed": ""}
+    query = parse_qs(urlsplit(browser.post("/edit/held-out", fields).headers["location"]).query)
+    assert asked == [(studio.folder, run.name, "3", "shapes:9")]
+    assert studio.images.has(query["image"][0].removeprefix("image:"))
+    assert (query["n"], query["data_id"]) == (["2"], ["shapes:9"]) and not {"seed", "shift"} & {*query}
+    for wrong in ({"image": "../x"}, {"image": "x.png"}, {"data_id": "/etc"}, {"run": "0123456789abcdef"}):
+        assert browser.post("/edit/held-out", {**fields, **wrong}).status_code in (400, 404)
+    assert len(asked) == 1
+
+
+def test_the_job_of_an_edit_shows_the_image_beside_what_was_made_of_it(browser, studio, run):
+    Image.new("L", (8, 8)).save(run.path / "edit-abc-mask.png")
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), 7).save(buffer, "png")
+    image = studio.images.keep(buffer.getvalue())
+    studio.queue.pause(True)
+    ident = studio.queue.add(["edit", run.name, f".studio/images/{image}.png", "n=2"])
+    place = studio.queue.job(ident).place
+    assert "Before" not in browser.get(f"/jobs/{ident}").text
+    for k in (10, 9):
+        Image.new("L", (8, 8)).save(run.path / f"edit-abc-mask-{k}.png")
+    (place / OUTPUT).write_text(f"picture  {run.name}/edit-abc-mask.png\n")
+    text = browser.get(f"/jobs/{ident}").text
+    assert f'<img src="/edit/images/{image}" alt="Before">' in text
+    assert re.findall(r"<figcaption>After: (.*?)</figcaption>", text) == ["edit-abc-mask-9.png", "edit-abc-mask-10.png"]
+    assert f"&amp;image=image:{image}" in text
 
 
 def test_an_image_is_brought_and_a_mask_painted_over_it(browser, studio, run):

@@ -227,21 +227,24 @@ def test_files_of_a_killed_studio_are_removed(tmp_path):
 
 @pytest.mark.slow
 def test_it_starts_in_a_second_and_a_half(tmp_path):
-    """Processor seconds until the address stands there, the least of three: other processes may be busy."""
+    """Seconds on the clock until the page Home has been answered, the least of five: other processes may be busy."""
 
     def seconds():
-        port = free_port()
-        words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={port}", "open=false"]
-        before = os.times()
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-            process.stdout.readline()
-            time.sleep(0.05)  # it stands there before the signals are handled
+        words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={free_port()}", "open=false"]
+        begin = time.perf_counter()
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            address = process.stdout.readline().rsplit(" ", 1)[1].strip()
+            with httpx.Client(trust_env=False, follow_redirects=True) as client:
+                client.get(address)
+                assert client.get(address.split("/enter")[0]).status_code == 200
+            took = time.perf_counter() - begin
             process.send_signal(signal.SIGINT)
             process.wait()
-        after = os.times()
-        return after.children_user - before.children_user + after.children_system - before.children_system
+        return took
 
-    assert min(seconds() for _ in range(3)) < 1.5
+    times = [seconds() for _ in range(5)]
+    print(f"from the command line to the page Home: {[f'{took:.2f}' for took in times]} s")
+    assert min(times) < 1.5
 
 
 def test_the_server_loads_no_torch():

@@ -49,10 +49,14 @@ class Images:
 
     def path(self, ident: str) -> Path:
         """The file of an image; raises Missing if there is none."""
-        path = self.place / f"{ident}.png"
-        if not ID.fullmatch(ident) or not path.is_file() or path.is_symlink():
+        if not self.has(ident):
             raise Missing("This image is not there any more. Bring it again.")
-        return path
+        return self.place / f"{ident}.png"
+
+    def has(self, ident: str) -> bool:
+        """Whether there is an image of that id."""
+        path = self.place / f"{ident}.png"
+        return ID.fullmatch(ident) is not None and path.is_file() and not path.is_symlink()
 
     def keep_mask(self, painted: str) -> Path:
         """Write a mask as a page paints it, white where pixels are drawn, and give its file.

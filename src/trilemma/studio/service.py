@@ -25,6 +25,7 @@ from trilemma.studio.forms import (
     python_line,
     words_of,
 )
+from trilemma.studio.held_out import held_out_png
 from trilemma.studio.images import IMAGE, Images
 from trilemma.studio.jobs import Job, State, output_of, process_of
 from trilemma.studio.library import Library, StudioRun
@@ -203,6 +204,11 @@ class Studio:
         results = [self._result(match[1], match[2]) for match in matches if match]
         return [result for result in results if result is not None]
 
+    def edited_image(self, job: Job) -> str:
+        """The id of the image that was brought and that a job works on; "" if there is none."""
+        paths = [self.folder / word for word in job.words]
+        return next((path.stem for path in paths if path.parent == self.images.place and self.images.has(path.stem)), "")
+
     def run_of(self, job: Job) -> StudioRun | None:
         """The run that a job trains or works on; None where there is none yet."""
         named = next((result for result in self.results(job) if result.kind == "run"), None)
@@ -221,6 +227,17 @@ class Studio:
         """The names of the files that the words of jobs name which have not ended."""
         jobs = (job for job in self.queue.jobs() if not job.has_ended)
         return {Path(word).name for job in jobs for word in job.words}
+
+    def keep_held_out(self, run: StudioRun, number: str, data: str) -> str:
+        """Keep a held-out image of a run as one that was brought, so that it can be painted over, and give its id.
+
+        Args:
+            data: id of other data in which the number counts; "" for those of the run.
+        Raises:
+            UserError: there is no such image, or it cannot be read.
+        """
+        word = source_word(self.library, data) if data else ""
+        return self.images.keep(held_out_png(self.folder, run.name, self.image_word("image", number), word))
 
     def _chosen(self, model: str, data: str) -> dict[str, str]:
         """The words of a model and of data that were chosen by an id."""

@@ -17,6 +17,7 @@ from trilemma.errors import UserError
 from trilemma.files import disk_errors
 from trilemma.pictures.png import read_metadata
 from trilemma.studio.described import FILE, RUN, SOURCE, form, text
+from trilemma.studio.forms import fields_of
 from trilemma.studio.images import IMAGE
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
@@ -26,7 +27,7 @@ from trilemma.studio.sources import own_sources, source_word, sources
 from trilemma.studio.uploads import LARGEST_IMAGE, checked_name, receive
 from trilemma.verbs import find
 
-MOST_FILES = 2_000
+MOST_FILES, MOST_BYTES = 2_000, 512_000_000  # of an upload: what the page says, below the bound of the route
 ACTIONS: dict[str, tuple[str, dict[str, str]]] = {
     "show": ("data show", {}),
     "names": ("data show", {"names": "true"}),
@@ -38,6 +39,7 @@ NAMED = text("of the new folder in data/: small letters, digits and hyphens")
 BRING = form({"name": NAMED, "files": {"type": "array", "items": FILE}}, ["name", "files"], files=True)
 ONE_PICTURE = form({"picture": FILE}, ["picture"], files=True)
 TO_EDIT = form({"run": RUN, "verb": text("of the page"), "picture": FILE}, ["run", "picture"], files=True)
+HELD_OUT = form({"run": RUN, "image": text("number of a held-out image"), "data_id": SOURCE}, ["run", "image"], more=True)
 
 
 def add(app: FastAPI, studio: Studio) -> None:
@@ -64,7 +66,7 @@ def add(app: FastAPI, studio: Studio) -> None:
     @app.post("/data/upload", summary="Bring images", openapi_extra=BRING)
     async def upload(request: Request) -> Response:
         async with form_of(request, max_files=MOST_FILES, max_fields=10) as form:
-            files = [(file.filename or "", file.file) for file in form.getlist("files") if isinstance(file, UploadFile)]
+            files = [(file.filename or "", file.file) for file in form.getlist("files") if is_chosen(file)]
             try:
                 result = await run_in_threadpool(_receive, studio, str(form.get("name", "")), files)
             except UserError as error:
@@ -93,6 +95,15 @@ def _add_images(app: FastAPI, studio: Studio) -> None:
         earlier = [others[key]] if key == "images" and key in others else []
         return go(f"{page_of(verb)}?{urlencode({**others, key: ','.join([*earlier, IMAGE + ident])})}")
 
+    @app.post("/edit/held-out", summary="Take a held-out image to paint over", openapi_extra=HELD_OUT)
+    def bring_held_out(fields: Fields) -> Response:
+        values = first(fields)
+        run = studio.library.run(values.get("run", ""))
+        ident = studio.keep_held_out(run, values.get("image", ""), values.get("data_id", ""))
+        defaults = {field.name: field.default for field in fields_of(find("edit"), {}, run.model)}
+        kept = {key: text for key, text in values.items() if text and text != defaults.get(key) and key != "mask_png"}
+        return go(f"/edit?{urlencode({**kept, 'image': IMAGE + ident})}")
+
     @app.get("/edit/images/{ident}", summary="An image that was brought")
     def image(ident: str) -> Response:
         return file_answer(studio.images.path(ident), "image/png")
@@ -110,6 +121,11 @@ async def form_of(request: Request, *, max_files: int, max_fields: int) -> Async
             yield form
 
 
+def is_chosen(file: object) -> bool:
+    """Whether a field of a form holds a file: one in which none was chosen is sent without a name."""
+    return isinstance(file, UploadFile) and bool(file.filename)
+
+
 def _receive(studio: Studio, name: str, files: Sequence[tuple[str, IO[bytes]]]) -> str:
     """Write what was sent, and say what it was."""
     upload = receive(files, studio.folder / DATA / checked_name(name))
@@ -123,6 +139,7 @@ def _page(request: Request, studio: Studio, error: str = "", result: str = "") -
     first_word = (own or words)[0].word
     commands = [studio.words(find(verb), {"source": first_word}, values) for verb, values in ACTIONS.values()]
     context = {"own": own, "words": words, "error": error, "result": result, **studio.joined_lines(*commands)}
+    context |= {"most_files": MOST_FILES, "most_bytes": MOST_BYTES}
     return render(request, "data.html", 400 if error else 200, **context)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -123,8 +124,19 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
         "plots": plots_of(log_of(run), what_is_known(run, output)) if run is not None and training else [],
         "report": studio.live_report(job),
         "map": map_made(run, job) if run is not None else "",
+        **edited(studio, job, run),
         "pictures": studio.library.pictures(run, LATEST) if run is not None and training else [],
     }
+
+
+def edited(studio: Studio, job: Job, run: StudioRun | None) -> dict[str, Any]:
+    """The id of the image that a job has edited, and the pictures of the images that it made of it, one by one."""
+    pictures = [result.path for result in studio.results(job) if result.kind == "picture"]
+    if run is None or not pictures or not (before := studio.edited_image(job)):
+        return {"before": "", "after": []}
+    names = re.compile("|".join(rf"{re.escape(path.stem)}-[0-9]+\.png" for path in pictures))
+    after = [picture for picture in studio.library.pictures(run) if names.fullmatch(picture.name)]
+    return {"before": before, "after": sorted(after, key=lambda picture: (len(picture.name), picture.name))}
 
 
 def map_made(run: StudioRun, job: Job) -> str:

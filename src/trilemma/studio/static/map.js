@@ -331,7 +331,7 @@ function start(place, data) {
     show(+link.dataset.row);
   });
   find("form[action$=chosen]").addEventListener("submit", event => { // the answer is a file, and the page stays
-    setTimeout(() => event.submitter.removeAttribute("aria-busy"), 500);
+    setTimeout(() => { event.submitter.removeAttribute("aria-busy"); say(""); }, 500);
   });
   const actions = { in: () => zoom(1.5), out: () => zoom(1 / 1.5), all: whole, clear: () => select([], false) };
   for (const [name, action] of Object.entries(actions)) find(`button[data-do=${name}]`).addEventListener("click", action);

@@ -5,16 +5,20 @@
 const live = () => document.querySelectorAll("[data-live]");
 let stream = null, asking = false, newer = false;
 
+const isInUse = element => element.querySelector(":active,input:focus,select:focus,textarea:focus");
+
 async function refresh() {
   if (asking) { newer = true; return; } // what is on its way may be older than this news
   asking = true;
   for (const element of live()) {
-    if (element.contains(document.activeElement) && document.activeElement.matches("input,select,textarea")) continue;
+    if (isInUse(element)) { setTimeout(refresh, 500); continue; }
     try {
       const answer = await fetch(element.dataset.live);
       if (!answer.ok) continue;
       const text = await answer.text();
-      if (text !== element.last) replace(element, text);
+      if (text === element.last) continue;
+      if (isInUse(element)) { setTimeout(refresh, 500); continue; } // a button may have been pressed meanwhile
+      replace(element, text);
       element.last = text;
     } catch { /* the server is closed: the stream says so */ }
   }
@@ -22,14 +26,42 @@ async function refresh() {
   if (newer) { newer = false; refresh(); }
 }
 
+// What has the focus is known again by its id, the address that it leads to, or that of its form.
+const nameOf = one => one.id || one.getAttribute("href") || (one.form && one.form.getAttribute("action"));
+
+function focusAgain(element, name) {
+  const same = [...element.querySelectorAll("a,button,summary,[tabindex]")].find(one => nameOf(one) === name);
+  const place = same || element.querySelector("[data-state]") || element;
+  if (!same) place.tabIndex = -1; // it is gone, as Stop is of what has ended: the focus stays near
+  place.focus({ preventScroll: true });
+}
+
+// A change of the state is read out; the times beside it, which change with all news, are not.
+function announce(element) {
+  const state = element.querySelector("[data-state]"), text = state ? state.textContent : "";
+  if (!element.status) {
+    element.status = document.createElement("p");
+    element.status.className = "unseen";
+    element.status.setAttribute("role", "status");
+    element.after(element.status);
+  } else if (text !== element.state) {
+    element.status.textContent = text;
+  }
+  element.state = text;
+}
+live().forEach(announce);
+
 function replace(element, text) {
   const output = element.querySelector(".output"), opened = new Set();
+  const focused = element.contains(document.activeElement) ? nameOf(document.activeElement) || "" : null;
   const end = !output || output.scrollTop + output.clientHeight >= output.scrollHeight - 8, place = output && output.scrollTop;
   element.querySelectorAll("details[open]").forEach(one => opened.add(one.id));
   element.innerHTML = text;
   element.querySelectorAll("details").forEach(one => { one.open = one.open || opened.has(one.id); });
   const now = element.querySelector(".output");
   if (now) now.scrollTop = end ? now.scrollHeight : place;
+  if (focused !== null) focusAgain(element, focused);
+  announce(element);
 }
 
 function listen() {
@@ -50,28 +82,92 @@ document.addEventListener("visibilitychange", () => document.hidden ? leave() : 
 window.addEventListener("pagehide", leave);
 window.addEventListener("pageshow", listen);
 
+// On a phone the bar of pages is wider than the window: the page that is open is brought into sight.
+for (const link of document.querySelectorAll(".bar [aria-current]")) link.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A choice that decides which fields there are shows them at once.
 for (const select of document.querySelectorAll("select[data-follow]")) {
   select.addEventListener("change", () => select.form.requestSubmit());
 }
 
-// A button that was pressed says so.
+// What is being done is said at once, in one place of every page; with a share, a bar shows how much of it is done.
+function say(text, share) {
+  const place = document.getElementById("working");
+  if (!place) return;
+  const said = place.querySelector("[role=status]"), bar = place.querySelector("progress");
+  place.classList.toggle("on", Boolean(text));
+  if (said.textContent !== text) said.textContent = text;
+  bar.hidden = share === undefined;
+  bar.value = share || 0;
+}
+
+// A button that was pressed is marked, until its answer is there or the page is left.
 document.addEventListener("submit", event => {
-  const button = event.submitter;
-  if (button && event.target.method === "post" && !event.target.dataset.into) button.setAttribute("aria-busy", "true");
+  if (event.defaultPrevented) return; // the form has an answer of its own
+  say(document.body.dataset.working);
+  if (event.submitter) event.submitter.setAttribute("aria-busy", "true");
 });
 window.addEventListener("pageshow", () => {
+  say("");
   document.querySelectorAll("[aria-busy]").forEach(button => button.removeAttribute("aria-busy"));
 });
 
-// A form with data-into shows the answer there, and leaves the rest of the page as it is.
-for (const form of document.querySelectorAll("form[data-into]:not([data-answer])")) {
-  const show = async () => {
-    const answer = await fetch(form.action, { method: "POST", body: new FormData(form) });
-    document.querySelector(form.dataset.into).innerHTML = await answer.text();
+// The fields of a form. A file of a folder is named with its path in it, whose last folder is its class.
+const filesOf = form => [...form.querySelectorAll("input[type=file]")].flatMap(field =>
+  [...field.files].map((file, k) => [field.name, file, (field.paths && field.paths[k]) || file.webkitRelativePath || file.name])
+).filter(([, file]) => !file.name.startsWith("."));
+
+function contentOf(form) {
+  const content = new FormData(form);
+  for (const field of form.querySelectorAll("input[type=file]")) content.delete(field.name); // an empty one sends a file, too
+  for (const [name, file, path] of filesOf(form)) content.append(name, file, path);
+  return content;
+}
+
+// A form with files is sent with a bar of how much of it has arrived.
+function send(form) {
+  const { sending, reading } = document.body.dataset, request = new XMLHttpRequest();
+  request.upload.onprogress = event => {
+    if (event.loaded < event.total) say(sending, event.loaded / event.total);
+    else say(reading);
   };
-  form.addEventListener("submit", event => { event.preventDefault(); show(); });
-  form.addEventListener("change", show);
+  return new Promise(done => {
+    request.onload = () => { say(""); done(request); };
+    request.onerror = () => { say(""); document.getElementById("closed").hidden = false; };
+    request.open("POST", form.action);
+    say(sending, 0);
+    request.send(contentOf(form));
+  });
+}
+
+// The answer is shown in the place that data-into names; without one, the page that it leads to is opened.
+for (const form of document.querySelectorAll("form[enctype='multipart/form-data']")) {
+  const place = form.dataset.into && document.querySelector(form.dataset.into);
+  form.addEventListener("submit", async event => {
+    event.preventDefault();
+    const files = filesOf(form), bytes = files.reduce((sum, [, file]) => sum + file.size, 0);
+    if (files.length > form.dataset.files || bytes > form.dataset.bytes) return complain(place, form.dataset.most);
+    const answer = await send(form), page = new DOMParser().parseFromString(answer.responseText, "text/html");
+    const part = place && page.getElementById(place.id), fault = page.querySelector("h1 ~ p");
+    if (!place && answer.status < 400) {
+      say(document.body.dataset.working);
+      return location.assign(answer.responseURL);
+    }
+    if (part) place.innerHTML = part.innerHTML;
+    else if (fault) complain(place || form, fault.textContent, fault.lang || page.documentElement.lang);
+    else place.innerHTML = page.body.innerHTML; // a part of a page alone
+    if (part && answer.status < 400) form.reset();
+  });
+  if (place && !form.querySelector("button.first")) form.addEventListener("change", () => form.requestSubmit());
+}
+
+function complain(place, text, language = document.documentElement.lang) {
+  const error = place.querySelector(":scope > .error") || document.createElement("p");
+  error.className = "error";
+  error.lang = language;
+  error.setAttribute("role", "alert");
+  error.textContent = text;
+  place.prepend(error);
 }
 
 // A button with data-shows asks for a page and shows a part of it, which is true until the form is changed.
@@ -116,17 +212,49 @@ for (const form of document.querySelectorAll("form[data-answer]")) {
   form.addEventListener("submit", event => { event.preventDefault(); ask(); });
 }
 
-// Files are dropped on a place with a field for files.
+// All files of what was dropped: a file itself, or what lies in a folder, in its folders, too.
+async function walk(entry, found) {
+  if (entry.name.startsWith(".")) return;
+  if (entry.isFile) {
+    found.push([await new Promise((done, fail) => entry.file(done, fail)), entry.fullPath.slice(1)]);
+    return;
+  }
+  const reader = entry.createReader(), some = () => new Promise((done, fail) => reader.readEntries(done, fail));
+  for (let part = await some(); part.length; part = await some()) {
+    for (const inner of part) await walk(inner, found);
+  }
+}
+
+async function dropped(data) {
+  const entries = [...data.items].map(item => item.webkitGetAsEntry()), files = [...data.files]; // before any wait
+  if (!entries.some(entry => entry && entry.isDirectory)) return files.map(file => [file, file.name]);
+  const found = [];
+  for (const entry of entries) if (entry) await walk(entry, found);
+  return found.sort(([, a], [, b]) => a < b ? -1 : 1); // the order in which a folder is read is not that of its names
+}
+
+// Files and folders are dropped on a place with a field for files.
 for (const place of document.querySelectorAll(".drop")) {
-  const field = place.querySelector("input[type=file]");
+  const field = place.querySelector("input[type=file]"), name = place.querySelector("input[name=name]");
   place.addEventListener("dragover", event => { event.preventDefault(); place.classList.add("over"); });
   place.addEventListener("dragleave", () => place.classList.remove("over"));
-  place.addEventListener("drop", event => {
+  place.addEventListener("drop", async event => {
     event.preventDefault();
     place.classList.remove("over");
-    field.files = event.dataTransfer.files;
+    say(document.body.dataset.reading);
+    const found = await dropped(event.dataTransfer).finally(() => say("")), transfer = new DataTransfer();
+    const taken = field.multiple ? found : found.slice(0, 1);
+    taken.forEach(([file]) => transfer.items.add(file));
+    field.files = transfer.files;
+    field.paths = taken.map(([, path]) => path);
     field.dispatchEvent(new Event("change", { bubbles: true }));
   });
+  place.addEventListener("change", event => {
+    if (event.isTrusted && event.target.type === "file") event.target.paths = null; // it was chosen, and not dropped
+    if (!name || name.value || event.target.type !== "file") return;
+    const [[, , path] = []] = filesOf(place), top = /^(.*?)(?:\/|\.zip$)/i.exec(path || "");
+    if (top) name.value = top[1].toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 40);
+  }, true); // before the form is sent
 }
 
 // A part of a page that takes a while is fetched once, after the page is there.
@@ -237,48 +365,65 @@ for (const field of document.querySelectorAll("input[data-send]")) {
 // A mask is painted over an image in its own pixels; the field named by data-paint holds it as a PNG, white on black.
 for (const place of document.querySelectorAll("[data-paint]")) {
   const image = place.querySelector("img"), canvas = place.querySelector("canvas");
-  const brush = place.querySelector("input"), field = document.querySelector(place.dataset.paint);
-  const pen = canvas.getContext("2d"), strokes = [];
-  let painting = false;
+  const brush = place.querySelector("input[type=range]"), field = document.querySelector(place.dataset.paint);
+  const shapes = []; // each the squares of a stroke, or the points around an area
+  let shape = null; // that is being painted
   const fit = () => { canvas.width = image.naturalWidth; canvas.height = image.naturalHeight; draw(); };
 
-  function draw() {
-    pen.clearRect(0, 0, canvas.width, canvas.height);
-    pen.fillStyle = "white";
-    for (const [x, y, size] of strokes.flat()) pen.fillRect(x, y, size, size);
+  function paint(ink, colour) {
+    ink.fillStyle = colour;
+    for (const { lasso, points, size } of shapes) {
+      ink.beginPath();
+      const corner = middle => Math.floor(middle - (size - 1) / 2);
+      for (const [x, y] of points) lasso ? ink.lineTo(x, y) : ink.rect(corner(x), corner(y), size, size);
+      ink.fill();
+    }
   }
 
-  function point(event) {
-    const box = canvas.getBoundingClientRect(), size = Math.round(brush.value * canvas.width / 64) || 1;
+  function draw() {
+    const pen = canvas.getContext("2d");
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    paint(pen, getComputedStyle(canvas).color);
+  }
+
+  function add(event) {
+    const box = canvas.getBoundingClientRect();
     const x = (event.clientX - box.left) / box.width * canvas.width, y = (event.clientY - box.top) / box.height * canvas.height;
-    return [Math.floor(x - (size - 1) / 2), Math.floor(y - (size - 1) / 2), size];
+    const [fromX, fromY] = shape.points.at(-1) || [x, y];
+    const steps = Math.ceil(Math.max(Math.abs(x - fromX), Math.abs(y - fromY))) || 1; // of a pixel: a stroke has no gaps
+    for (let k = 1; k <= steps; k++) shape.points.push([fromX + (x - fromX) * k / steps, fromY + (y - fromY) * k / steps]);
   }
 
   function keep() {
     draw();
-    const whole = document.createElement("canvas");
+    const whole = document.createElement("canvas"), ink = whole.getContext("2d");
     whole.width = canvas.width;
     whole.height = canvas.height;
-    const ink = whole.getContext("2d");
-    ink.fillStyle = "black";
-    ink.fillRect(0, 0, whole.width, whole.height);
-    ink.drawImage(canvas, 0, 0);
-    field.value = strokes.length ? whole.toDataURL("image/png") : "";
+    ink.fillRect(0, 0, whole.width, whole.height); // black
+    paint(ink, "white");
+    field.value = shapes.length ? whole.toDataURL("image/png") : "";
   }
 
   canvas.addEventListener("pointerdown", event => {
-    painting = true;
+    const lasso = place.querySelector("input[type=radio]:checked").value === "lasso";
+    shape = { lasso, points: [], size: Math.round(brush.value * canvas.width / 64) || 1 };
     canvas.setPointerCapture(event.pointerId);
-    strokes.push([point(event)]);
+    shapes.push(shape);
+    add(event);
     draw();
   });
   canvas.addEventListener("pointermove", event => {
-    if (!painting) return;
-    event.getCoalescedEvents().forEach(one => strokes.at(-1).push(point(one)));
+    if (!shape) return;
+    event.getCoalescedEvents().forEach(one => add(one));
     draw();
   });
-  canvas.addEventListener("pointerup", () => { painting = false; keep(); });
-  place.querySelector("[data-do=undo]").addEventListener("click", () => { strokes.pop(); keep(); });
-  place.querySelector("[data-do=clear]").addEventListener("click", () => { strokes.length = 0; keep(); });
+  canvas.addEventListener("pointerup", () => {
+    if (shape && shape.lasso && shape.points.length < 3) shapes.pop(); // no area
+    shape = null;
+    keep();
+  });
+  canvas.addEventListener("pointercancel", () => { if (shape) shapes.pop(); shape = null; keep(); });
+  place.querySelector("[data-do=undo]").addEventListener("click", () => { shapes.pop(); keep(); });
+  place.querySelector("[data-do=clear]").addEventListener("click", () => { shapes.length = 0; keep(); });
   image.complete ? fit() : image.addEventListener("load", fit);
 }
