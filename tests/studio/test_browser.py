@@ -306,7 +306,9 @@ def test_an_upload_shows_how_much_of_it_has_arrived(page, work):
     page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
     page.click("button:has-text('Bring them')")
     page.wait_for_selector("#working progress:visible")
-    page.wait_for_function("() => (share => share > 0.2 && share < 1)(document.querySelector('#working progress').value)")
+    page.wait_for_function(
+        "() => (share => share > 0.2 && share < 1)(document.querySelector('#working progress').value)"
+    )
     assert page.inner_text("#working [role=status]") == "Sending the files"
     page.wait_for_selector(".verdict")
     assert page.locator("#working.on").count() == 0 and page.inner_text("#working [role=status]") == ""

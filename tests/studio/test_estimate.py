@@ -143,7 +143,7 @@ def test_nothing_is_measured_that_a_training_refuses(browser, monkeypatch):
     asked = stands_in(monkeypatch, MEASURED)
     for fields in ({"epochs": "-1"}, {"out": "x"}, {"data": "/etc"}, {"hidden": "../x"}):
         text = browser.post("/train/estimate", {**FORM, **fields}).text
-        assert asked == [] and "Measured with" not in text and '<div id="estimate" role="status"><p>' in text
+        assert asked == [] and "Measured with" not in text and '<div id="estimate" role="status"><p lang="en">' in text
     assert browser.post("/train/estimate", {**FORM, "model": "x"}).status_code == 404
 
 

@@ -48,7 +48,10 @@ def test_a_form_has_the_lines_of_what_is_filled_in(browser, studio, run, path, q
 
 def test_a_form_that_lacks_something_says_what(browser, studio, run):
     page = browser.get(f"/explore?run={run.id}&verb=interpolate&a=1").text
-    assert lines(page) == ([], ["b is missing: give the number of a held-out image, a seed as seed:3, a code as 0.5,-1, or bring an image"])
+    assert lines(page) == (
+        [],
+        ["b is missing: give the number of a held-out image, a seed as seed:3, a code as 0.5,-1, or bring an image"],
+    )
     for fields, said in [
         ({"run": run.id, "n": "-1"}, "n=-1: give a whole number of at least 1"),
         ({"run": run.id, "out": "x"}, "out= is not a field here"),

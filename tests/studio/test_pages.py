@@ -194,7 +194,9 @@ def test_a_folder_is_brought_with_its_folders_as_classes(browser, studio):
 
     def bring(name, *files):
         part = '--x\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
-        head = part.format("name", "").encode() + name.encode() + b"\r\n" + part.format("files", '; filename=""').encode()
+        head = (
+            part.format("name", "").encode() + name.encode() + b"\r\n" + part.format("files", '; filename=""').encode()
+        )
         parts = [part.format("files", f'; filename="{file}"').encode() + buffer.getvalue() for file in files]
         body = b"\r\n".join([head, *parts, b"--x--\r\n"])
         kind = {"content-type": "multipart/form-data; boundary=x"}

@@ -28,7 +28,9 @@ def several(about: str) -> Schema:
 
 RUN = text("id of a run, as in the address of its page")
 SOURCE = text("id of data in the folder, or a word of `trilemma data list`")
-IMAGE_IS = "number of a held-out image, or image: and the id of one that was brought; a seed or a code where one is taken"
+IMAGE_IS = (
+    "number of a held-out image, or image: and the id of one that was brought; a seed or a code where one is taken"
+)
 IMAGES_ARE = "numbers of held-out images, or image: and ids of those that were brought, with commas between them"
 
 

@@ -207,7 +207,9 @@ class Studio:
     def edited_image(self, job: Job) -> str:
         """The id of the image that was brought and that a job works on; "" if there is none."""
         paths = [self.folder / word for word in job.words]
-        return next((path.stem for path in paths if path.parent == self.images.place and self.images.has(path.stem)), "")
+        return next(
+            (path.stem for path in paths if path.parent == self.images.place and self.images.has(path.stem)), ""
+        )
 
     def run_of(self, job: Job) -> StudioRun | None:
         """The run that a job trains or works on; None where there is none yet."""

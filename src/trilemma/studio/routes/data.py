@@ -39,7 +39,9 @@ NAMED = text("of the new folder in data/: small letters, digits and hyphens")
 BRING = form({"name": NAMED, "files": {"type": "array", "items": FILE}}, ["name", "files"], files=True)
 ONE_PICTURE = form({"picture": FILE}, ["picture"], files=True)
 TO_EDIT = form({"run": RUN, "verb": text("of the page"), "picture": FILE}, ["run", "picture"], files=True)
-HELD_OUT = form({"run": RUN, "image": text("number of a held-out image"), "data_id": SOURCE}, ["run", "image"], more=True)
+HELD_OUT = form(
+    {"run": RUN, "image": text("number of a held-out image"), "data_id": SOURCE}, ["run", "image"], more=True
+)
 
 
 def add(app: FastAPI, studio: Studio) -> None:
