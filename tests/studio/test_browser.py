@@ -534,6 +534,10 @@ SERIOUS = """async () => {
     return found.violations.filter(one => ['serious', 'critical'].includes(one.impact))
         .map(one => `${one.id}: ${one.nodes.map(node => node.html).slice(0, 3).join(' | ')}`);
 }"""
+OPEN_PAGE_IS_SEEN = """[...document.querySelectorAll('.bar [aria-current]')].every(link => {
+    const box = link.getBoundingClientRect();
+    return box.left >= 0 && box.right <= innerWidth;
+})"""
 WIDTHS, SCHEMES = (390, 1200, 1920), ("light", "dark")
 
 
@@ -570,6 +574,7 @@ def test_every_page_fits_its_window_and_axe_finds_nothing_serious(browser, addre
                 wide.append((name, width, whole))
             if width < 1920 and (serious := axe(page)):
                 found[name, width, scheme] = serious
+            assert page.evaluate(OPEN_PAGE_IS_SEEN), (name, width)
         page.set_viewport_size({"width": 1200, "height": 900})
     assert wide == [] and found == {}
     page.evaluate("document.querySelector('main').append(document.createElement('img'))")

@@ -11,6 +11,7 @@ import sys
 import time
 import webbrowser
 from contextlib import closing, suppress
+from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
@@ -227,7 +228,8 @@ def test_files_of_a_killed_studio_are_removed(tmp_path):
 
 @pytest.mark.slow
 def test_it_starts_in_a_second_and_a_half(tmp_path):
-    """Seconds on the clock until the page Home has been answered, the least of five: other processes may be busy."""
+    """Seconds on the clock until the page Home has been answered, less those in which the process waited for a
+    processor that others had; the least of five."""
 
     def seconds():
         words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={free_port()}", "open=false"]
@@ -237,14 +239,19 @@ def test_it_starts_in_a_second_and_a_half(tmp_path):
             with httpx.Client(trust_env=False, follow_redirects=True) as client:
                 client.get(address)
                 assert client.get(address.split("/enter")[0]).status_code == 200
-            took = time.perf_counter() - begin
+            took, waited = time.perf_counter() - begin, waited_s(process.pid)
             process.send_signal(signal.SIGINT)
             process.wait()
-        return took
+        print(f"from the command line to the page Home: {took:.2f} s, of which {waited:.2f} s waiting for a processor")
+        return took - waited
 
-    times = [seconds() for _ in range(5)]
-    print(f"from the command line to the page Home: {[f'{took:.2f}' for took in times]} s")
-    assert min(times) < 1.5
+    assert min(seconds() for _ in range(5)) < 1.5
+
+
+def waited_s(process):
+    """Seconds in which a process could run and had no processor, as Linux counts them; 0 on other systems."""
+    files = Path(f"/proc/{process}/task").glob("*/schedstat")
+    return sum(int(file.read_text().split()[1]) for file in files) / 1e9
 
 
 def test_the_server_loads_no_torch():

@@ -68,7 +68,7 @@ def add(app: FastAPI, studio: Studio) -> None:
     @app.post("/data/upload", summary="Bring images", openapi_extra=BRING)
     async def upload(request: Request) -> Response:
         async with form_of(request, max_files=MOST_FILES, max_fields=10) as form:
-            files = [(file.filename or "", file.file) for file in form.getlist("files") if is_chosen(file)]
+            files = chosen_files(form)
             try:
                 result = await run_in_threadpool(_receive, studio, str(form.get("name", "")), files)
             except UserError as error:
@@ -123,9 +123,10 @@ async def form_of(request: Request, *, max_files: int, max_fields: int) -> Async
             yield form
 
 
-def is_chosen(file: object) -> bool:
-    """Whether a field of a form holds a file: one in which none was chosen is sent without a name."""
-    return isinstance(file, UploadFile) and bool(file.filename)
+def chosen_files(form: FormData) -> list[tuple[str, IO[bytes]]]:
+    """The name and content of each file; a field in which none was chosen is sent as one without a name."""
+    files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
+    return [(file.filename, file.file) for file in files if file.filename]
 
 
 def _receive(studio: Studio, name: str, files: Sequence[tuple[str, IO[bytes]]]) -> str:

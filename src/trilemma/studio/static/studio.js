@@ -83,7 +83,11 @@ window.addEventListener("pagehide", leave);
 window.addEventListener("pageshow", listen);
 
 // On a phone the bar of pages is wider than the window: the page that is open is brought into sight.
-for (const link of document.querySelectorAll(".bar [aria-current]")) link.scrollIntoView({ block: "nearest", inline: "center" });
+function showOpenPage() {
+  for (const link of document.querySelectorAll(".bar [aria-current]")) link.scrollIntoView({ block: "nearest", inline: "center" });
+}
+showOpenPage();
+window.addEventListener("resize", showOpenPage);
 
 // A choice that decides which fields there are shows them at once.
 for (const select of document.querySelectorAll("select[data-follow]")) {
