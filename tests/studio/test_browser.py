@@ -121,6 +121,7 @@ class Keyboard:
 
     def __init__(self, page):
         self.page = page
+        page.on("filechooser", lambda _: None)  # dialogs are given to the test from now on
 
     def reach(self, selector):
         for _ in range(300):
