@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from threading import Thread
 
 import httpx
 import pytest
+from processes import free_port
 
 from trilemma import UserError, open_studio
 from trilemma.extras import install_line
@@ -22,24 +22,6 @@ from trilemma.studio.jobs import State
 from trilemma.studio.place import OWN, hold
 from trilemma.studio.queue import Queue
 from trilemma.studio.serve import PASSWORD, listen, password_for, require_extra
-
-
-def free_port():
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A studio as a process: its address, with the token, and the process."""
-    port = free_port()
-    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={port}", "open=false"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    line = process.stdout.readline()
-    yield line.rsplit(" ", 1)[1].strip(), process
-    process.kill()
-    process.wait()
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
