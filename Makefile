@@ -13,7 +13,7 @@ LOCKED := --no-deps --require-hashes
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-package torch --excludes requirements/excluded.txt --custom-compile-command 'make lock' -c constraints.txt
 HOURS := kill coverage first_samples travel peers unet calls latent few upscaling captions inpainting gans planted imagine estimate \
-  recommend studio scaling  # benchmarks that take long or need more, to be run by themselves
+  recommend studio studio_kills scaling  # benchmarks that take long or need more, to be run by themselves
 
 .PHONY: help install tools lock demo test slow fixtures kill lint bench words clean
 
