@@ -215,9 +215,10 @@ def lock(file: IO[Any], *, wait: bool = False, shared: bool = False) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file, by a look that takes no lock from another that looks."""
+    """Whether a process holds the lock of a file, by a look that takes no lock from another that looks, and that needs
+    no right to write: the run may be of another user."""
     try:
-        with path.open("r+b") as file:
+        with path.open("rb") as file:
             lock(file, shared=True)
     except FileNotFoundError:
         return False

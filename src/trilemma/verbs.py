@@ -128,8 +128,8 @@ VERBS = (
         "Given RUNS (or folders or zips of images), nothing is trained: these are compared.",
     ),
     Verb("studio", "open_studio", "Open a page in the browser for all of this: train, watch, sample, compare.",
-         "It runs on this machine, for this machine alone; Ctrl-C closes it, and jobs that run go on. It needs the "
-         "extra studio.", light=True),
+         "It runs on this machine, for this machine alone. Ctrl-C closes it; jobs that run go on, or stop with "
+         "jobs=stop. It needs the extra studio.", light=True),
     Verb("list", "list_models", "List the models, or show one with its keys.", light=True),
     Verb("doctor", "doctor", "Check the machine and the installation.", "Does not use the network. The exit code is 1 "
          "if there is a problem."),

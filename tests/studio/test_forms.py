@@ -1,11 +1,22 @@
 """Forms are the schemas of the verbs; what they send becomes a command line, and nothing else."""
 
 import ast
+import itertools
 
 import pytest
 
 from trilemma import UserError, vocabulary
-from trilemma.studio.forms import MOST, check_text, fields_of, is_data_word, is_offered, python_line, words_of
+from trilemma.studio.forms import (
+    MOST,
+    MOST_OF_MODEL,
+    RUN_KIND,
+    check_text,
+    fields_of,
+    is_data_word,
+    is_offered,
+    python_line,
+    words_of,
+)
 from trilemma.verbs import VERBS, find, kind_of
 
 PATHS = ("../x", "/etc/passwd", "~/x", "a\\b", "x/../y", "file:///x", "..")
@@ -39,10 +50,14 @@ def test_words_are_what_differs_from_the_defaults():
         "exact=true",
     ]
     assert words_of(sample, {"temperature": "0.7"}, "vae") == ["temperature=0.7"]
-    with pytest.raises(UserError, match='"temperature" is not a key of sample'):
-        words_of(sample, {"temperature": "0.7"})
-    for key in ("out", "run", "--import", "import", "debug", "x=y", "", "data"):
-        with pytest.raises(UserError, match="is not a key"):
+    for key, said in [
+        ("temperature", 'unknown key "temperature", which is for '),
+        ("sede", r'unknown key "sede" \(did you mean "seed"\?\)'),
+        ("out", "out= is not a field here.*give it in a terminal"),
+        ("run", "run= is not a field here"),
+        *((key, "unknown key .*sample takes n, ") for key in ("--import", "x=y", "", "data")),
+    ]:
+        with pytest.raises(UserError, match=said):
             words_of(sample, {key: "1"})
 
 
@@ -103,3 +118,72 @@ def test_data_words_need_no_path():
 def test_each_kind_of_key_has_a_field():
     kinds = {kind_of(schema) for verb in VERBS for name, schema in verb.keys.items() if is_offered(verb, name)}
     assert {"int", "float", "bool", "str"} <= kinds
+
+
+def test_no_key_of_a_model_takes_a_path():
+    """Also not one in the folder, as of a run: those are chosen from a list."""
+    listed = set()
+    for verb, model in itertools.product([find("train"), find("sample")], vocabulary.models()):
+        for field in fields_of(verb, {}, model):
+            if field.kind == RUN_KIND:
+                listed.add(field.name)
+                with pytest.raises(UserError, match="choose from its list"):
+                    words_of(verb, {field.name: "link"}, model)
+            elif field.name not in verb.keys:
+                for path in PATHS:
+                    with pytest.raises(UserError):
+                        check_text(field.name, path, None)
+    assert listed == {"guide", "init", "autoencoder"}
+
+
+def test_keys_that_take_a_run_or_a_file_as_a_word_take_no_text():
+    for verb, model, filled in [
+        ("sample", "diffusion", {"guide": "link"}),
+        ("train", "diffusion-few", {"init": "diffusion-dit"}),  # by the service alone, as a choice
+        ("train", "diffusion-latent", {"autoencoder": "link"}),
+        ("sample", "diffusion", {"x": "guide:link"}),
+        ("sample", "diffusion", {"y": "guide :link"}),
+        ("edit", "diffusion", {"mask": "mask.png"}),
+        ("edit", "diffusion", {"mask": "link"}),
+        ("edit", "diffusion", {"mask": "0,0,4"}),
+    ]:
+        with pytest.raises(UserError):
+            words_of(find(verb), filled, model)
+    assert words_of(find("edit"), {"mask": "outside:0,0, 4,4"}, "diffusion") == ["mask=outside:0,0, 4,4"]
+    assert words_of(find("sample"), {"x": "steps:1,2"}, "diffusion") == ["x=steps:1,2"]
+
+
+def test_numbers_that_fit_one_by_one_may_be_too_much_together():
+    for verb, model, filled, sides in [
+        ("sample", "vae", {"n": "10000"}, (512, 512)),
+        ("sample", "vae", {"n": "1000", "x": "seed:1,2,3", "y": "temperature:0.5,1"}, (256, 256)),
+        ("sample", "diffusion", {"n": "10000", "steps": "5000"}, (64, 64)),
+        ("sample", "diffusion", {"n": "5000", "x": "steps:10,3000"}, (64, 64)),
+        ("sample", "diffusion", {"steps": "100000"}, (512, 512)),
+        ("evaluate", "vae", {"n": "5000", "size": "256x512"}, (8, 8)),
+        ("train", "vae", {"batch": "65536", "size": "512"}, (1, 1)),
+    ]:
+        with pytest.raises(UserError, match=r"images of .* pixels.* are more than .*, the most that"):
+            words_of(find(verb), filled, model, sides)
+    for verb, model, filled, sides in [
+        ("sample", "vae", {"n": "10000"}, (64, 64)),
+        ("sample", "diffusion", {"n": "1000", "steps": "1000"}, (64, 64)),
+        ("sample", "diffusion", {"n": "32", "steps": "many"}, (512, 512)),  # the job says what is wrong with it
+        ("augment", "vae", {"steps": "5000"}, (64, 64)),  # of the classifiers
+        ("train", "vae", {"batch": "256", "size": "512", "steps": "10000000"}, (1, 1)),
+        ("train", "vae", {"size": "large"}, (1, 1)),
+    ]:
+        assert len(words_of(find(verb), filled, model, sides)) == len(filled)
+
+
+def test_networks_have_bounds_and_every_default_is_within_them():
+    """Of every key of a model that is a width, a length of codes or a depth."""
+    seen = set()
+    for model in vocabulary.models():
+        for field in fields_of(find("train"), {}, model):
+            if field.name in MOST_OF_MODEL:
+                seen.add(field.name)
+                check_text(field.name, field.default, None)
+                with pytest.raises(UserError, match="the most that the studio asks for"):
+                    words_of(find("train"), {field.name: f"2,{MOST_OF_MODEL[field.name] + 1:.0f}"}, model)
+    assert seen == {*MOST_OF_MODEL}

@@ -57,6 +57,23 @@ def test_a_job_is_run_stopped_and_repeated_by_its_page(browser, studio):
     assert not studio.queue.paused
 
 
+def test_jobs_are_moved_started_and_stopped_from_their_page(browser, studio, monkeypatch):
+    begun = []
+    monkeypatch.setattr(studio.queue, "_start", lambda job: begun.append(job.id))
+    studio.queue.pause(True)
+    a, b, c = (studio.queue.add(["list", name]) for name in "abc")
+    order = lambda: [job.id for job in studio.queue.waiting()]  # noqa: E731
+    page = browser.get("/jobs").text
+    assert page.count("/up") == page.count("/down") == 2 and page.count("/now") == 3
+    for action, ident, wanted in [("up", c, [a, c, b]), ("down", a, [c, a, b]), ("first", b, [b, c, a])]:
+        assert browser.post(f"/jobs/{ident}/{action}", {"back": "jobs"}).headers["location"] == "/jobs"
+        assert order() == wanted
+    browser.post(f"/jobs/{a}/now")
+    assert begun == [a] and "/now" in browser.get(f"/jobs/{a}/live").text
+    assert browser.post("/jobs/stop").headers["location"] == "/jobs" and 'action="/jobs/stop"' in page
+    assert {job.state for job in studio.queue.jobs()} == {State.CANCELLED}
+
+
 def test_a_job_of_somebody_else_is_started_from_its_page(browser, studio):
     place = studio.queue.jobs_folder / "00000001-0123456789abcdef"
     place.mkdir(parents=True)

@@ -4,10 +4,12 @@ import errno
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
 from trilemma import UserError
+from trilemma.files import lock
 from trilemma.studio import marks as marks_module
 from trilemma.studio.place import Missing
 
@@ -158,3 +160,32 @@ def test_a_receipt_knows_a_run_by_its_whole_sum_alone(studio, make):
     for told in (digits[:1], digits[:15], digits[:17], digits[:63], digits[:15] + "0", digits[:63] + "0", digits + "0",
                  "", None, "None"):  # fmt: skip
         assert studio.library.run_of({"run": "/elsewhere", "weights": told}) is None
+
+
+def test_a_run_that_is_trained_further_is_not_put_into_the_bin(browser, make):
+    """Its weights are there already; that it is trained is what the lock says."""
+    run = make("a")
+    (run.path / "weights.safetensors").write_bytes(b"")
+    (run.path / "lock").write_text("process 1 on a machine")
+    assert ">finished<" in browser.get("/runs").text
+    with (run.path / "lock").open("rb") as held:
+        lock(held)
+        assert ">training<" in browser.get("/runs").text
+        answer = browser.post(f"/runs/{run.id}/remove")
+        assert answer.status_code == 400 and "a is being trained; stop it first" in answer.text and run.path.is_dir()
+    assert browser.post(f"/runs/{run.id}/remove").status_code == 303 and not run.path.exists()
+
+
+def test_a_run_whose_lock_can_only_be_read_is_finished(browser, make, monkeypatch):
+    """It may be of another user."""
+    run, opened = make("a"), Path.open
+    (run.path / "weights.safetensors").write_bytes(b"")
+    (run.path / "lock").write_text("process 1 on a machine")
+
+    def open_to_read(path, mode="r", **keys):
+        if path.name == "lock" and mode not in ("r", "rb"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, mode, **keys)
+
+    monkeypatch.setattr(Path, "open", open_to_read)
+    assert ">finished<" in browser.get("/runs").text

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import time
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trilemma import vocabulary
+from trilemma.studio import images as images_module
+from trilemma.studio import library as library_module
 from trilemma.studio.sections import SECTIONS, TOOLS
 from trilemma.verbs import VERBS
 
@@ -28,6 +32,12 @@ def test_every_page_answers_with_and_without_runs(browser, studio, trained, path
     assert answer.status_code == 200
     assert "<script>" not in answer.text and " onclick" not in answer.text and ' style="' not in answer.text
     assert not re.findall(r'(?:src|href|action)="(?!/|#)[^"]*"', answer.text)
+
+
+def test_each_model_has_its_form(browser):
+    for model in vocabulary.models():
+        answer = browser.get(f"/train?model={model}")
+        assert answer.status_code == 200 and f"trilemma train {model} digits" in answer.text, model
 
 
 def test_each_verb_of_a_run_has_its_form(browser, run):
@@ -221,3 +231,140 @@ def test_pages_over_many_runs_are_quick(browser, studio, run):
     begin = time.process_time()
     browser.get("/runs")
     assert time.process_time() - begin < 0.5
+
+
+def test_a_run_that_vanishes_while_its_page_is_made_is_no_defect(browser, studio, run, monkeypatch, capfd):
+    """Between the list of its files and a look at each."""
+    listed, aside = library_module.plain_files, studio.folder.parent / "aside"
+
+    def vanishing(folder):
+        files = listed(folder)
+        if run.path.is_dir():
+            run.path.rename(aside)
+        return files
+
+    monkeypatch.setattr(library_module, "plain_files", vanishing)
+    for path in ("/", "/runs", f"/runs/{run.id}", f"/runs/{run.id}/pictures/0123456789abcdef"):
+        status = browser.get(path).status_code
+        assert not run.path.exists() and status == (404 if "pictures" in path else 200), path
+        aside.rename(run.path)
+    assert "error" not in capfd.readouterr().err
+
+
+def test_a_file_that_vanishes_while_it_is_sent_is_no_defect(browser, studio, run, monkeypatch, capfd):
+    picture = studio.library.pictures(run)[0]
+    monkeypatch.setattr(studio.library, "picture", lambda *_: picture)
+    picture.path.unlink()
+    answer = browser.get(f"/runs/{run.id}/pictures/{picture.id}")
+    assert answer.status_code == 404 and "moved or deleted" in answer.text and picture.name not in answer.text
+    assert "error" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/runs/0123456789abcdef", 404, "The page Runs lists those that are, and those in the bin."),
+        ("/jobs/0123456789abcdef", 404, "The page Jobs lists those that are."),
+        ("/train?model=vea", 404, "unknown model &#34;vea&#34;; choose one of ae-linear, "),
+        ("/train?model=vea", 404, "(did you mean &#34;vae&#34;?)"),
+        ("/nothing", 404, "The first page, /, leads to all others."),
+        ("/no/../thing", 404, "The first page, /, leads to all others."),
+        ("/explore/sliders", 422, "run: Field required. Go back, and follow a link of the page."),
+        (f"/?{'x' * 5000}", 414, "more than 4,000 bytes after its question mark. Fill in fewer fields."),
+    ],
+)
+def test_an_error_says_what_to_do(browser, path, status, said):
+    got, text = browser.raw(path)
+    assert got == status and said in text
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "status", "said"),
+    [
+        ("/train", {"model": "vae*", "data": "digits"}, 404, "unknown model &#34;vae*&#34;"),
+        ("/train", {"model": "vae", "data": "digits", "epohcs": "2"}, 400, "did you mean &#34;epochs&#34;?"),
+        ("/train", {"model": "vae", "data": "digits", "guidance": "2"}, 400, "unknown key &#34;guidance&#34;"),
+        ("/train", {"model": "vae", "data": "digits", "beta": "x" * 300_000}, 413, "Send less at once"),
+        ("/language", {"language": "vi"}, 303, ""),
+    ],
+)
+def test_an_error_of_a_form_says_what_to_do(browser, path, fields, status, said):
+    answer = browser.post(path, fields)
+    assert answer.status_code == status and said in answer.text
+
+
+def test_a_file_that_is_no_image_is_refused_with_what_is_one(browser):
+    answer = browser.send("POST", "/edit/image", files={"picture": ("a.svg", b"<svg>")})
+    assert answer.status_code == 400
+    assert "give one in PNG, JPEG, WEBP, BMP, GIF or TIFF with at most 16,000,000 pixels and 64 MB" in answer.text
+
+
+def test_a_run_is_chosen_for_a_key_that_takes_one(browser, studio, run):
+    studio.queue.pause(True)
+    page = browser.get("/train?model=diffusion-few").text
+    assert f'<option value="run:{run.id}">runs/vae-digits</option>' in page
+    assert '<option value="diffusion-dit">diffusion-dit</option>' in page
+    form = {"model": "diffusion-few", "data": "digits"}
+    for chosen, words in [
+        (f"run:{run.id}", ["init=runs/vae-digits"]),
+        ("diffusion-dit", ["init=diffusion-dit"]),
+        ("diffusion", []),
+        ("", []),
+    ]:
+        assert browser.post("/train", {**form, "init": chosen}).status_code == 303
+        assert sorted(studio.queue.jobs()[-1].words) == sorted(["train", "diffusion-few", "digits", *words])
+    for text in ("runs", "runs/vae-digits", "../x", "vae*", "x" * 1000):
+        answer = browser.post("/train", {**form, "init": text})
+        assert answer.status_code == 400 and "choose from its list" in answer.text
+    assert browser.post("/train", {**form, "init": "run:0123456789abcdef"}).status_code == 404
+    assert len(studio.queue.jobs()) == 4
+
+
+def test_a_run_that_a_receipt_names_is_chosen_in_its_list(browser, studio, run):
+    (studio.folder / "runs" / "other").mkdir()
+    (studio.folder / "runs" / "other" / "config.json").write_text('{"model": "diffusion", "data": "digits"}')
+    ident = studio.library.id_of(studio.folder / "runs" / "other")
+    page = browser.get(f"/sample?run={ident}&guide=runs/vae-digits").text
+    assert f'<option value="run:{run.id}" selected>runs/vae-digits</option>' in page
+
+
+def test_images_of_a_run_are_counted_in_its_pixels(browser, studio, run):
+    config = json.loads((run.path / "config.json").read_text())
+    for shape, status in [([1, 8, 8], 303), ([3, 512, 512], 400), ([3, 1e9, "x"], 303), ("x", 303), (None, 303)]:
+        config["model_config"]["shape"] = shape
+        (run.path / "config.json").write_text(json.dumps(config))
+        assert browser.post("/sample", {"run": run.id, "n": "10000"}).status_code == status, shape
+
+
+def images_of(studio):
+    return {path.name for path in (studio.own / "images").iterdir()}
+
+
+def test_the_oldest_images_that_no_job_needs_are_removed(studio, run, monkeypatch):
+    monkeypatch.setattr(images_module, "MOST_KEPT", 3)
+    names = []
+    for level in range(5):
+        buffer = io.BytesIO()
+        Image.new("L", (4, 4), level).save(buffer, "png")
+        ident = studio.images.keep(buffer.getvalue())
+        names.append(f"{ident}.png")
+        os.utime(studio.images.path(ident), (level, level))
+        if level == 0:
+            studio.queue.add(["upscale", run.name, studio.library.name_of(studio.images.path(ident))])
+    assert images_of(studio) == {names[0], *names[2:]}
+    studio.images.keep((studio.own / "images" / names[2]).read_bytes())  # it is the newest then
+    os.utime(studio.own / "images" / names[2], (9, 9))
+    studio.queue.stop_all()
+    monkeypatch.setattr(images_module, "LARGEST_KEPT", (studio.own / "images" / names[4]).stat().st_size)
+    studio.images.keep(buffer.getvalue())
+    assert images_of(studio) == {names[4]}
+
+
+def test_what_a_killed_studio_left_is_removed(studio):
+    for name in ("dropped-0123456789abcdef.png", "marks.json"):
+        (studio.own / name).write_text("{}")
+    (studio.own / "pace-abc").mkdir()
+    (studio.folder / "data" / ".mine.12345.tmp").mkdir(parents=True)
+    studio.remove_unfinished()
+    assert [path.name for path in studio.own.iterdir()] == ["marks.json"]
+    assert not [*(studio.folder / "data").iterdir()]

@@ -20,6 +20,7 @@ from trilemma.studio.child import claim
 from trilemma.studio.jobs import (
     CANCEL,
     END,
+    HEAVY,
     JOB,
     LOCK,
     OUTPUT,
@@ -180,10 +181,10 @@ def test_order_is_changed_and_cancelled_jobs_do_not_run(queue):
     assert queue.job(d).words == queue.job(b).words and d not in (a, b, c)
 
 
-def test_one_training_at_a_time_and_beside_it_one_other_job(queue, monkeypatch):
+def test_one_long_job_at_a_time_and_beside_it_a_short_one(queue, monkeypatch):
     begun = []
     monkeypatch.setattr(queue, "_start", lambda job: begun.append(job.id))
-    train, again, sample, other = (queue.add([verb]) for verb in ("train", "compare", "sample", "map"))
+    train, again, sample, other = (queue.add([verb]) for verb in ("train", "compare", "sample", "denoise"))
     queue.tick()
     assert begun == [train, sample]
     held = [claim_anyway(written(queue, ident, start={"time": 1.0})) for ident in (train, sample)]
@@ -193,6 +194,109 @@ def test_one_training_at_a_time_and_beside_it_one_other_job(queue, monkeypatch):
         one.close()
     queue.tick()
     assert begun == [train, sample, again, other]
+
+
+def test_long_jobs_wait_for_each_other(queue, monkeypatch):
+    begun = []
+    monkeypatch.setattr(queue, "_start", lambda job: begun.append(job.verb))
+    held = claim_anyway(written(queue, queue.add(["train", "vae"]), start={"time": 1.0}))
+    for verb in (*HEAVY, "traverse"):
+        queue.add([verb])
+    queue.tick()
+    assert begun == ["traverse"] and {"evaluate", "augment", "map", "disentangle", "invert"} < {*HEAVY}
+    held.close()
+
+
+def test_a_job_is_started_beside_others_if_it_is_asked_for(queue, monkeypatch):
+    begun = []
+
+    def start(job):
+        begun.append(job.id)
+        queue._starting[job.id] = SimpleNamespace(poll=lambda: None), time.monotonic()
+
+    monkeypatch.setattr(queue, "_start", start)
+    monkeypatch.setattr(queue_module, "MOST_RUNNING", 2)
+    train, measure, third = (queue.add([verb]) for verb in ("train", "evaluate", "evaluate"))
+    queue.tick()
+    assert begun == [train]
+    queue.pause(True)
+    queue.start_now(measure)
+    queue.start_now(measure)
+    assert begun == [train, measure]
+    with pytest.raises(UserError, match="2 jobs are running, which is the most; stop one, or wait"):
+        queue.start_now(third)
+    with pytest.raises(Missing):
+        queue.start_now("0123456789abcdef")
+
+
+def test_a_job_that_is_started_by_itself_runs_in_a_queue_that_is_paused(queue):
+    queue.pause(True)
+    first, second = queue.add(["list", "vae"]), queue.add(["list", "vae"])
+    queue.start_now(second)
+    until(lambda: queue.job(second).has_ended)
+    assert [queue.job(ident).state for ident in (first, second)] == [State.QUEUED, State.FINISHED]
+
+
+def test_jobs_are_moved_up_and_down(queue):
+    queue.pause(True)
+    a, b, c = (queue.add(["list", name]) for name in "abc")
+
+    def order():
+        assert len({job.order for job in queue.waiting()}) == len(queue.waiting())
+        return [job.id for job in queue.waiting()]
+
+    for ident, places, wanted in [
+        (c, -1, [a, c, b]),
+        (a, 1, [c, a, b]),
+        (c, -1, [c, a, b]),
+        (b, 1, [c, a, b]),
+        ("0123456789abcdef", 1, [c, a, b]),
+    ]:
+        queue.move(ident, places)
+        assert order() == wanted
+    for _ in range(30):
+        queue.move(a, 1), queue.move(a, -1)  # places do not run out
+    assert order() == [c, a, b]
+    queue.first(b)
+    d = queue.add(["list", "d"])
+    queue.move(d, -1)
+    assert order() == [b, c, d, a] and [job.words[1] for job in queue.waiting()] == [*"bcda"]
+
+
+def test_all_jobs_are_stopped_and_cancelled(queue):
+    queue.pause(True)
+    waits, runs, over = (queue.add(["list"]) for _ in range(3))
+    held = claim_anyway(written(queue, runs, start={"time": 1.0, "process": 2**22 + 1}))  # no process has this number
+    written(queue, over, start={"time": 1.0}, end={"code": 0})
+    queue.stop_all()
+    held.close()
+    assert [queue.job(x).state for x in (waits, runs, over)] == [State.CANCELLED, State.STOPPED, State.FINISHED]
+
+
+@pytest.mark.slow
+def test_jobs_that_run_or_begin_are_stopped_at_the_end_if_it_is_asked_for(queue):
+    first, second = queue.add(["doctor"]), queue.add(["doctor"])
+    queue.tick()  # its process begins; the queue looks no more
+    queue.stop_running()
+    until(lambda: queue.job(first).has_ended)
+    assert [queue.job(x).state for x in (first, second)] == [State.STOPPED, State.QUEUED]
+
+
+def test_the_oldest_ended_jobs_are_forgotten(queue, monkeypatch, tmp_path):
+    monkeypatch.setattr(queue_module, "MOST_ENDED", 2)
+    ended = [queue.add(["list"]) for _ in range(4)]
+    waits = queue.add(["list"])
+    for ident in ended:
+        written(queue, ident, start={"time": 1.0}, end={"code": 0})
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in (JOB, START, END):
+        (outside / name).write_text(json.dumps({"words": ["list"], "code": 0}))
+    (queue.jobs_folder / "00000000-0123456789abcdef").symlink_to(outside)
+    new = queue.add(["list"])
+    assert [job.id for job in queue.jobs()] == [*ended[2:], waits, new]
+    assert len([*queue.jobs_folder.iterdir()]) == 5 and len([*outside.iterdir()]) == 3
+    assert queue.job(new).place.name.startswith("00000006-")
 
 
 def received(queue, words, **more):

@@ -1,14 +1,18 @@
 """`trilemma studio`: mistakes are answered before anything listens, and one folder has one studio."""
 
+import errno
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
+import webbrowser
 from contextlib import closing, suppress
 from threading import Thread
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -21,7 +25,7 @@ from trilemma.studio.access import Access
 from trilemma.studio.jobs import State
 from trilemma.studio.place import OWN, hold
 from trilemma.studio.queue import Queue
-from trilemma.studio.serve import PASSWORD, listen, password_for, require_extra
+from trilemma.studio.serve import LAST_PORT, PASSWORD, PORT, listen, password_for, require_extra
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
@@ -41,6 +45,33 @@ def test_a_port_that_is_taken_is_named_with_another():
             listen("127.0.0.1", port)
     with pytest.raises(UserError, match=r"cannot listen at host=192\.0\.2\.1"):  # an address of no machine (RFC 5737)
         listen("192.0.2.1", free_port())
+
+
+@pytest.mark.parametrize("port", [1024, LAST_PORT])
+def test_the_port_that_is_named_in_place_of_a_taken_one_can_be_given(monkeypatch, port):
+    def refuse(*_):
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    taken = SimpleNamespace(setsockopt=lambda *_: None, bind=refuse, close=lambda: None)
+    monkeypatch.setattr(serve.socket, "socket", lambda *_: taken)
+    with pytest.raises(UserError) as error:
+        listen("127.0.0.1", port)
+    other = int(str(error.value).rpartition("port=")[2])
+    assert 1024 <= other <= LAST_PORT and other != port
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_this_machines_own_address_of_ipv6_needs_no_password_and_stands_in_brackets(tmp_path, monkeypatch, host):
+    listened, served = [], []
+    monkeypatch.delenv(PASSWORD, raising=False)
+    monkeypatch.setattr(serve, "listen", lambda *address: listened.append(address) or socket.socket())
+    monkeypatch.setattr(serve, "_serve", lambda place, access, *_, **__: served.append(access))
+    open_studio(tmp_path, host=host, open=False)
+    (access,) = served
+    assert listened == [("::1", PORT)] and access.password is None
+    assert access.address == f"http://[::1]:{PORT}/enter?token={access.token}"
+    assert access.is_own(f"[::1]:{PORT}") and not access.is_own(f"::1:{PORT}")
+    assert Access("::", PORT, "long enough").address == f"http://[::]:{PORT}/enter"
 
 
 def test_a_second_studio_of_a_folder_names_the_first(tmp_path):
@@ -200,3 +231,42 @@ def test_the_server_loads_no_torch():
     code = "import sys, trilemma.studio.app, trilemma.studio.guard; print({'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("display", "opens", "asked", "said"),
+    [(None, True, 0, True), ("DISPLAY", False, 1, True), ("WAYLAND_DISPLAY", True, 1, False)],
+)
+def test_where_no_browser_opens_the_address_on_the_terminal_is_named(monkeypatch, capsys, display, opens, asked, said):
+    addresses = []
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if display:
+        monkeypatch.setenv(display, ":0")
+    monkeypatch.setattr(webbrowser, "open", lambda address: addresses.append(address) or opens)
+    serve.show("http://127.0.0.1:8421/enter")
+    assert addresses == ["http://127.0.0.1:8421/enter"] * asked
+    assert ("no browser was opened; open the address above in one" in capsys.readouterr().err) is said
+
+
+@pytest.mark.slow
+def test_jobs_stop_with_it_if_it_is_asked_for(tmp_path):
+    port = free_port()
+    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={port}", "open=false", "jobs=stop"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address = process.stdout.readline().rsplit(" ", 1)[1].strip()
+        base, queue = address.split("/enter")[0], Queue(tmp_path, tmp_path / OWN)
+        with httpx.Client(trust_env=False, headers={"origin": base}) as client:
+            client.get(address)
+            client.post(f"{base}/train", data={"model": "vae", "data": "digits", "minutes": "5"})
+            client.post(f"{base}/train", data={"model": "vae", "data": "digits", "minutes": "6"})
+        until(lambda: queue.jobs()[0].state is State.RUNNING)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "stopping: trilemma train vae digits minutes=5" in err
+    until(lambda: queue.jobs()[0].has_ended)
+    assert [job.state for job in queue.jobs()] == [State.STOPPED, State.QUEUED]

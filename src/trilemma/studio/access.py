@@ -13,7 +13,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+from trilemma.studio.place import NO_PAGE
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 READING, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST")
 PATH = re.compile(r"(?:/[A-Za-z0-9_-]+)*(?:\.[a-z]+)?/?")  # of every route: names and ids, never a path of a file
 LONGEST_PATH, LONGEST_QUERY = 200, 4_000  # bytes
@@ -24,6 +26,9 @@ LARGEST = {
     "/edit/image": 64 << 20,
 }  # bytes, of routes for files
 ENTRY = "/enter"
+PASSWORD = "TRILEMMA_STUDIO_PASSWORD"  # in the environment, as a command line can be read by others
+NO_METHOD = "This method is not supported: pages are asked for by GET, and forms are sent by POST."
+LONG_ADDRESS = f"The address has more than {LONGEST_QUERY:,} bytes after its question mark. Fill in fewer fields."
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Refusal:
 class Access:
     """What a studio that listens at `host` and `port` answers to.
 
-    password: asked for where others can reach it; None on the loopback address, where the token is enough.
+    host: a name or a number, without the brackets of an address; password: asked for where others can reach it; None on
+    the loopback address, where the token is enough.
     """
 
     host: str
@@ -50,8 +56,8 @@ class Access:
     def address(self) -> str:
         """The address that lets a browser in."""
         if self.password is not None:
-            return f"{self._origin}{ENTRY}"
-        return f"{self._origin}{ENTRY}?token={self.token}"
+            return f"{self.origin}{ENTRY}"
+        return f"{self.origin}{ENTRY}?token={self.token}"
 
     @property
     def cookie(self) -> str:
@@ -59,9 +65,9 @@ class Access:
         return f"trilemma-{self.port}"
 
     @property
-    def _origin(self) -> str:
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{name}:{self.port}"
+    def origin(self) -> str:
+        """The address without what lets in."""
+        return f"http://{in_address(self.host)}:{self.port}"
 
     def is_token(self, text: str) -> bool:
         """Whether a text is the token, in a time that tells nothing."""
@@ -76,7 +82,7 @@ class Access:
         name, _, port = netloc.rpartition(":")
         if port != str(self.port):
             return False
-        if name in LOOPBACK:
+        if name in map(in_address, LOOPBACK):
             return True
         return self.password is not None and (_is_number(name) or name.lower() == socket.gethostname().lower())
 
@@ -88,7 +94,7 @@ class Access:
             headers: the values by name in lower case.
         """
         if method not in METHODS:
-            return Refusal(405, "This method is not supported.")
+            return Refusal(405, NO_METHOD)
         hosts = headers.get("host", [])
         if len(hosts) != 1 or not self.is_own(hosts[0]):
             return Refusal(403, "This is not an address of the studio. Use the one that the terminal shows.")
@@ -96,16 +102,16 @@ class Access:
             return refusal
         text = path.decode("latin-1")
         if len(text) > LONGEST_PATH or not PATH.fullmatch(text):
-            return Refusal(404, "Page not found.")
+            return Refusal(404, NO_PAGE)
         if len(query) > LONGEST_QUERY:
-            return Refusal(414, "The address is too long.")
+            return Refusal(414, LONG_ADDRESS)
         if text != ENTRY and not self._has_token(headers):
             return Refusal(401, "Open the address that the terminal shows; it lets this browser in.")
         return _too_large(text, headers)
 
     def _foreign(self, method: str, path: bytes, headers: Mapping[str, list[str]]) -> Refusal | None:
         """Why a request that a page of somebody else may have sent is refused."""
-        refusal = Refusal(403, "This request does not come from a page of the studio.")
+        refusal = Refusal(403, "This is not sent by a page of the studio. Open the address that the terminal shows.")
         origins, sites = headers.get("origin", []), headers.get("sec-fetch-site", [])
         if method not in READING and len(origins) != 1:
             return refusal
@@ -121,9 +127,24 @@ class Access:
         return any(name == self.cookie and self.is_token(value) for name, _, value in pairs)
 
 
+def in_address(host: str) -> str:
+    """A host as an address has it: a number of IPv6 in brackets.
+
+    >>> in_address("::1"), in_address("127.0.0.1")
+    ('[::1]', '127.0.0.1')
+    """
+    return f"[{host}]" if ":" in host else host
+
+
 def largest_body(path: str) -> int:
     """Bytes that a request to a route may carry."""
     return LARGEST.get(path, LARGEST_FORM)
+
+
+def too_large(most: int) -> Refusal:
+    """The refusal of a body of more bytes than that."""
+    text = f"This is more than {most:,} bytes, the most that is taken. Send less at once, or put files into the folder."
+    return Refusal(413, text)
 
 
 def _too_large(path: str, headers: Mapping[str, list[str]]) -> Refusal | None:
@@ -132,7 +153,7 @@ def _too_large(path: str, headers: Mapping[str, list[str]]) -> Refusal | None:
         if not re.fullmatch("[0-9]{1,18}", text):
             return Refusal(400, "The length of the request is not a number.")
         if int(text) > largest_body(path):
-            return Refusal(413, f"This is more than {largest_body(path):,} bytes.")
+            return too_large(largest_body(path))
     return None
 
 

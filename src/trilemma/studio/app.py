@@ -12,10 +12,11 @@ from starlette.requests import ClientDisconnect  # pyright: ignore[reportMissing
 
 from trilemma import __version__
 from trilemma.errors import UserError
-from trilemma.studio.access import ENTRY, Access, Refusal
+from trilemma.studio.access import ENTRY, NO_METHOD, PASSWORD, Access, Refusal
+from trilemma.studio.described import form, text
 from trilemma.studio.guard import TooMuch, refused_by, short_page
 from trilemma.studio.pages import LANGUAGE, LANGUAGES, STATIC, first, form_fields, go, render
-from trilemma.studio.place import Missing
+from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.routes import data, jobs, maps, runs, sliders, thresholds, verbs
 from trilemma.studio.service import Studio
 
@@ -24,7 +25,9 @@ FORM = (
     f'<form method="post" action="{ENTRY}"><label>Password <input name="password" type="password" required autofocus>'
     "</label> <button>Open</button></form>"
 )
-TEXTS = {404: "Page not found.", 405: "This method is not supported.", 422: "The request is not complete."}
+TEXTS = {404: NO_PAGE, 405: NO_METHOD}
+VANISHED = "What this page shows was moved or deleted meanwhile. Go back, and load that page again."
+UNREADABLE = "The form could not be read. Go back, load its page again, and send it again."
 
 
 def create_app(studio: Studio, access: Access) -> FastAPI:
@@ -44,11 +47,11 @@ def _add_static(app: FastAPI) -> None:
     @app.get("/static/{name}", include_in_schema=False)
     def static(name: str) -> Response:
         if name not in STATIC:
-            raise Missing("Page not found.")
+            raise Missing(NO_PAGE)
         path, kind = STATIC[name]
         return Response(path.read_bytes(), media_type=kind)
 
-    @app.post("/language")
+    @app.post("/language", summary="Choose the language", openapi_extra=form({"language": text("code", *LANGUAGES)}))
     async def choose_language(request: Request) -> Response:
         code = first(await form_fields(request)).get("language", "")
         response = go("/")
@@ -56,7 +59,7 @@ def _add_static(app: FastAPI) -> None:
             response.set_cookie(LANGUAGE, code, httponly=True, samesite="strict", max_age=10**8)
         return response
 
-    @app.get("/api")
+    @app.get("/api", summary="This list of routes")
     def api(request: Request) -> Response:
         rows = [
             (path, method.upper(), route.get("summary", ""))
@@ -92,7 +95,7 @@ def _add_entry(app: FastAPI, access: Access) -> None:
             if access.is_password(fields.get("password", [""])[0]):
                 return let_in()
             await asyncio.sleep(WRONG_S)
-        raise HTTPException(401, "This is not the password.")
+        raise HTTPException(401, f"This is not the password. Go back, and give the one in {PASSWORD} of the studio.")
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -101,9 +104,11 @@ def _add_errors(app: FastAPI) -> None:
     def of_mistake(request: Request, error: Exception) -> Response:
         if (refusal := refused_by(error)) is not None:  # its body was cut, which the framework may call something else
             return page(refusal)
-        status = error.status_code if isinstance(error, HTTPException) else 422
-        text = str(error.detail) if isinstance(error, HTTPException) else ""
-        return page(Refusal(status, text if text.endswith(".") else TEXTS.get(status, "The request is not valid.")))
+        if isinstance(error, RequestValidationError):
+            return page(Refusal(422, incomplete(error)))
+        assert isinstance(error, HTTPException)
+        status, text = error.status_code, str(error.detail)
+        return page(Refusal(status, text if text.endswith(".") else TEXTS.get(status, UNREADABLE)))
 
     def of_absence(request: Request, error: Exception) -> Response:
         return Response(status_code=400)  # which nobody reads: the browser left while it sent
@@ -111,16 +116,27 @@ def _add_errors(app: FastAPI) -> None:
     def of_defect(request: Request, error: Exception) -> Response:
         return page(Refusal(500, "This did not work, which is a defect. The terminal of the studio says more."))
 
+    def of_vanished(request: Request, error: Exception) -> Response:
+        return render(request, "error.html", 404, text=VANISHED)
+
     def of_user(request: Request, error: Exception) -> Response:
         missing = isinstance(error, Missing)
         return render(request, "error.html", 404 if missing else 400, text=str(error))
 
     for kind in (UserError, Missing):
         app.add_exception_handler(kind, of_user)
+    app.add_exception_handler(FileNotFoundError, of_vanished)
     for kind in (HTTPException, RequestValidationError, TooMuch):
         app.add_exception_handler(kind, of_mistake)
     app.add_exception_handler(ClientDisconnect, of_absence)
     app.add_exception_handler(Exception, of_defect)
+
+
+def incomplete(error: RequestValidationError) -> str:
+    """What is missing in an address, or does not fit."""
+    first = error.errors()[0]
+    name, reason = first["loc"][-1], first["msg"]
+    return f"The address does not fit its page. {name}: {reason}. Go back, and follow a link of the page."
 
 
 def page(refusal: Refusal) -> Response:

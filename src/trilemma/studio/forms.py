@@ -12,7 +12,7 @@ from typing import Any
 
 from trilemma import vocabulary
 from trilemma.arguments import TRUE, parse_settings, parse_value, word
-from trilemma.errors import UserError
+from trilemma.errors import UserError, unknown_key
 from trilemma.verbs import Verb, check_value, default_of, kind_of, kinds, parse
 
 BASIC: Mapping[str, Sequence[str]] = {  # keys that a form shows first
@@ -28,6 +28,14 @@ MOST: Mapping[str, float] = {  # on top of the bounds of the verb: what one page
     "frames": 200, "seeds": 20, "bound_images": 1e5, "bound_samples": 1e4, "inverted": 1e4, "neighbours": 50,
     "parameters": 1e9, "rounds": 100, "real": 1e5,
 }  # fmt: skip
+MOST_OF_MODEL: Mapping[str, float] = {  # widths, lengths and depths of networks
+    "width": 2_048, "widths": 2_048, "critic_width": 2_048, "text_width": 4_096, "prior_width": 4_096, "styles": 4_096,
+    "embedding": 4_096, "dim": 4_096, "hidden": 16_384, "latent": 16_384, "levels": 16_384, "codes": 65_536,
+    "categories": 4_096, "variables": 4_096, "components": 4_096, "multipliers": 16, "depth": 64, "text_depth": 64,
+    "prior_depth": 64, "mapping_layers": 64, "blocks": 64, "heads": 1_024, "n_classes": 65_536, "T": 1e5,
+}  # fmt: skip
+MOST_PIXELS = 2**28  # of all images that are drawn or measured at once, or of those of a step
+MOST_PIXEL_STEPS = 10**11  # these times the steps of the sampler
 NOT_OFFERED = {"out", "quiet", "pattern", "model"}
 NOT_OFFERED |= {"run", "runs", "what", "data", "against", "source", "image"}  # chosen by ids
 LONGEST_VALUE = 300  # letters
@@ -37,11 +45,19 @@ PLACED = re.compile(r"(seed:)?-?[0-9.]+(,-?[0-9.e-]+)*")  # of keys that also ta
 CAPTIONS = {"caption"}
 AXES = ("x", "y")  # keys whose value names another one, KEY:VALUE,VALUE
 VARIED = ("seed", "label", "caption")  # keys that sample varies besides those of the sampler
+MASK = re.compile(r"(outside:)?(-?[0-9]+, *){3}-?[0-9]+")  # a rectangle; an image is painted, and not named
+RUN = "run:"  # before the id of a run, as the value of a key of RUN_KEYS
+RUN_KEYS = ("guide", "init", "autoencoder")  # keys of models that take a run, chosen from a list
+RUN_KIND = "run"  # of their fields
 
 
 @dataclass(frozen=True)
 class Field:
-    """A key of a form. value: what is filled in; default: as it is typed, "" where the description explains it."""
+    """A key of a form.
+
+    value: what is filled in; default: as it is typed, "" where the description explains it; options: values and texts
+    of a list in which a run is chosen.
+    """
 
     name: str
     about: str
@@ -51,6 +67,7 @@ class Field:
     choices: Sequence[str] = ()
     basic: bool = False
     required: bool = False
+    options: Sequence[tuple[str, str]] = ()
 
     @property
     def is_flag(self) -> bool:
@@ -77,7 +94,7 @@ def fields_of(verb: Verb, values: Mapping[str, str], model: str = "") -> list[Fi
     ]  # fmt: skip
     names = {field.name for field in own}
     more = [
-        Field(k, about, "str", default, values.get(k, ""))
+        Field(k, about, RUN_KIND if k in RUN_KEYS else "str", default, values.get(k, ""))
         for k, default, about in _of_model(verb, model)
         if k not in names
     ]
@@ -90,8 +107,11 @@ def is_offered(verb: Verb, key: str) -> bool:
     return key not in NOT_OFFERED and not (verb.gathers and key == verb.places[-1])
 
 
-def words_of(verb: Verb, filled: Mapping[str, str], model: str = "") -> list[str]:
+def words_of(verb: Verb, filled: Mapping[str, str], model: str = "", sides: tuple[int, int] = (1, 1)) -> list[str]:
     """The words `key=value` of what was filled in; what is empty, or as by default, is left out.
+
+    Args:
+        sides: height and width of the images, px, where no key says them.
 
     Raises:
         UserError: a key is not one of the form, or its value does not fit.
@@ -101,12 +121,17 @@ def words_of(verb: Verb, filled: Mapping[str, str], model: str = "") -> list[str
     for key, text in filled.items():
         text = text.strip()
         if key not in known or not KEY.fullmatch(key):
-            raise UserError(f'"{key[:40]}" is not a key of {verb.name}')
+            raise _no_field(verb, key[:40], known)
         if text and text != known[key].default:
+            if known[key].kind == RUN_KIND:
+                raise UserError(f"{key}= takes no text here; choose from its list")
             check_text(key, text, verb.keys.get(key))
+            if key in AXES:
+                _check_varied(key, text, varied_keys(verb, model))
             words.append(f"{key}={text}")
     if len(words) > MOST_WORDS:
         raise UserError(f"{len(words)} keys are given, and {MOST_WORDS} are the most")
+    _check_together(verb, words, model, sides)
     return words
 
 
@@ -117,11 +142,52 @@ def check_text(key: str, text: str, schema: Mapping[str, Any] | None) -> None:
     if key not in CAPTIONS and (re.search(r"[/\\~]|\.\.", text) or _may_be_path(key, text, schema or {})):
         raise UserError(f"{key}={text}: paths are not taken here; choose from what is listed")
     inner = text.partition(":")[0] if key in AXES else key
-    most = MOST.get(inner.rpartition(".")[2], math.inf)
+    name = inner.rpartition(".")[2]
+    most = MOST.get(name, MOST_OF_MODEL.get(name, math.inf))
     if not all(number <= most for number in _numbers(text)):  # not a number is refused, too
         raise UserError(f"{key}={text} is more than {most:,.0f}, the most that the studio asks for")
     if schema is not None:
         check_value(key, text, schema)
+
+
+def _check_together(verb: Verb, words: Iterable[str], model: str, sides: tuple[int, int]) -> None:
+    """Raises UserError for numbers that are each within bounds and together ask too much: images times their pixels,
+    and times the steps in which they are drawn; the arguments are those of `words_of`."""
+    given = {key: text for key, _, text in (pair.partition("=") for pair in words)}
+    height, *_, width = (_numbers(given.get("size", "")) or [*sides]) * 2
+    cells = math.prod(1 + len(re.findall("[,|]", given[key])) for key in AXES if key in given)
+    key = next((key for key in ("n", "batch") if key in verb.keys), "")
+    counted = given.get(key) or (default_of(verb, key) if key else "")
+    images = max(_numbers(counted), default=1) * cells
+    pixels, steps = images * height * width, _steps(verb, given, model)
+    what = f"{images:,} images of {height}x{width} pixels"
+    if pixels > MOST_PIXELS:
+        raise UserError(f"{what} are more than {MOST_PIXELS:,} pixels, the most that the studio asks for; take fewer")
+    if pixels * steps > MOST_PIXEL_STEPS:
+        most = f"{MOST_PIXEL_STEPS:,} pixels times steps"
+        raise UserError(
+            f"{what} in {steps:,} steps are more than {most}, the most that the studio asks for; take fewer"
+        )
+
+
+def _steps(verb: Verb, given: Mapping[str, str], model: str) -> float:
+    """The most steps in which a sampler draws an image; 1 where the verb does not say them."""
+    default = {name: default for name, default, _ in _of_model(verb, model)}.get("steps", "")
+    if "steps" in verb.keys or not default:
+        return 1
+    varied = [text for key in AXES if (text := given.get(key, "")).startswith("steps:")]
+    return max((number for text in [given.get("steps", default), *varied] for number in _numbers(text)), default=1)
+
+
+def _no_field(verb: Verb, key: str, known: Iterable[str]) -> UserError:
+    """The error for a key that a form does not have."""
+    if key in verb.keys:
+        return UserError(
+            f"{key}= is not a field here, where runs, data and images are chosen from lists and results keep their "
+            "places; give it in a terminal"
+        )
+    of = vocabulary.trained_with(key) if verb.name == "train" else vocabulary.sampled_with(key)
+    return unknown_key(key, {verb.name: known}, of=of)
 
 
 def python_line(verb: Verb, places: Iterable[str], words: Iterable[str]) -> str:
@@ -153,8 +219,14 @@ def values_of(verb: Verb, words: Iterable[str]) -> dict[str, Any]:
 
 def varied_keys(verb: Verb, model: str) -> list[str]:
     """The keys that x= and y= may vary, for a verb that has them and a model of ours; else none."""
-    own = [name for name, _, _ in _of_model(verb, model) if name != "guide"]
+    own = [name for name, _, _ in _of_model(verb, model) if name not in RUN_KEYS]
     return [*VARIED, *own] if set(AXES) <= {*verb.keys} else []
+
+
+def _check_varied(key: str, text: str, varied: Sequence[str]) -> None:
+    """Raises UserError for a text of x= or y= that varies another key than these."""
+    if (inner := text.partition(":")[0]) not in varied:
+        raise UserError(f"{key}={text}: {inner} cannot vary here; give one of {', '.join(varied)}, as {key}=seed:1,2,3")
 
 
 def is_data_word(text: str) -> bool:
@@ -179,6 +251,8 @@ def _choices(schema: Mapping[str, Any]) -> list[str]:
 
 def _may_be_path(key: str, text: str, schema: Mapping[str, Any]) -> bool:
     """Whether a key would take a text for a path: it takes paths, and this is not one of the other things it takes."""
+    if key == "mask":
+        return MASK.fullmatch(text) is None
     parts = [schema, *schema.get("anyOf", ())]
     return any(part.get("format") == "path" for part in parts) and not PLACED.fullmatch(text)
 

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from trilemma.errors import shows_tracebacks
-from trilemma.studio.access import LARGEST_FORM, Access, Refusal, largest_body
+from trilemma.studio.access import LARGEST_FORM, Access, Refusal, largest_body, too_large
 from trilemma.text import note, printable
 
 Message = MutableMapping[str, Any]
@@ -152,11 +152,11 @@ def bounded(receive: Receive, most: int, held: Held | None = None) -> Receive:
         try:
             message = await asyncio.wait_for(receive(), None if whole else left_s())  # a browser may leave at any time
         except TimeoutError:
-            raise TooMuch(Refusal(408, "The request was sent too slowly.")) from None
+            raise TooMuch(Refusal(408, "The request was sent too slowly. Send fewer files at a time.")) from None
         counted.add(len(message.get("body", b"")))
         whole = not message.get("more_body")
         if counted.count > most:
-            raise TooMuch(Refusal(413, f"This is more than {most:,} bytes."))
+            raise TooMuch(too_large(most))
         return message
 
     return receiving

@@ -3,15 +3,24 @@
 import base64
 import hashlib
 import re
+from collections.abc import Callable, Container
+from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trilemma.errors import UserError
+from trilemma.files import remove
+from trilemma.studio.library import plain_files
 from trilemma.studio.place import Missing
-from trilemma.studio.uploads import decoded, write_png
+from trilemma.studio.uploads import NO_IMAGE, decoded, write_png
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IMAGE = "image:"  # before the id, where the number of a held-out image could stand
 ID = re.compile("[0-9a-f]{16}")
 PAINTED = "data:image/png;base64,"
+MOST_KEPT, LARGEST_KEPT = 500, 2 << 30  # images and masks, and their bytes
 
 
 class Images:
@@ -19,10 +28,11 @@ class Images:
 
     Args:
         place: the folder, of the studio's own.
+        in_use: gives the names of files that are still needed, however old they are.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, in_use: Callable[[], Container[str]]) -> None:
+        self.place, self._in_use = place, in_use
 
     def keep(self, content: bytes) -> str:
         """Write an image, and give its id.
@@ -31,17 +41,16 @@ class Images:
             UserError: it is not an image within bounds.
         """
         if (image := decoded(content)) is None:
-            raise UserError("this is not an image, or a very large one")
+            raise UserError(NO_IMAGE)
         ident = hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).hexdigest()[:16]
-        if not (self.place / f"{ident}.png").exists():
-            write_png(image, self.place / f"{ident}.png")
+        self._write(image, f"{ident}.png")
         return ident
 
     def path(self, ident: str) -> Path:
         """The file of an image; raises Missing if there is none."""
         path = self.place / f"{ident}.png"
         if not ID.fullmatch(ident) or not path.is_file() or path.is_symlink():
-            raise Missing("This image is not there any more.")
+            raise Missing("This image is not there any more. Bring it again.")
         return path
 
     def keep_mask(self, painted: str) -> Path:
@@ -56,8 +65,19 @@ class Images:
             content = b""
         image = decoded(content) if painted.startswith(PAINTED) else None
         if image is None:
-            raise UserError("the mask is not an image")
+            raise UserError("the mask is not an image; paint it again")
         plain = image.convert("L").point([0] * 128 + [255] * 128)
         ident = hashlib.sha256(repr(plain.size).encode() + plain.tobytes()).hexdigest()[:16]
-        write_png(plain, self.place / f"mask-{ident}.png")
+        self._write(plain, f"mask-{ident}.png")
         return self.place / f"mask-{ident}.png"
+
+    def _write(self, image: "Image.Image", name: str) -> None:
+        """Write an image, as the newest, and remove the oldest beyond the bounds, but none that a job needs."""
+        write_png(image, self.place / name)
+        newest = sorted(plain_files(self.place), key=lambda entry: -entry.stat().st_mtime_ns)
+        wholes = accumulate(entry.stat().st_size for entry in newest)
+        kept = [k < MOST_KEPT and whole <= LARGEST_KEPT for k, whole in enumerate(wholes)]
+        in_use = () if all(kept) else self._in_use()
+        for entry, keeps in zip(newest, kept, strict=True):
+            if not keeps and entry.name not in in_use:
+                remove(entry.path)

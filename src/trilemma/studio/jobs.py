@@ -26,7 +26,7 @@ from trilemma.text import quoted
 JOB, START, END, CANCEL, LOCK, OUTPUT = "job.json", "start.json", "end.json", "cancel.json", "lock", "output.txt"
 NAME = re.compile(r"[0-9]{8}-[0-9a-f]{16}")  # of a job's folder: its number, and its id
 INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
-TRAINING = ("train", "compare")  # verbs that take the machine for long
+HEAVY = ("train", "compare", "evaluate", "augment", "disentangle", "detect", "invert", "map")  # verbs that take long
 SHOWN_OUTPUT = 20_000  # bytes at the end of what a job said
 
 
@@ -78,9 +78,9 @@ class Job:
         return self.words[0]
 
     @property
-    def is_training(self) -> bool:
-        """Whether it takes the machine for long; one such job runs at a time."""
-        return self.verb in TRAINING
+    def is_heavy(self) -> bool:
+        """Whether it may take the machine for long; one such job runs at a time, unless more are asked for."""
+        return self.verb in HEAVY
 
     @property
     def has_ended(self) -> bool:
@@ -108,8 +108,9 @@ def write_record(place: Path, words: Sequence[str], order: float, signature: str
 
 
 def folders(jobs: Path) -> list[Path]:
-    """The folders of all jobs, the oldest first."""
-    return sorted(path for path in jobs.glob("*-*") if NAME.fullmatch(path.name)) if jobs.is_dir() else []
+    """The folders of all jobs, the oldest first; none is a link."""
+    places = jobs.glob("*-*") if jobs.is_dir() else ()
+    return sorted(path for path in places if NAME.fullmatch(path.name) and not path.is_symlink())
 
 
 def read_job(place: Path) -> Job | None:
@@ -151,7 +152,8 @@ def _state(place: Path) -> State:
 
 
 def is_held(place: Path) -> bool:
-    """Whether the process of a job lives. Nothing is written to find out, so a full disk does not matter."""
+    """Whether the process of a job, or of a training in a run, lives: it holds the lock of the folder. Nothing is
+    written to find out, so a full disk does not matter."""
     path = place / LOCK
     return not path.is_symlink() and path.is_file() and is_locked(path)
 

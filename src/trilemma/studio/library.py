@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError
-from trilemma.files import is_locked, read_json
+from trilemma.files import read_json
 from trilemma.run.locate import CONFIG, WEIGHTS
-from trilemma.studio.place import Missing
+from trilemma.studio.jobs import is_held
+from trilemma.studio.place import NO_RUN, Missing
 from trilemma.vocabulary import data_words
 
 DEEPEST, MOST_FOLDERS, MOST_PICTURES = 4, 5_000, 400
@@ -63,8 +64,17 @@ class StudioRun:
 
     @property
     def is_training(self) -> bool:
-        """Whether a process trains it now: the lock of its folder says so."""
-        return not self.has_weights and is_locked(self.path / "lock")
+        """Whether a process trains it now, also further, beside the weights that it has: its lock says so."""
+        return is_held(self.path)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of its images, px; 1 and 1 where its config, which may be anybody's, does not say them."""
+        settings = self.config.get("model_config")
+        shape = settings.get("shape") if isinstance(settings, dict) else None
+        if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
+            return 1, 1
+        return shape[1], shape[2]
 
     @property
     def score(self) -> tuple[str, float] | None:
@@ -118,7 +128,7 @@ class Library:
         """
         path = next((path for path in self._run_folders() if self.id_of(path) == ident), None)
         if path is None or (run := self._run_at(path)) is None:
-            raise Missing("This run is not there any more.")
+            raise Missing(NO_RUN)
         return run
 
     def run_at(self, name: str) -> StudioRun | None:
@@ -167,7 +177,7 @@ class Library:
         for picture in chain(self.pictures(run), self.samples(run)):
             if picture.id == ident and picture.path.stat().st_size <= LARGEST_PICTURE:
                 return picture
-        raise Missing("This picture is not there any more.")
+        raise Missing("This picture is not there any more. The page of its run shows those that are.")
 
     def _picture(self, run: StudioRun, path: Path, modified: float) -> Picture:
         return Picture(self.id_of(path), path, path.relative_to(run.path).as_posix(), modified)
@@ -181,9 +191,16 @@ class Library:
         config = _json(path / CONFIG)
         if not isinstance(config.get("model"), str):
             return None
-        files = [path / name for name in (CONFIG, "log.jsonl", "summary.json")]
-        modified = max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+        modified = max(_changed(path / name) for name in (CONFIG, "log.jsonl", "summary.json"))
         return StudioRun(self.id_of(path), path, self.name_of(path), config, _json(path / "summary.json"), modified)
+
+
+def _changed(path: Path) -> float:
+    """When a file was written, in seconds since 1970; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def folders_below(place: Path, deepest: int, enters: Callable[[Path], bool]) -> Iterator[Path]:
@@ -204,9 +221,18 @@ def folders_below(place: Path, deepest: int, enters: Callable[[Path], bool]) -> 
 
 
 def plain_files(folder: Path) -> list[os.DirEntry[str]]:
-    """The plain files of a folder that are neither hidden nor links."""
-    plain = (entry for entry in entries(folder) if entry.is_file(follow_symlinks=False))
-    return [entry for entry in plain if not entry.name.startswith(".")]
+    """The plain files of a folder that are neither hidden nor links. `stat` of each is known, also if it
+    vanishes afterwards."""
+    return [entry for entry in entries(folder) if not entry.name.startswith(".") and _is_plain(entry)]
+
+
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file that is there; the entry keeps what its `stat` says."""
+    try:
+        entry.stat()
+    except OSError:
+        return False
+    return entry.is_file(follow_symlinks=False)
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -69,14 +69,14 @@ class CodeMap:
             Missing: there is no such row.
         """
         if not 0 <= row < len(self):
-            raise Missing("This image is not on the map.")
+            raise Missing("This image is not on the map. Choose one that is.")
         pairs = zip(self.content["nearest"][row], self.content["distance"][row], strict=True)
         return [self.image(other, distance) for other, distance in pairs]
 
     def row_of(self, index: int) -> int:
         """The row of the image of that number; raises Missing if it is not on the map."""
         if index not in self.content["index"]:
-            raise Missing("This image is not on the map.")
+            raise Missing("This image is not on the map. Choose one that is.")
         return self.content["index"].index(index)
 
     def is_of(self, run: StudioRun) -> bool:

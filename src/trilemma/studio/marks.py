@@ -11,7 +11,7 @@ from typing import Any
 from trilemma.errors import UserError
 from trilemma.files import disk_errors, read_json, write_atomic, write_json
 from trilemma.studio.library import Library, StudioRun, entries
-from trilemma.studio.place import Missing
+from trilemma.studio.place import NO_RUN, Missing
 
 MARKS, BIN = "marks.json", "bin"
 LONGEST_TITLE = 80  # letters
@@ -66,7 +66,7 @@ class Marks:
             UserError: it is too long; or as `star`.
         """
         if len(title) > LONGEST_TITLE or not title.isprintable():
-            raise UserError(f"a title has at most {LONGEST_TITLE} letters in one line")
+            raise UserError(f"a title has at most {LONGEST_TITLE} letters in one line; give a shorter one")
         self._set(run, "title", title.strip())
 
     def remove(self, run: StudioRun) -> None:
@@ -80,7 +80,7 @@ class Marks:
             raise UserError(f"{run.name} is being trained; stop it first")
         with self._guard:
             if not run.path.is_dir():
-                raise Missing("This run is not there any more.")
+                raise Missing(NO_RUN)
             place = self._free_place(run.id)
             write_atomic(place / "name.json", json.dumps(run.name))
             with disk_errors(place):
@@ -102,7 +102,7 @@ class Marks:
         """
         with self._guard:
             if (name := self.in_bin().get(ident)) is None:
-                raise Missing("This run is not in the bin any more.")
+                raise Missing("This run is not in the bin any more. The page Runs lists those that are.")
             place = self.library.folder / name
             if os.path.lexists(place):
                 raise UserError(f"{name} exists again; move it first")

@@ -10,6 +10,8 @@ from trilemma.files import NO_LINK, disk_errors, lock, refuse_links
 OWN = ".studio"  # in the folder: what is the studio's
 LOCK = "lock"
 LONGEST_LOCK = 500  # letters
+NO_PAGE = "Page not found. The first page, /, leads to all others."
+NO_RUN = "This run is not there any more. The page Runs lists those that are, and those in the bin."
 
 
 class Missing(LookupError):

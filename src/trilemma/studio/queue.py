@@ -1,4 +1,4 @@
-"""The queue: starts jobs in their order, one training and one other job at a time, and changes what is asked.
+"""The queue: starts jobs in their order, one heavy and one light job at a time, and changes what is asked.
 
 All it knows lies in files (`jobs.py`), so a server that was killed goes on where it was. The jobs are processes of
 their own sessions: they outlive the server and Ctrl-C in its terminal. Only what this user made on this machine is
@@ -20,13 +20,13 @@ from pathlib import Path
 from trilemma.errors import UserError
 from trilemma.files import remove, write_atomic, write_json
 from trilemma.studio.guard import report
-from trilemma.studio.jobs import CANCEL, START, Job, State, folders, new_job, process_of, read_job, write_record
+from trilemma.studio.jobs import CANCEL, JOB, START, Job, State, folders, new_job, process_of, read_job, write_record
 from trilemma.studio.owner import Owner
 from trilemma.studio.place import Missing
 from trilemma.studio.processes import start
 
 JOBS, PAUSED = "jobs", "paused"
-MOST_QUEUED = 200
+MOST_QUEUED, MOST_RUNNING, MOST_ENDED = 200, 6, 1_000  # jobs that wait, run, and are kept once they have ended
 TICK_S, LONGEST_PAUSE_S = 0.2, 30.0  # seconds between two looks, and at most, after errors
 STARTING_S = 30.0  # seconds after which a process that has not begun is given up
 
@@ -66,8 +66,10 @@ class Queue:
             UserError: the queue is full, or the disk refuses.
         """
         with self._guard:
-            if sum(job.state is State.QUEUED for job in self.jobs()) >= MOST_QUEUED:
+            jobs = self.jobs()
+            if sum(job.state is State.QUEUED for job in jobs) >= MOST_QUEUED:
                 raise UserError(f"{MOST_QUEUED} jobs are waiting, which is the most; cancel some, or wait")
+            self._forget(jobs)
             return new_job(self.jobs_folder, words, self._owner.signature)
 
     def jobs(self) -> list[Job]:
@@ -85,7 +87,7 @@ class Queue:
             for place in folders(self.jobs_folder):
                 if place.name.endswith(f"-{ident}") and (job := self._job_at(place)) is not None:
                     return job
-        raise Missing("This job is not there any more.")
+        raise Missing("This job is not there any more. The page Jobs lists those that are.")
 
     def waiting(self) -> list[Job]:
         """The jobs that have not begun, in the order in which they will."""
@@ -106,6 +108,53 @@ class Queue:
             if job.state is State.QUEUED and waiting[0].id != ident:
                 write_record(job.place, job.words, waiting[0].order - 1.0, job.signature, job.created)
 
+    def move(self, ident: str, places: int) -> None:
+        """Put a job that waits so many places later, or earlier for a number below 0."""
+        with self._guard:
+            waiting = self.waiting()
+            at = next((k for k, job in enumerate(waiting) if job.id == ident), None)
+            if at is None or not waiting:
+                return
+            first = waiting[0].order
+            waiting.insert(max(0, at + places), waiting.pop(at))
+            for k, job in enumerate(waiting):
+                if job.order != first + k:
+                    write_record(job.place, job.words, first + k, job.signature, job.created)
+
+    def start_now(self, ident: str) -> None:
+        """Start a job that waits, beside those that run and also in a queue that is paused.
+
+        Raises:
+            UserError: as many jobs run as may.
+        """
+        with self._guard:
+            running = sum(job.state is State.RUNNING or job.id in self._starting for job in self.jobs())
+            if self.job(ident).state is not State.QUEUED or ident in self._starting:
+                return
+            if running >= MOST_RUNNING:
+                raise UserError(f"{running} jobs are running, which is the most; stop one, or wait")
+            self._start(self.job(ident))
+
+    def stop_all(self) -> None:
+        """Cancel the jobs that wait, and stop those that run, which keep what they have made."""
+        with self._guard:
+            for job in self.jobs():
+                if job.state in (State.QUEUED, State.RUNNING):
+                    self.cancel(job.id)
+
+    def stop_running(self) -> None:
+        """Stop the jobs that run, and those that are about to; those that wait keep their places. After `close`."""
+        until = time.monotonic() + STARTING_S
+        while True:
+            living = [ident for ident, (process, _) in self._starting.items() if process.poll() is None]
+            begins = any(self.job(ident).state is State.QUEUED for ident in living)
+            for job in self.jobs():
+                if job.state is State.RUNNING:
+                    self.cancel(job.id)
+            if not begins or time.monotonic() > until:
+                return
+            time.sleep(TICK_S)
+
     def again(self, ident: str) -> str:
         """Put the same command into the queue again, and give the id of the new job. A training resumes by it."""
         return self.add(self.job(ident).words)
@@ -121,7 +170,7 @@ class Queue:
         """
         with self._guard:
             if self.job(ident).state is not State.FOREIGN:
-                raise Missing("This job does not wait to be started by you any more.")
+                raise Missing("This job does not wait to be started any more. The page Jobs says what became of it.")
             new = self.again(ident)
             self.cancel(ident)
             return new
@@ -134,6 +183,13 @@ class Queue:
     def pause(self, on: bool) -> None:
         """Start no further job, or start them again."""
         write_atomic(self._pause, "") if on else remove(self._pause)
+
+    def _forget(self, jobs: Sequence[Job]) -> None:
+        """Remove the oldest of the jobs that have ended, of which `MOST_ENDED` are kept; what they made stays."""
+        for job in [job for job in jobs if job.has_ended][:-MOST_ENDED]:
+            remove(job.place / JOB)  # first: what is left of its folder is no job
+            shutil.rmtree(job.place, ignore_errors=True)
+            self._ended.pop(job.place.name, None)
 
     def _job_at(self, place: Path) -> Job | None:
         if place.name in self._ended:
@@ -176,8 +232,8 @@ class Queue:
                     self._interrupt(job.id)
             if self.paused:
                 return
-            for training in (True, False):
-                lane = [job for job in jobs if job.is_training is training and job.state is not State.FOREIGN]
+            for heavy in (True, False):
+                lane = [job for job in jobs if job.is_heavy is heavy and job.state is not State.FOREIGN]
                 busy = any(job.state is State.RUNNING or job.id in self._starting for job in lane)
                 if lane and not busy:
                     self._start(min(lane, key=lambda job: job.order))

@@ -12,6 +12,7 @@ SECTIONS = (
     ("/explore", "Explore"),
     ("/edit", "Edit"),
     ("/detect", "Detect"),
+    ("/measure", "Measure"),
     ("/compare", "Compare"),
     ("/jobs", "Jobs"),
 )
@@ -20,7 +21,7 @@ SORTS = {
     "name": "Name",
     "model": "Model",
     "data": "Data",
-    "score": "Error on held-out images",
+    "score": "Error on held-out images, by its kind",
 }
 RUN_STATES = ("training", "finished", "not finished")
 COMPARED_STATES = ("waiting", "training", "trained", "measuring", "measured", "failed")  # of those in a comparison

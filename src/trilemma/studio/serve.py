@@ -9,21 +9,20 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from html import escape
 from pathlib import Path
 from threading import Timer
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from trilemma.errors import UserError
 from trilemma.extras import install_line
 from trilemma.files import remove
-from trilemma.studio.access import LOOPBACK, Access
+from trilemma.studio.access import LOOPBACK, PASSWORD, Access
 from trilemma.studio.jobs import State
 from trilemma.studio.place import checked_folder, hold
 from trilemma.values import checked_call
 
-PORT = 8421
+PORT, LAST_PORT = 8421, 65535
 OPENING = "open.html"  # in the studio's own folder, while the browser is asked to open it
-PASSWORD = "TRILEMMA_STUDIO_PASSWORD"  # in the environment, as a command line can be read by others
 SHORTEST_PASSWORD = 8  # letters
 MOST_CONNECTIONS = 64
 LONGEST_HEADERS = 16 << 10  # bytes
@@ -36,29 +35,35 @@ OPENING_S = 60.0  # seconds that the browser has to open the page
 def open_studio(
     folder: Annotated[str | Path, Field(description="folder of the runs and results (default: the current one)")] = ".",
     *,
-    port: Annotated[int, Field(ge=1024, le=65535, description="port of the address")] = PORT,
+    port: Annotated[int, Field(ge=1024, le=LAST_PORT, description="port of the address")] = PORT,
     open: Annotated[bool, Field(description="open the page in the browser")] = True,
     host: Annotated[
         str, Field(description=f"address to listen at; others than this machine's own need a password in {PASSWORD}")
     ] = LOOPBACK[0],
+    jobs: Annotated[
+        Literal["keep", "stop"],
+        Field(description="at the end, jobs that run go on (keep), or are stopped and keep what they have made (stop)"),
+    ] = "keep",
 ) -> None:
-    """Serve the studio of a folder, until Ctrl-C. Jobs are processes of their own: those that run go on.
+    """Serve the studio of a folder, until Ctrl-C. Jobs are processes of their own, and need not end with it.
 
     Args:
         folder: where runs, reports and pictures lie, as those of the command line typed there.
         port: of the address.
         open: whether the browser is asked to show it.
-        host: 127.0.0.1 answers this machine alone. With another one, others reach the studio over plain HTTP: the
-            password in the environment's TRILEMMA_STUDIO_PASSWORD is asked for.
+        host: 127.0.0.1 and ::1 answer this machine alone. With another one, others reach the studio over plain HTTP:
+            the password in the environment's TRILEMMA_STUDIO_PASSWORD is asked for.
+        jobs: what becomes of those that run when the studio is closed: "keep" lets them go on; "stop" stops them as
+            the button of a job does, and the others wait for the next studio of the folder.
     Raises:
         UserError: the extra is not installed, the folder is not there or open in another studio, the port is taken, or
             there is no password for a host that others reach.
     """
     require_extra()
-    place = checked_folder(folder)
+    place, host = checked_folder(folder), host.strip("[]")
     access = Access(host, port, password_for(host))
-    with closing(listen(host, port)) as server_socket, closing(hold(place, f"http://{host}:{port}")):
-        _serve(place, access, server_socket, browser=open)
+    with closing(listen(host, port)) as server_socket, closing(hold(place, access.origin)):
+        _serve(place, access, server_socket, browser=open, stop=jobs == "stop")
 
 
 def require_extra() -> None:
@@ -99,29 +104,28 @@ def listen(host: str, port: int) -> socket.socket:
     if os.name != "nt":  # there it would let two servers have one port
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host.strip("[]"), port))
+        listening.bind((host, port))
         listening.listen(MOST_CONNECTIONS)
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} is taken, perhaps by another studio; give another: port={port + 1}") from None
+            other = port + 1 if port < LAST_PORT else port - 1
+            raise UserError(f"port {port} is taken, perhaps by another studio; give another: port={other}") from None
         raise UserError(f"cannot listen at host={host} port={port}: {error.strerror or error}") from None
     return listening
 
 
-def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser: bool) -> None:
-    """Answer until Ctrl-C."""
+def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser: bool, stop: bool) -> None:
+    """Answer until Ctrl-C; then stop the jobs that run, if that is asked for."""
     import uvicorn  # pyright: ignore[reportMissingImports]
 
     from trilemma.studio.app import create_app
     from trilemma.studio.connection import Server, TimedProtocol
     from trilemma.studio.guard import Guard
-    from trilemma.studio.service import DATA, Studio
-    from trilemma.studio.uploads import remove_unfinished
+    from trilemma.studio.service import Studio
 
     studio = Studio(place)
-    remove_unfinished(place / DATA)
-    studio.estimator.remove_unfinished()
+    studio.remove_unfinished()
     config = uvicorn.Config(
         Guard(create_app(studio, access), access),
         log_level="critical",
@@ -143,7 +147,10 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     with closing(studio.queue), closing(studio.painter), closing(studio.estimator), suppress(KeyboardInterrupt), page:
         server.run(sockets=[server_socket])
     running = [job.command for job in studio.queue.jobs() if job.state is State.RUNNING]
-    print("\n".join(["closed", *(f"still running: {command}" for command in running)]), file=sys.stderr)
+    if stop:
+        studio.queue.stop_running()
+    said = "stopping" if stop else "still running"
+    print("\n".join(["closed", *(f"{said}: {command}" for command in running)]), file=sys.stderr)
 
 
 @contextmanager

@@ -4,13 +4,15 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from trilemma.errors import UserError
+from trilemma.errors import UserError, unknown
+from trilemma.files import remove
 from trilemma.hardware import available_bytes
 from trilemma.studio.estimate import Estimator, TrainingEstimate
-from trilemma.studio.forms import python_line, words_of
+from trilemma.studio.forms import RUN, RUN_KIND, Field, fields_of, python_line, words_of
 from trilemma.studio.images import IMAGE, Images
 from trilemma.studio.jobs import Job, State, output_of, process_of
 from trilemma.studio.library import Library, StudioRun
@@ -20,11 +22,13 @@ from trilemma.studio.painter import Painter
 from trilemma.studio.place import OWN
 from trilemma.studio.queue import Queue
 from trilemma.studio.sources import own_word, source_word
+from trilemma.studio.uploads import remove_unfinished
 from trilemma.text import quoted
 from trilemma.verbs import VERBS, Verb, find
-from trilemma.vocabulary import check_model
+from trilemma.vocabulary import models
 
 DATA = "data"  # in the folder, where images that were brought lie
+DROPPED = "dropped-"  # before the names of pictures that are read once
 SHOWN = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 READ = {".html": "text/html; charset=utf-8", ".json": "text/plain; charset=utf-8", ".csv": "text/plain; charset=utf-8"}
 RESULT = re.compile(r"^([a-z][a-z ]{0,30}?)\s{2,}(\S.*)$")  # a line of a fact, as the command line prints it
@@ -61,24 +65,35 @@ class Studio:
         self.folder, self.own = folder, folder / OWN
         self.library, self.queue = Library(folder), Queue(folder, folder / OWN)
         self.marks, self.painter = Marks(self.library, self.own), Painter(folder)
-        self.images = Images(self.own / "images")
+        self.images = Images(self.own / "images", self._files_in_use)
         self.estimator = Estimator(folder, self.own)
 
-    def submit(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> str:
-        """Make a job of a form, and give its id.
+    def remove_unfinished(self) -> None:
+        """Remove what a killed studio was receiving or measuring; only for a folder that this process has locked."""
+        remove_unfinished(self.folder / DATA)
+        self.estimator.remove_unfinished()
+        for path in self.own.glob(f"{DROPPED}*.png"):
+            remove(path)
+
+    def words(
+        self,
+        verb: Verb,
+        chosen: Mapping[str, str],
+        filled: Mapping[str, str],
+        model: str = "",
+        sides: tuple[int, int] = (1, 1),
+    ) -> list[str]:
+        """The words of the command line that a form stands for.
 
         Args:
             chosen: by key, the words of what was chosen by ids.
             filled: what was typed, by key.
-            model: whose keys the form had.
+            model: whose keys the form had; sides: height and width of the run's images, px.
         Raises:
-            UserError: a value does not fit, or too many jobs are waiting.
+            UserError: a value does not fit.
         """
-        return self.queue.add(self.words(verb, chosen, filled, model))
-
-    def words(self, verb: Verb, chosen: Mapping[str, str], filled: Mapping[str, str], model: str = "") -> list[str]:
-        """The words of the command line that a form stands for; errors as `submit`."""
-        typed = words_of(verb, {key: text for key, text in filled.items() if key not in chosen}, model)
+        chosen = {**chosen, **self._runs_chosen(verb, filled, model)}
+        typed = words_of(verb, {key: text for key, text in filled.items() if key not in chosen}, model, sides)
         given = dict(chosen) | {key: text for key, _, text in (pair.partition("=") for pair in typed)}
         places = [given.pop(name) for name in verb.places if name in given and not verb.gathers]
         for name in verb.required:
@@ -86,22 +101,27 @@ class Studio:
                 raise UserError(f"{name} is missing: {verb.keys[name].get('description', 'choose one')}")
         return [*verb.name.split(), *places, *(f"{key}={text}" for key, text in given.items())]
 
-    def train(self, model: str, data: str, filled: Mapping[str, str]) -> str:
-        """Queue a training of a model on data that were chosen by an id; errors as `submit`."""
-        return self.submit(find("train"), self._chosen(model, data), filled, model)
+    def fields(self, verb: Verb, values: Mapping[str, str], model: str = "") -> list[Field]:
+        """The fields of a form, as `fields_of`; those that take a run list the runs, and models to train a part by."""
+        fields = fields_of(verb, values, model)
+        return [self._with_runs(field) if field.kind == RUN_KIND else field for field in fields]
+
+    def train_words(self, model: str, data: str, filled: Mapping[str, str]) -> list[str]:
+        """The words of a training of a model on data that were chosen by an id; errors as `words`."""
+        return self.words(find("train"), self._chosen(model, data), filled, model)
 
     def estimate(self, model: str, data: str, filled: Mapping[str, str]) -> TrainingEstimate:
-        """Time and memory of a training that `train` would queue.
+        """Time and memory of a training.
 
         Raises:
             UserError: a value does not fit, or it is not known.
         """
-        _, *words = self.words(find("train"), self._chosen(model, data), filled, model)
+        _, *words = self.train_words(model, data, filled)
         busy = any(job.state is State.RUNNING for job in self.queue.jobs())
         return self.estimator.estimate(words, busy=busy)
 
-    def on_run(self, verb: Verb, run: StudioRun, filled: Mapping[str, str]) -> str:
-        """Queue a verb on a run; errors as `submit`."""
+    def run_words(self, verb: Verb, run: StudioRun, filled: Mapping[str, str]) -> list[str]:
+        """The words of a verb on a run; errors as `words`."""
         place = next(name for name in ("run", "what") if name in verb.places)
         chosen = {place: run.name}
         if (data := filled.get("data_id", "")) and "data" in verb.keys:
@@ -113,17 +133,19 @@ class Studio:
             chosen["image"] = self._image(typed.pop("image", ""))
         if painted := typed.pop("mask_png", ""):
             chosen["mask"] = self.library.name_of(self.images.keep_mask(painted))
-        return self.submit(verb, chosen, typed, run.model)
+        return self.words(verb, chosen, typed, run.model, run.sides)
 
-    def compare_things(self, runs: Sequence[StudioRun], images: Sequence[str], against: str, language: str) -> str:
-        """Queue a report over runs and sets of images.
+    def comparison_words(
+        self, runs: Sequence[StudioRun], images: Sequence[str], against: str, language: str
+    ) -> list[str]:
+        """The words of a report over runs and sets of images.
 
         Args:
             images: ids of data in the folder.
             against: id of the real images that sets of images alone are measured by; "" for the data of the runs.
             language: of the report.
         Raises:
-            UserError: there are fewer than two, `against` is missing or does not apply, or too many jobs wait.
+            UserError: there are fewer than two, or `against` is missing or does not apply.
         """
         things = [*(run.name for run in runs), *(own_word(self.library, ident) for ident in images)]
         if len(things) < 2:
@@ -134,7 +156,7 @@ class Studio:
             raise UserError("sets of images alone are compared with real images; choose which")
         keys = [f"against={source_word(self.library, against)}"] if against else []
         keys += [] if language == "en" else [f"lang={language}"]
-        return self.queue.add(["compare", *things, *keys])
+        return ["compare", *things, *keys]
 
     def live_report(self, job: Job) -> LiveReport | None:
         """What a comparison knows before its report is there; None of other jobs, and where nothing is known."""
@@ -143,15 +165,20 @@ class Studio:
         path = partial_file(self.library, job)
         return None if path is None else live_report(self.library, path, running=job.state is State.RUNNING)
 
-    def lines(self, job: Job) -> tuple[str, str]:
-        """The command line and the line of Python that do the same as a job, in the folder; "" where there is none."""
+    def lines(self, words: Sequence[str]) -> tuple[str, str]:
+        """The command line of some words, and the line of Python that does the same in the folder; "" for none."""
         verbs = sorted(VERBS, key=lambda v: -len(v.name))
-        verb = next((verb for verb in verbs if _begins(job.words, verb.name)), None)
+        verb = next((verb for verb in verbs if _begins(words, verb.name)), None)
         if verb is None:  # a job of somebody else, or of a later version
-            return quoted(["trilemma", *job.words]), ""
-        rest = job.words[len(verb.name.split()) :]
+            return quoted(["trilemma", *words]), ""
+        rest = words[len(verb.name.split()) :]
         typed = [word for word in rest if re.match(r"[A-Za-z_][\w.]*=", word)]
-        return quoted(["trilemma", *job.words]), python_line(verb, [word for word in rest if word not in typed], typed)
+        return quoted(["trilemma", *words]), python_line(verb, [word for word in rest if word not in typed], typed)
+
+    def joined_lines(self, *commands: Sequence[str]) -> dict[str, Any]:
+        """`lines` of several commands, one below the other."""
+        pairs = [self.lines(words) for words in commands]
+        return {"command": "\n".join(line for line, _ in pairs), "python": "\n".join(line for _, line in pairs)}
 
     def results(self, job: Job) -> list[Result]:
         """What a job says that it left, where it is there."""
@@ -173,10 +200,39 @@ class Studio:
         memory = available_bytes()
         return Machine(shutil.disk_usage(self.folder).free / GIB, memory / GIB if memory else None)
 
+    def _files_in_use(self) -> set[str]:
+        """The names of the files that the words of jobs name which have not ended."""
+        jobs = (job for job in self.queue.jobs() if not job.has_ended)
+        return {Path(word).name for job in jobs for word in job.words}
+
     def _chosen(self, model: str, data: str) -> dict[str, str]:
         """The words of a model and of data that were chosen by an id."""
-        check_model(model)
+        if model not in models():
+            raise unknown("model", model[:40], models())
         return {"model": model, "data": source_word(self.library, data)}
+
+    def _with_runs(self, field: Field) -> Field:
+        """A field with its list; a run that a receipt names is chosen in it."""
+        runs = {f"{RUN}{run.id}": run.name for run in self.library.runs()}
+        others = {name: name for name in models() if name != field.default} if field.default in models() else {}
+        value = next((ident for ident, name in runs.items() if name == field.value), field.value)
+        return replace(field, value=value, options=[*runs.items(), *others.items()])
+
+    def _runs_chosen(self, verb: Verb, filled: Mapping[str, str], model: str) -> dict[str, str]:
+        """The words of what was chosen for the keys of a model that take a run.
+
+        Raises:
+            Missing: a run is not there any more.
+        """
+        fields = [field for field in fields_of(verb, {}, model) if field.kind == RUN_KIND]
+        words = {field.name: self._run_word(field, filled.get(field.name, "").strip()) for field in fields}
+        return {key: word for key, word in words.items() if word}
+
+    def _run_word(self, field: Field, text: str) -> str:
+        """The word of a choice: the place of a run, or a model that a part is trained by; "" for what is not listed."""
+        if text.startswith(RUN):
+            return self.library.run(text.removeprefix(RUN)).name
+        return text if field.default in models() and text in models() and text != field.default else ""
 
     def _image(self, text: str) -> str:
         """The word of an image: the number of a held-out one, or the file of one that was brought."""
@@ -211,12 +267,12 @@ class Studio:
 
 def _held_by(run: StudioRun, process: int, since: float) -> bool:
     """Whether the lock of a run names a process that began at a time."""
-    lock = run.path / "lock"
-    if lock.is_symlink() or not lock.is_file() or lock.stat().st_mtime < since - 1.0:
-        return False
-    begin = f"process {process} ".encode()
-    with suppress(OSError), lock.open("rb") as file:
-        return file.read(len(begin)) == begin
+    lock, begin = run.path / "lock", f"process {process} ".encode()
+    with suppress(OSError):  # it may vanish at any time
+        if lock.is_symlink() or not lock.is_file() or lock.stat().st_mtime < since - 1.0:
+            return False
+        with lock.open("rb") as file:
+            return file.read(len(begin)) == begin
     return False
 
 

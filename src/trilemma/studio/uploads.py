@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_IMAGES, MOST_PIXELS = 20_000, 16_000_000
 LARGEST_IMAGE, LARGEST_WHOLE = 64 << 20, 4 << 30  # bytes
+NO_IMAGE = (
+    f"this is not an image that can be read; give one in {', '.join(FORMATS[:-1])} or {FORMATS[-1]} with at most "
+    f"{MOST_PIXELS:,} pixels and {LARGEST_IMAGE >> 20} MB"
+)
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 UNCLEAR = re.compile(r"[^a-z0-9]+")
 

@@ -14,19 +14,22 @@ from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from starlette.responses import StreamingResponse  # pyright: ignore[reportMissingImports]
 
 from trilemma.studio.curves import plots_of, thinned, what_is_known
+from trilemma.studio.described import ACTIONS, form, text
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
 from trilemma.studio.library import StudioRun
 from trilemma.studio.live_report import partial_file
 from trilemma.studio.logs import log_of
 from trilemma.studio.maps import ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
-from trilemma.studio.place import Missing
+from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.report import report_policy
 from trilemma.studio.service import READ, SHOWN, Studio
 from trilemma.verbs import default_of, find
 
 NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
 LATEST = 12  # warnings, and pictures of samples
+MOVES = {"up": -1, "down": 1}  # places in the queue
+BACK = text("jobs, to go back to the queue")
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
 
 
@@ -34,32 +37,41 @@ def add(app: FastAPI, studio: Studio) -> None:
     """The routes of jobs."""
     news = News(studio)
 
-    @app.get("/jobs")
+    @app.get("/jobs", summary="The queue")
     def jobs(request: Request) -> Response:
         return render(request, "jobs.html", **queue_context(studio))
 
-    @app.get("/jobs/live")
+    @app.get("/jobs/live", summary="The queue, as a part of a page")
     def jobs_live(request: Request) -> Response:
         return render(request, "queue.html", **queue_context(studio))
 
-    @app.post("/jobs/pause")
+    @app.post("/jobs/pause", summary="Start no further job, or start them again")
     def pause() -> Response:
         studio.queue.pause(not studio.queue.paused)
         return go("/jobs")
 
-    @app.get("/jobs/{ident}")
+    @app.post("/jobs/stop", summary="Stop all jobs that run, and cancel those that wait")
+    def stop() -> Response:
+        studio.queue.stop_all()
+        return go("/jobs")
+
+    @app.get("/jobs/{ident}", summary="A job")
     def job(request: Request, ident: str) -> Response:
         return render(request, "job.html", **job_context(studio, studio.queue.job(ident)))
 
-    @app.get("/jobs/{ident}/live")
+    @app.get("/jobs/{ident}/live", summary="A job, as a part of a page")
     def job_live(request: Request, ident: str) -> Response:
         return render(request, "job_live.html", **job_context(studio, studio.queue.job(ident)))
 
-    @app.post("/jobs/{ident}/{action}")
+    @app.post("/jobs/{ident}/{action}", summary=ACTIONS["jobs"], openapi_extra=form({"back": BACK}))
     def act(ident: str, action: str, fields: Fields) -> Response:
         back = "/jobs" if first(fields).get("back") == "jobs" else f"/jobs/{ident}"
-        if action == "cancel":
+        if action in MOVES:
+            studio.queue.move(ident, MOVES[action])
+        elif action == "cancel":
             studio.queue.cancel(ident)
+        elif action == "now":
+            studio.queue.start_now(ident)
         elif action == "first":
             studio.queue.first(ident)
         elif action == "again":
@@ -67,14 +79,14 @@ def add(app: FastAPI, studio: Studio) -> None:
         elif action == "start":
             return go(f"/jobs/{studio.queue.adopt(ident)}")
         else:
-            raise Missing("Page not found.")
+            raise Missing(NO_PAGE)
         return go(back)
 
-    @app.get("/jobs/{ident}/results/{number}")
+    @app.get("/jobs/{ident}/results/{number}", summary="A file that a job left")
     def result(ident: str, number: int) -> Response:
         results = studio.results(studio.queue.job(ident))
         if not 0 <= number < len(results) or results[number].kind == "run":
-            raise Missing("This result is not there any more.")
+            raise Missing("This result is not there any more. Run the job again.")
         path = results[number].path
         policy = report_policy() if path.suffix == ".html" else ""
         return file_answer(path, {**SHOWN, **READ}[path.suffix], policy=policy)
@@ -99,7 +111,7 @@ def queue_context(studio: Studio) -> dict[str, Any]:
 def job_context(studio: Studio, job: Job) -> dict[str, Any]:
     """A job with its output, its results, and the run that it trains."""
     run = studio.run_of(job)
-    command, python = studio.lines(job)
+    command, python = studio.lines(job.words)
     output = output_of(job.place)
     return {
         "job": job,

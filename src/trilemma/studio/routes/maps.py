@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI, Request  # pyright: ignore[reportMissingIm
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 
 from trilemma.errors import UserError
+from trilemma.studio.described import RUN, form, text
 from trilemma.studio.library import StudioRun
 from trilemma.studio.maps import WAYS, CodeMap, map_of, ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, render
@@ -16,13 +17,14 @@ from trilemma.text import csv_text, quoted
 
 SIZES = (500, 2000, 10_000)  # images that the form offers
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
+CHOSEN = form({"run": RUN, "how": text("method of the map", *WAYS), "rows": text("rows of the map, as 3,17,4")})
 
 
 def add(app: FastAPI, studio: Studio) -> None:
     """The routes of the map."""
     library = studio.library
 
-    @app.get("/explore/map")
+    @app.get("/explore/map", summary="The map of the codes of a run")
     def page(request: Request, run: str, how: str = "", image: int | None = None, row: int | None = None) -> Response:
         one = library.run(run)
         there = ways_of(one)
@@ -34,20 +36,20 @@ def add(app: FastAPI, studio: Studio) -> None:
             row = codes.row_of(image)
         return render(request, "map.html", **context, **_nearest(one, codes, row))
 
-    @app.get("/explore/map/points")
+    @app.get("/explore/map/points", summary="The points of a map, in JSON")
     def points(run: str, how: str) -> Response:
         return Response(map_of(library.run(run), how).text, media_type="application/json")
 
-    @app.get("/explore/map/thumbnails")
+    @app.get("/explore/map/thumbnails", summary="The thumbnails of a map, as one PNG")
     def thumbnails(run: str, how: str) -> Response:
         return file_answer(map_of(library.run(run), how).thumbnails, "image/png")
 
-    @app.get("/explore/map/nearest")
+    @app.get("/explore/map/nearest", summary="The nearest neighbours of an image, as a part of a page")
     def nearest(request: Request, run: str, how: str, row: int) -> Response:
         one = library.run(run)
         return render(request, "nearest.html", run=one, how=how, **_nearest(one, map_of(one, how), row))
 
-    @app.post("/explore/map/chosen")
+    @app.post("/explore/map/chosen", summary="Images selected on a map, as CSV", openapi_extra=CHOSEN)
     def chosen(fields: Fields) -> Response:
         values = first(fields)
         codes = map_of(library.run(values.get("run", "")), values.get("how", ""))

@@ -9,32 +9,33 @@ from trilemma.arguments import word
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
 from trilemma.studio.curves import plots_of, what_is_known
+from trilemma.studio.described import ACTIONS, form, text
 from trilemma.studio.library import PICTURES, Picture, StudioRun
 from trilemma.studio.logs import log_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
-from trilemma.studio.place import Missing
+from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.routes.jobs import LATEST, queue_context
 from trilemma.studio.sections import SORTS
 from trilemma.studio.service import Studio
 from trilemma.studio.sources import own_sources
-from trilemma.text import quoted
 
 NEWEST = 8
 SHOWN_PICTURES = 60
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
+MARK = {"on": text("1 to give the star"), "title": text("of the run"), "back": text("runs, to go back to the list")}
 
 
 def add(app: FastAPI, studio: Studio) -> None:
     """The routes of runs."""
     library, marks = studio.library, studio.marks
 
-    @app.get("/")
+    @app.get("/", summary="Home")
     def home(request: Request) -> Response:
         rows = [row_of(studio, run) for run in library.runs()[:NEWEST]]
         context = {"rows": rows, "machine": studio.machine(), "sources": own_sources(library), "folder": studio.folder}
         return render(request, "home.html", **context, **queue_context(studio))
 
-    @app.get("/runs")
+    @app.get("/runs", summary="The runs")
     def runs(request: Request, q: str = "", sort: str = "newest", star: bool = False) -> Response:
         rows = [row_of(studio, run) for run in library.runs()]
         chosen = [row for row in rows if matches(row, q) and (row["star"] or not star)]
@@ -48,19 +49,19 @@ def add(app: FastAPI, studio: Studio) -> None:
         }
         return render(request, "runs.html", **context, removed=marks.in_bin(), error=marks.fault)
 
-    @app.get("/runs/differences")
+    @app.get("/runs/differences", summary="What differs between runs")
     def differences(request: Request, run: Annotated[list[str] | None, Query()] = None) -> Response:
         chosen = [library.run(ident) for ident in (run or [])[:20]]
         if len(chosen) < 2:
             raise UserError("choose two runs or more to see what differs between them")
         return render(request, "differences.html", runs=chosen, rows=differing(chosen))
 
-    @app.post("/runs/restore/{ident}")
+    @app.post("/runs/restore/{ident}", summary="Take a run out of the bin")
     def restore(ident: str) -> Response:
         marks.restore(ident)
         return go("/runs")
 
-    @app.get("/runs/{ident}")
+    @app.get("/runs/{ident}", summary="A run")
     def run_page(request: Request, ident: str) -> Response:
         run = library.run(ident)
         pictures = library.pictures(run, SHOWN_PICTURES)
@@ -72,13 +73,10 @@ def add(app: FastAPI, studio: Studio) -> None:
             "plots": plots_of(log.series, what_is_known(run)),
             "warnings": log.warnings[-LATEST:] if run.is_training else run.warnings,
         }
-        lines: dict[str, Any] = {
-            "command": quoted(["trilemma", "sample", run.name]),
-            "python": f'trilemma.load("{run.name}")',
-        }
+        lines = studio.joined_lines(["sample", run.name], ["evaluate", run.name])
         return render(request, "run.html", **context, **lines, settings=shown_settings(run))
 
-    @app.post("/runs/{ident}/{action}")
+    @app.post("/runs/{ident}/{action}", summary=ACTIONS["runs"], openapi_extra=form(MARK))
     def act(ident: str, action: str, fields: Fields) -> Response:
         run, values = library.run(ident), first(fields)
         if action == "star":
@@ -89,19 +87,21 @@ def add(app: FastAPI, studio: Studio) -> None:
             marks.remove(run)
             return go("/runs")
         else:
-            raise Missing("Page not found.")
+            raise Missing(NO_PAGE)
         return go("/runs" if values.get("back") == "runs" else f"/runs/{ident}")
 
-    @app.get("/runs/{ident}/pictures/{picture}")
+    @app.get("/runs/{ident}/pictures/{picture}", summary="A picture of a run")
     def picture_file(ident: str, picture: str) -> Response:
         path = library.picture(library.run(ident), picture).path
         return file_answer(path, PICTURES[path.suffix])
 
-    @app.get("/runs/{ident}/pictures/{picture}/about")
+    @app.get("/runs/{ident}/pictures/{picture}/about", summary="How a picture was made")
     def about(request: Request, ident: str, picture: str) -> Response:
         run = library.run(ident)
         one = library.picture(run, picture)
-        return render(request, "picture.html", run=run, picture=one, receipt=receipt_of(one))
+        receipt = receipt_of(one)
+        again = [["again", library.name_of(one.path)]] if can_be_made_again(receipt) else []
+        return render(request, "picture.html", run=run, picture=one, receipt=receipt, **studio.joined_lines(*again))
 
 
 def row_of(studio: Studio, run: StudioRun) -> dict[str, Any]:
@@ -125,12 +125,12 @@ def matches(row: dict[str, Any], text: str) -> bool:
 
 
 def sort_rows(rows: list[dict[str, Any]], by: str) -> list[dict[str, Any]]:
-    """Runs in an order; those with a star first, those without a score last."""
+    """Runs in an order; those with a star first. Scores of one kind stand together, and runs without one are last."""
     keys = {
         "name": lambda row: row["title"].lower(),
         "model": lambda row: row["run"].model,
         "data": lambda row: row["run"].data,
-        "score": lambda row: row["score"][1] if row["score"] else float("inf"),
+        "score": lambda row: (row["score"] is None, row["score"] or ()),
     }
     ordered = sorted(rows, key=keys[by]) if by in keys else rows
     return sorted(ordered, key=lambda row: not row["star"])
@@ -155,3 +155,8 @@ def receipt_of(picture: Picture) -> dict[str, Any]:
         return read_metadata(picture.path) if picture.path.suffix == ".png" else {}
     except UserError:
         return {}
+
+
+def can_be_made_again(receipt: dict[str, Any]) -> bool:
+    """Whether a picture says that `sample` or `imagine` drew it, as `again` asks."""
+    return receipt.get("seed") is not None and receipt.get("verb") in (None, "imagine")

@@ -18,12 +18,12 @@ UNIT = re.compile("u([0-9]{1,6})")
 def add(app: FastAPI, studio: Studio) -> None:
     """The routes of the sliders."""
 
-    @app.get("/explore/sliders")
+    @app.get("/explore/sliders", summary="Sliders over the codes of a run")
     def page(request: Request, run: str) -> Response:
         one = studio.library.run(run)
         return render(request, "sliders.html", run=one)
 
-    @app.get("/explore/sliders/axes")
+    @app.get("/explore/sliders/axes", summary="The sliders of a run, as a part of a page")
     def axes(request: Request, run: str) -> Response:
         one = studio.library.run(run)
         answer = studio.painter.axes(one.name)
@@ -34,7 +34,7 @@ def add(app: FastAPI, studio: Studio) -> None:
         }
         return render(request, "axes.html", run=one, **answer, **lines)
 
-    @app.get("/explore/sliders/picture")
+    @app.get("/explore/sliders/picture", summary="The image of a code, with a value u0=, u1=, ... for each slider")
     def picture(request: Request, run: str) -> Response:
         content = studio.painter.picture(studio.library.run(run).name, values_of(dict(request.query_params)))
         return Response(content, media_type="image/png")
@@ -52,7 +52,7 @@ def values_of(query: dict[str, str]) -> dict[int, float]:
             try:
                 values[int(match[1])] = float(text)
             except ValueError:
-                raise UserError(f"{key}={text[:40]} is not a number") from None
+                raise UserError(f"{key}={text[:40]} is not a number; give one, as {key}=1.5") from None
     if not all(math.isfinite(value) for value in values.values()):
-        raise UserError("values are finite numbers")
+        raise UserError("the places of the sliders are finite numbers; give such ones, as u0=1.5")
     return values

@@ -14,7 +14,7 @@ from trilemma.studio.thresholds import StudioDetection, detection_of, detections
 def add(app: FastAPI, studio: Studio) -> None:
     """The route of a threshold."""
 
-    @app.get("/detect/threshold")
+    @app.get("/detect/threshold", summary="What a threshold of a detection gives, as a part of a page")
     def threshold(request: Request, run: str, detection: str = "", stop: str = "") -> Response:
         one = detection_of(studio.library, studio.library.run(run), detection)
         return render(request, "threshold.html", **at(one, stop))

@@ -139,6 +139,23 @@ for (const element of document.querySelectorAll("[data-once]")) {
   });
 }
 
+// A form with data-lines shows there the command line and the line of Python of what is filled in.
+for (const form of document.querySelectorAll("form[data-lines]")) {
+  const place = document.querySelector(form.dataset.lines);
+  let last = 0;
+  form.addEventListener("input", async () => {
+    const own = ++last;
+    await new Promise(done => setTimeout(done, 200)); // until the typing rests
+    if (own !== last) return;
+    try {
+      const body = new URLSearchParams(new FormData(form));
+      const answer = await fetch(`${form.getAttribute("action")}/lines`, { method: "POST", body });
+      const text = await answer.text();
+      if (own === last && answer.ok) place.innerHTML = text;
+    } catch { /* the server is closed: the next change asks again */ }
+  });
+}
+
 // Sliders ask for one picture at a time, always for the latest place of the handles.
 function slide(place) {
   const image = place.querySelector("img"), said = place.querySelector("output");
