@@ -1,11 +1,14 @@
 """A studio in memory: the app behind its guard, asked as a browser asks it."""
 
 import shutil
+import subprocess
+import sys
 from urllib.parse import unquote
 
 import anyio
 import httpx
 import pytest
+from processes import free_port
 
 import trilemma
 from trilemma.studio.access import Access
@@ -37,15 +40,19 @@ class Browser:
 
         return anyio.run(ask)
 
-    def raw(self, path, *, method="GET", headers=None, body=b""):
-        """The answer (status, text) to a path that is sent as it is, which no client would do."""
+    def raw(self, path, *, method="GET", headers=None, body=b"", whole=True):
+        """The answer (status, text) to a path that is sent as it is, which no client would do.
+
+        Args:
+            whole: whether the body is all that there is; else the client leaves within it.
+        """
         target, _, query = path.encode("utf-8").partition(b"?")
         names = {**self.own, "host": f"127.0.0.1:{PORT}", **(headers or {})}
         lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in names.items()]
         scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
                  "path": unquote(target.decode("utf-8")), "raw_path": target, "query_string": query, "root_path": "",
                  "headers": lines, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", PORT)}  # fmt: skip
-        messages, sent = [], iter([{"type": "http.request", "body": body, "more_body": False}])
+        messages, sent = [], iter([{"type": "http.request", "body": body, "more_body": not whole}])
 
         async def ask():
             async def receive():
@@ -92,6 +99,17 @@ def studio(folder):
 def browser(studio):
     access = Access("127.0.0.1", PORT)
     return Browser(Guard(create_app(studio, access), access), access)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A studio as a process: its address, with the token, and the process."""
+    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={free_port()}", "open=false"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    yield line.rsplit(" ", 1)[1].strip(), process
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """The pages of jobs: what they say and show, what they do, and when they have news."""
 
 import json
+import os
+import re
 
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from trilemma.files import lock
 from trilemma.healthy import EXPLODED, LEAST_ROWS, NO_BETTER, SURE
 from trilemma.studio.curves import EDGE, HEIGHT, WIDTH, Known, plots_of
 from trilemma.studio.jobs import END, JOB, OUTPUT, START, State, open_lock, read_job
+from trilemma.studio.logs import series_of
 from trilemma.studio.routes import jobs as jobs_routes
 
 EVIL = "<script>alert(1)</script>"
@@ -117,12 +120,62 @@ def test_plots_stay_in_their_box_and_leave_out_what_is_no_number():
         {"step": k, "images": 10 * k, "seconds": 1.0, "vae/loss": value}
         for k, value in enumerate([3.0, float("nan"), 1.0, 2.0])
     ]
-    (plot,) = plots_of(rows)
+    (plot,) = plots_of(series_of(rows))
     points = [tuple(map(float, point.split(","))) for point in plot.points.split()]
     assert len(points) == 3 and (plot.low, plot.high, plot.last, plot.images) == (1.0, 3.0, 2.0, 30)
     assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
     assert points[0][1] < points[2][1] < points[1][1]  # upwards is less in SVG: 3 is above 2 is above 1
-    assert plots_of(rows[:1]) == []
+    assert plots_of(series_of(rows[:1])) == []
+
+
+@pytest.fixture
+def training(studio, run):
+    """A job that trains the run, and runs for as long as its lock is held: its id, and the lock."""
+    ident = studio.queue.add(["train", "vae", "digits"])
+    place = studio.queue.job(ident).place
+    (place / OUTPUT).write_text("run      runs/vae-digits\n")
+    (place / START).write_text(json.dumps({"time": 0.0, "process": 12345}))
+    with open_lock(place) as held:
+        lock(held)
+        yield ident, held
+
+
+def test_warnings_of_a_training_are_shown_while_it_runs(browser, studio, run, training):
+    rows = [{"step": 10 * k, "images": 9, "seconds": 1.0, "warning": f"warning {k} {EVIL}"} for k in range(1, 132)]
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write("".join(f"{json.dumps(row)}\n" for row in rows))
+    text = browser.get(f"/jobs/{training[0]}/live").text
+    assert text.count('<p class="warning">') == jobs_routes.LATEST and EVIL not in text
+    assert '<p class="warning">step 1,310: warning 131 &lt;script&gt;' in text
+    assert "step 1,310" not in browser.get(f"/runs/{run.id}").text  # it has ended: its summary says what is wrong
+    (run.path / "weights.safetensors").unlink()
+    with (run.path / "lock").open("r+") as held:
+        lock(held)
+        assert '<p class="warning">step 1,310: warning 131' in browser.get(f"/runs/{run.id}").text
+
+
+def test_samples_of_a_training_are_shown_in_the_order_of_time(browser, studio, run, training):
+    sample = (run.path / "samples" / "last.png").read_bytes()
+    for k in range(23):  # last.png is of a shorter training that is continued
+        path = run.path / "samples" / f"{64 * k:012d}.png"
+        path.write_bytes(sample)
+        os.utime(path, (2e9 + k, 2e9 + k))
+    text = browser.get(f"/jobs/{training[0]}/live").text
+    shown = re.findall(r"<figcaption>(.*?)</figcaption></figure>\n", text.partition("Samples through time")[2])
+    assert shown[:2] == ["samples/last.png", f"samples/{64:012d}.png"] and shown[-1] == f"samples/{64 * 22:012d}.png"
+    assert len(shown) == jobs_routes.LATEST and shown[1:] == sorted(shown[1:])  # not batch.png, nor seed-0.png
+    for source in re.findall(r'<img loading="lazy" src="([^"]*)"', text):
+        assert browser.get(source).headers["content-type"] == "image/png"
+
+
+def test_a_training_is_paused_and_resumed_by_its_page(browser, training):
+    ident, held = training
+    text = browser.get(f"/jobs/{ident}/live").text
+    assert "<button>Pause</button>" in text and "A checkpoint is saved" in text and "Resume</button>" not in text
+    assert ">Pause</button>" in browser.get("/jobs/live").text
+    held.close()
+    text = browser.get(f"/jobs/{ident}/live").text
+    assert "<button>Resume</button>" in text and "Pause" not in text
 
 
 def test_news_come_when_a_job_or_the_log_of_its_run_changes(studio, run, monkeypatch):
@@ -160,7 +213,7 @@ def test_plots_shade_the_range_in_which_no_rule_warns():
         return [{"step": k, "images": k, "seconds": 1.0, name: value} for k, value in enumerate(values)]
 
     def plot(name, values, **known):
-        return plots_of(log(name, values), Known(**known))[0]
+        return plots_of(series_of(log(name, values)), Known(**known))[0]
 
     real = plot("critic/d_real", [0.5, 1.0])
     top, height = real.band
@@ -179,7 +232,7 @@ def test_plots_shade_the_range_in_which_no_rule_warns():
         row | {"valid_linear_denoising_rmse": linear}
         for row, linear in zip(log("valid_denoising_rmse", [0.9, 0.7]), (0.3, 0.8), strict=True)
     ]
-    (denoising,) = plots_of(rows)  # its last limit counts
+    (denoising,) = plots_of(series_of(rows))  # its last limit counts
     top, height = denoising.band
     assert denoising.rmse == 0.8 and top + height == HEIGHT
     assert top == pytest.approx(EDGE + (HEIGHT - 2 * EDGE) * (0.9 - NO_BETTER * 0.8) / 0.2, abs=0.05)

@@ -1,10 +1,8 @@
-"""Jobs are neither lost nor doubled, whenever the server is killed, and what is said of them is true."""
+"""Jobs run once, in their order, and what is said of them is true; kills of the server are in test_kills.py."""
 
 import io
 import json
 import os
-import random
-import signal
 import stat
 import subprocess
 import sys
@@ -39,8 +37,6 @@ from trilemma.studio.place import Missing
 from trilemma.studio.queue import Queue
 
 WAIT_S = 60.0
-SERVER = "import sys, time; from pathlib import Path; from trilemma.studio.queue import Queue\n" \
-    "queue = Queue(Path(sys.argv[1]), Path(sys.argv[2])); queue.open(); time.sleep(600)"  # fmt: skip
 
 
 @pytest.fixture
@@ -513,54 +509,3 @@ def test_a_broken_job_does_not_stop_the_others(queue):
     ident = queue.add(["list", "vae"])
     until(lambda: ended(queue))
     assert [job.id for job in queue.jobs()] == [ident] and queue.job(ident).state is State.FINISHED
-
-
-def killed_often(tmp_path, kills, seed):
-    """Kill the server at random moments while jobs run, add jobs all the time, and return the queue at the end."""
-    dice, own = random.Random(seed), tmp_path / "own"
-    queue = Queue(tmp_path, own)
-    idents = []
-    for _ in range(kills):
-        idents += [queue.add(["list", "vae"]) for _ in range(dice.randrange(2))]
-        server = subprocess.Popen([sys.executable, "-c", SERVER, str(tmp_path), str(own)])
-        time.sleep(dice.uniform(0.1, 1.0))
-        server.send_signal(signal.SIGKILL)
-        server.wait()
-        for job in queue.jobs():
-            assert job.state is not State.RUNNING or lives(job)
-    queue.open()
-    until(lambda: ended(queue), WAIT_S + 5 * kills)
-    queue.close()
-    return queue, idents
-
-
-def lives(job):
-    """Whether the process of a job that is said to run was there; it may have ended since."""
-    start = json.loads((job.place / START).read_text())
-    try:
-        os.kill(start["process"], 0)
-    except ProcessLookupError:
-        return (job.place / END).exists()
-    return True
-
-
-def check_nothing_lost_or_doubled(queue, idents):
-    wanted = subprocess.run([sys.executable, "-m", "trilemma", "list", "vae"], capture_output=True, text=True).stdout
-    jobs = queue.jobs()
-    assert [job.id for job in jobs] == idents
-    assert {job.state for job in jobs} == {State.FINISHED}
-    assert all(output_of(job.place, 1 << 20) == wanted for job in jobs)  # twice would be there twice
-
-
-@pytest.mark.slow
-def test_nothing_is_lost_or_doubled_when_the_server_is_killed(tmp_path):
-    queue, idents = killed_often(tmp_path, kills=6, seed=1)
-    assert idents
-    check_nothing_lost_or_doubled(queue, idents)
-
-
-@pytest.mark.slow
-def test_nothing_is_lost_or_doubled_when_the_server_is_killed_100_times(tmp_path):
-    queue, idents = killed_often(tmp_path, kills=100, seed=2)
-    assert len(idents) > 30
-    check_nothing_lost_or_doubled(queue, idents)

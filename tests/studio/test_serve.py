@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from processes import free_port
 
 from trilemma import UserError, open_studio
 from trilemma.extras import install_line
@@ -26,24 +27,6 @@ from trilemma.studio.jobs import State
 from trilemma.studio.place import OWN, hold
 from trilemma.studio.queue import Queue
 from trilemma.studio.serve import LAST_PORT, PASSWORD, PORT, listen, password_for, require_extra
-
-
-def free_port():
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A studio as a process: its address, with the token, and the process."""
-    port = free_port()
-    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={port}", "open=false"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    line = process.stdout.readline()
-    yield line.rsplit(" ", 1)[1].strip(), process
-    process.kill()
-    process.wait()
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):

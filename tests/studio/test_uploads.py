@@ -2,9 +2,11 @@
 
 import errno
 import io
+import stat
 import struct
 import zipfile
 import zlib
+from itertools import cycle, product
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +30,12 @@ def content(kind="png", levels=LEVELS, **options):
     return buffer.getvalue()
 
 
-def zipped(**members):
+def zipped(*entries, **members):
+    """A zip of members by name, with __ for /, and of entries (ZipInfo, content)."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name.replace("__", "/"), data)
+        for name, data in [*entries, *((name.replace("__", "/"), data) for name, data in members.items())]:
+            archive.writestr(name, data)
     return buffer.getvalue()
 
 
@@ -44,6 +47,46 @@ def huge_png(width, height):
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def huge_gif():
+    """A GIF that says 65535 x 65535 pixels."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0xF0, 0, 0) + b"\0\0\0\xff\xff\xff"
+    return screen + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x44\x01\0;"
+
+
+def huge_tiff():
+    """A TIFF that says 100,000 x 100,000 pixels, in one strip of a byte."""
+    side, rows = 100_000, [(258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 100_000), (279, 1)]
+    tags = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in [(256, side), (257, side), *rows]]
+    return b"II" + struct.pack("<HIH", 42, 8, len(tags)) + b"".join(tags) + struct.pack("<I", 0)
+
+
+def huge_bmp():
+    """A BMP that says 100,000 x 100,000 pixels."""
+    plain = content("bmp")
+    return plain[:18] + struct.pack("<ii", 100_000, 100_000) + plain[26:]
+
+
+def locked_zip():
+    """A zip whose member says that it is encrypted."""
+    plain = bytearray(zipped(a=GOOD))
+    for place in (6, plain.index(b"PK\x01\x02") + 8):
+        plain[place] |= 1
+    return bytes(plain)
+
+
+def linked_zip():
+    """A zip with a link to a file of the system."""
+    entry = zipfile.ZipInfo("a.png")
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return zipped((entry, "/etc/passwd"))
+
+
+def cut(kind):
+    """The first half of an image."""
+    whole = content(kind)
+    return whole[: len(whole) // 2]
 
 
 GOOD = content()
@@ -72,7 +115,20 @@ HOSTILE = {
     "cut-zip": zipped(a=GOOD)[:-20],
     "url": b"[InternetShortcut]\nURL=http://169.254.169.254/",
     "xml-bomb": b'<!DOCTYPE x [<!ENTITY a "aaa">]><x>&a;</x>',
+    **{f"cut-{kind}": cut(kind) for kind in ("jpeg", "webp", "gif", "bmp", "tiff")},
+    "wrong-sum": GOOD[:29] + bytes(4) + GOOD[33:],  # of the head
+    "bomb": content("png", np.zeros((4100, 4100), np.uint8)),  # small as a file
+    "huge-gif": huge_gif(),
+    "huge-bmp": huge_bmp(),
+    "huge-tiff": huge_tiff(),
+    "up-zip": zipped(**{"..__..__evil.sh": b"#!/bin/sh"}),
+    "link-zip": linked_zip(),
+    "locked-zip": locked_zip(),
+    "zeros-zip": zipped(a=bytes(100_000)),
+    "script-gif": b"GIF89a=1;alert(1)//",
+    "ico": content("ico", np.zeros((32, 32, 3), np.uint8)),  # an image, of a format that is not read
 }
+UPLOADS = {"/data/upload": "files", "/edit/image": "picture", "/sample/receipt": "picture"}  # routes and their fields
 
 
 NAMES = ("../../etc/passwd.png", "/etc/x.png", "C:\\x.png", "..\\x.png", "a/../../x.png", "\0.png", "x" * 5000,
@@ -81,7 +137,19 @@ NAMES = ("../../etc/passwd.png", "/etc/x.png", "C:\\x.png", "..\\x.png", "a/../.
 
 
 def test_there_are_40_hostile_uploads():
-    assert len(HOSTILE) + len(NAMES) == 40
+    assert len(HOSTILE) == 40
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_hostile_uploads_are_refused_by_every_route(browser, studio, every):
+    """The quick test sends each file to one route."""
+    pairs = product(UPLOADS.items(), HOSTILE.items()) if every else zip(cycle(UPLOADS.items()), HOSTILE.items())
+    for (path, field), (name, data) in pairs:
+        files = [(field, (f"x.{'zip' if 'zip' in name else 'png'}", data))]
+        answer = browser.send("POST", path, data={"name": "mine"}, files=files)
+        assert answer.status_code == 400 and "Traceback" not in answer.text, (path, name)
+    assert [path.name for path in studio.folder.parent.iterdir()] == [studio.folder.name]
+    assert not [path for path in studio.folder.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -95,12 +163,21 @@ def test_a_hostile_file_is_skipped_and_nothing_of_it_is_kept(name, tmp_path):
     assert (upload.images, upload.skipped) == (1, ["b.png"])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_hostile_name_leads_nowhere_else(name, tmp_path):
-    upload = receive([(name, io.BytesIO(GOOD))], tmp_path / "in" / "data")
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert upload.images == 1 and len(files) == 1
-    assert files[0].is_relative_to(tmp_path / "in" / "data") and files[0].name == "00001.png"
+def test_a_hostile_name_leads_nowhere_else(browser, studio):
+    """As it is sent by no browser, which writes some letters otherwise. What is no name in a header is refused."""
+    part, refused = "--b\r\nContent-Disposition: form-data; name=", []
+    for k, name in enumerate(NAMES):
+        head = f'{part}"name"\r\n\r\nmine-{k}\r\n{part}"files"; filename="{name}"\r\n\r\n'.encode()
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        body = head + GOOD + b"\r\n--b--\r\n"
+        answer = browser.send("POST", "/data/upload", content=body, headers=headers)
+        found = [path for path in studio.folder.rglob("*") if path.is_file()]
+        assert answer.status_code in (200, 400)
+        if answer.status_code == 400:
+            refused.append(name)
+        assert len(found) == k + 1 - len(refused) and {path.name for path in found} == {"00001.png"}
+        assert all(path.is_relative_to(studio.folder / "data") for path in found)
+    assert len(refused) <= 2 and [path.name for path in studio.folder.parent.iterdir()] == [studio.folder.name]
 
 
 def test_pixels_stay_and_all_else_goes(tmp_path):

@@ -18,10 +18,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         UserError: if it is not a plain file, or too large.
     """
     try:
-        lines = read_plain(path, LARGEST_LOG).split(b"\n")
+        return rows_in(read_plain(path, LARGEST_LOG))
     except FileNotFoundError:
         return []
-    return [row for line in lines if line and (row := _row_in(line)) is not None]
+
+
+def rows_in(content: bytes) -> list[dict[str, Any]]:
+    """The rows in the content of a log; others are skipped."""
+    return [row for line in content.split(b"\n") if line and (row := _row_in(line)) is not None]
 
 
 def _row_in(line: bytes) -> dict[str, Any] | None:

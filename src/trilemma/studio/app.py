@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request  # pyright: ignore[reportMissingImports]
 from fastapi.exceptions import RequestValidationError  # pyright: ignore[reportMissingImports]
 from fastapi.responses import HTMLResponse, Response  # pyright: ignore[reportMissingImports]
 from starlette.exceptions import HTTPException  # pyright: ignore[reportMissingImports]
+from starlette.requests import ClientDisconnect  # pyright: ignore[reportMissingImports]
 
 from trilemma import __version__
 from trilemma.errors import UserError
@@ -109,6 +110,9 @@ def _add_errors(app: FastAPI) -> None:
         status, text = error.status_code, str(error.detail)
         return page(Refusal(status, text if text.endswith(".") else TEXTS.get(status, UNREADABLE)))
 
+    def of_absence(request: Request, error: Exception) -> Response:
+        return Response(status_code=400)  # which nobody reads: the browser left while it sent
+
     def of_defect(request: Request, error: Exception) -> Response:
         return page(Refusal(500, "This did not work, which is a defect. The terminal of the studio says more."))
 
@@ -124,6 +128,7 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(FileNotFoundError, of_vanished)
     for kind in (HTTPException, RequestValidationError, TooMuch):
         app.add_exception_handler(kind, of_mistake)
+    app.add_exception_handler(ClientDisconnect, of_absence)
     app.add_exception_handler(Exception, of_defect)
 
 

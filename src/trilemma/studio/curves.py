@@ -1,9 +1,8 @@
 """The values of a training as small plots: SVG made of plain lines, which a strict content policy lets through."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from trilemma.healthy import (
     BETTER_THAN_LINEAR,
@@ -15,14 +14,15 @@ from trilemma.healthy import (
     mean_image_rmse_in,
     part_of,
 )
-from trilemma.run.log import PLACE
 from trilemma.studio.library import StudioRun
+from trilemma.studio.logs import Series
 from trilemma.titles import square_of, title
 from trilemma.words import capital
 
 WIDTH, HEIGHT, EDGE = 300.0, 110.0, 4.0  # units of a plot; its edge keeps the line inside
 MOST_POINTS = 300
-APART = (*PLACE, "lr", "valid_images")
+APART = ("lr", "valid_images")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,14 @@ class Known:
     mean_image_rmse: float | None = None
 
 
-def plots_of(rows: Sequence[Mapping[str, Any]], known: Known | None = None) -> list[Plot]:
+def plots_of(series: Series, known: Known | None = None) -> list[Plot]:
     """A plot for each value of a log that has two points or more, validation first; a square beside its root is one."""
-    names = dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, int | float))
-    shown = [name for name in names if name not in APART and (square_of(name) not in names or "valid" in name)]
-    values = {name: series(rows, name) for name in shown if not _is_square(name, names)}
+    shown = [name for name in series if name not in APART and (square_of(name) not in series or "valid" in name)]
+    values = {name: series[name] for name in shown if not _is_square(name, series)}
     ordered = sorted(values, key=lambda name: not name.startswith("valid_"))
-    linear = {name: values[linear_of(name)][-1][1] for name in ordered if values.get(linear_of(name))}
-    plotted = [name for name in ordered if len(values[name]) > 1 and not name.startswith(LINEAR)]
-    return [_plot(name, values[name], known or Known(), linear.get(name)) for name in plotted]
+    linear = {name: values[linear_of(name)][1][-1] for name in ordered if linear_of(name) in values}
+    plotted = [name for name in ordered if len(values[name][1]) > 1 and not name.startswith(LINEAR)]
+    return [_plot(name, *values[name], known or Known(), linear.get(name)) for name in plotted]
 
 
 def what_is_known(run: StudioRun, output: str = "") -> Known:
@@ -72,14 +71,8 @@ def what_is_known(run: StudioRun, output: str = "") -> Known:
     return Known(units if isinstance(units, int) else None, rmse)
 
 
-def series(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    """(images, value) of each row that has a finite value of that name."""
-    pairs = ((row["images"], row[name]) for row in rows if isinstance(row.get(name), int | float))
-    return [(float(images), float(value)) for images, value in pairs if math.isfinite(value)]
-
-
-def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most so many points, evenly; the first and the last stay.
+def thinned(points: Sequence[T], most: int = MOST_POINTS) -> list[T]:
+    """At most so many values, or pictures, evenly; the first and the last stay.
 
     >>> thinned([(k, k) for k in range(9)], 3)
     [(0, 0), (4, 4), (8, 8)]
@@ -121,8 +114,7 @@ def band(healthy: tuple[float, float], low: float, high: float) -> tuple[float, 
     return round(top, 1), round(bottom - top, 1)
 
 
-def _plot(name: str, points: Sequence[tuple[float, float]], known: Known, linear_rmse: float | None) -> Plot:
-    values = [y for _, y in points]
+def _plot(name: str, images: Sequence[float], values: Sequence[float], known: Known, linear_rmse: float | None) -> Plot:
     low, high = min(values), max(values)
     words = title(name.partition("/")[2] or name.removeprefix("valid_"))
     text = f"{words}, validation" if name.startswith("valid_") else words
@@ -132,5 +124,6 @@ def _plot(name: str, points: Sequence[tuple[float, float]], known: Known, linear
     if healthy and (linear_rmse is not None or name == "valid_rmse"):
         about = BETTER_THAN_MEAN if linear_rmse is None else BETTER_THAN_LINEAR
     shaded = None if healthy is None else band(healthy, low, high)
-    place = (line(thinned(points)), low, high, values[-1], int(points[-1][0]))
+    points = line([*zip(thinned(images), thinned(values), strict=True)])
+    place = (points, low, high, values[-1], int(images[-1]))
     return Plot(capital(text), *place, about, healthy is not None, shaded, linear_rmse or mean_rmse or 0.0)

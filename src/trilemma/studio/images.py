@@ -1,7 +1,6 @@
 """Single images that a page sends to be edited, and masks that are painted over them: pixels alone, under ids."""
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable, Container
@@ -66,7 +65,7 @@ class Images:
         """
         try:
             content = base64.b64decode(painted.removeprefix(PAINTED), validate=True)
-        except binascii.Error:
+        except ValueError:  # letters that are none of base 64, or not ASCII
             content = b""
         image = decoded(content) if painted.startswith(PAINTED) else None
         if image is None:

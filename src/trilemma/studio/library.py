@@ -10,19 +10,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError
 from trilemma.files import read_json
 from trilemma.run.locate import CONFIG, WEIGHTS
-from trilemma.run.log import read_log
 from trilemma.studio.jobs import is_held
 from trilemma.studio.place import NO_RUN, Missing
 from trilemma.vocabulary import data_words
 
 DEEPEST, MOST_FOLDERS, MOST_PICTURES = 4, 5_000, 400
 NO_PICTURES = {"parts", "checkpoints", "earlier", "metrics"}  # of a run
+SAMPLES = re.compile(r"([0-9]{12,}|last)\.png")  # in samples/: of the training, named by the images seen
 PICTURES = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 LARGEST_PICTURE = 64 << 20  # bytes
 SUM_DIGITS = (16, 64)  # of the SHA-256 of weights: in a receipt (`Run.weights_id`), and in a summary
@@ -159,6 +160,12 @@ class Library:
         newest = sorted(files, key=lambda entry: -entry.stat().st_mtime)[:most]
         return [self._picture(run, Path(entry.path), entry.stat().st_mtime) for entry in newest]
 
+    def samples(self, run: StudioRun) -> list[Picture]:
+        """The pictures of samples that the training of a run drew, the oldest first."""
+        files = [entry for entry in plain_files(run.path / "samples") if SAMPLES.fullmatch(entry.name)]
+        pictures = [self._picture(run, Path(entry.path), entry.stat().st_mtime) for entry in files]
+        return sorted(pictures, key=lambda picture: (picture.modified, picture.name))
+
     def cover(self, run: StudioRun) -> Picture | None:
         """The newest picture of samples of a run; None if there is none. It does not look at single samples."""
         files = [entry for entry in plain_files(run.path / "samples") if Path(entry.name).suffix in PICTURES]
@@ -167,7 +174,7 @@ class Library:
 
     def picture(self, run: StudioRun, ident: str) -> Picture:
         """The picture of that id; raises Missing if there is none."""
-        for picture in self.pictures(run):
+        for picture in chain(self.pictures(run), self.samples(run)):
             if picture.id == ident and picture.path.stat().st_size <= LARGEST_PICTURE:
                 return picture
         raise Missing("This picture is not there any more. The page of its run shows those that are.")
@@ -194,14 +201,6 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def log_of(run: StudioRun) -> list[dict[str, Any]]:
-    """The rows of a run's log."""
-    try:
-        return read_log(run.path / "log.jsonl")
-    except (UserError, OSError):
-        return []
 
 
 def folders_below(place: Path, deepest: int, enters: Callable[[Path], bool]) -> Iterator[Path]:

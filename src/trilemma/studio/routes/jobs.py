@@ -14,11 +14,12 @@ from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissi
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from starlette.responses import StreamingResponse  # pyright: ignore[reportMissingImports]
 
-from trilemma.studio.curves import plots_of, what_is_known
+from trilemma.studio.curves import plots_of, thinned, what_is_known
 from trilemma.studio.described import ACTIONS, form, text
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
-from trilemma.studio.library import StudioRun, log_of
+from trilemma.studio.library import StudioRun
 from trilemma.studio.live_report import partial_file
+from trilemma.studio.logs import log_of
 from trilemma.studio.maps import ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
@@ -27,7 +28,7 @@ from trilemma.studio.service import READ, SHOWN, Studio
 from trilemma.verbs import default_of, find
 
 NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
-LATEST = 12  # pictures
+LATEST = 12  # warnings, and pictures of samples
 MOVES = {"up": -1, "down": 1}  # places in the queue
 BACK = text("jobs, to go back to the queue")
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
@@ -111,7 +112,6 @@ def queue_context(studio: Studio) -> dict[str, Any]:
 def job_context(studio: Studio, job: Job) -> dict[str, Any]:
     """A job with its output, its results, and the run that it trains."""
     run = studio.run_of(job)
-    training = run is not None and job.verb == "train"
     command, python = studio.lines(job.words)
     output = output_of(job.place)
     return {
@@ -121,11 +121,22 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
         "python": python,
         "output": output,
         "results": studio.results(job),
-        "plots": plots_of(log_of(run), what_is_known(run, output)) if run is not None and training else [],
         "report": studio.live_report(job),
         "map": map_made(run, job) if run is not None else "",
         **edited(studio, job, run),
-        "pictures": studio.library.pictures(run, LATEST) if run is not None and training else [],
+        **training_context(studio, run if job.verb == "train" else None, output),
+    }
+
+
+def training_context(studio: Studio, run: StudioRun | None, output: str) -> dict[str, Any]:
+    """What is known so far of a run that a job trains; None where it trains none, or there is none yet."""
+    if run is None:
+        return {"plots": [], "warnings": [], "pictures": []}
+    log = log_of(run)
+    return {
+        "plots": plots_of(log.series, what_is_known(run, output)),
+        "warnings": log.warnings[-LATEST:],
+        "pictures": thinned(studio.library.samples(run), LATEST),
     }
 
 

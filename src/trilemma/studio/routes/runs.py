@@ -10,10 +10,11 @@ from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
 from trilemma.studio.curves import plots_of, what_is_known
 from trilemma.studio.described import ACTIONS, form, text
-from trilemma.studio.library import PICTURES, Picture, StudioRun, log_of
+from trilemma.studio.library import PICTURES, Picture, StudioRun
+from trilemma.studio.logs import log_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
-from trilemma.studio.routes.jobs import queue_context
+from trilemma.studio.routes.jobs import LATEST, queue_context
 from trilemma.studio.sections import SORTS
 from trilemma.studio.service import Studio
 from trilemma.studio.sources import own_sources
@@ -64,11 +65,13 @@ def add(app: FastAPI, studio: Studio) -> None:
     def run_page(request: Request, ident: str) -> Response:
         run = library.run(ident)
         pictures = library.pictures(run, SHOWN_PICTURES)
+        log = log_of(run)
         context = {
             "run": run,
             "row": row_of(studio, run),
             "pictures": pictures,
-            "plots": plots_of(log_of(run), what_is_known(run)),
+            "plots": plots_of(log.series, what_is_known(run)),
+            "warnings": log.warnings[-LATEST:] if run.is_training else run.warnings,
         }
         lines = studio.joined_lines(["sample", run.name], ["evaluate", run.name])
         return render(request, "run.html", **context, **lines, settings=shown_settings(run))
