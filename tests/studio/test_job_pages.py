@@ -145,13 +145,13 @@ def test_warnings_of_a_training_are_shown_while_it_runs(browser, studio, run, tr
     with (run.path / "log.jsonl").open("a") as file:
         file.write("".join(f"{json.dumps(row)}\n" for row in rows))
     text = browser.get(f"/jobs/{training[0]}/live").text
-    assert text.count('<p class="warning">') == jobs_routes.LATEST and EVIL not in text
-    assert '<p class="warning">step 1,310: warning 131 &lt;script&gt;' in text
+    assert text.count('<p class="warning" lang="en">') == jobs_routes.LATEST and EVIL not in text
+    assert '<p class="warning" lang="en">step 1,310: warning 131 &lt;script&gt;' in text
     assert "step 1,310" not in browser.get(f"/runs/{run.id}").text  # it has ended: its summary says what is wrong
     (run.path / "weights.safetensors").unlink()
     with (run.path / "lock").open("r+") as held:
         lock(held)
-        assert '<p class="warning">step 1,310: warning 131' in browser.get(f"/runs/{run.id}").text
+        assert '<p class="warning" lang="en">step 1,310: warning 131' in browser.get(f"/runs/{run.id}").text
 
 
 def test_samples_of_a_training_are_shown_in_the_order_of_time(browser, studio, run, training):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trilemma.studio import pages
+from trilemma.studio.routes.runs import can_be_made_again
 from trilemma.studio.sections import TOOLS
 
 NODE = shutil.which("node")
@@ -99,6 +100,17 @@ def test_data_a_run_and_a_picture_have_their_lines(browser, studio, run):
         file = f"runs/vae-digits/{picture.name}"
         again = [f"trilemma again {file}", f'trilemma.again("{file}")'] if "seed-0" in picture.name else []
         assert lines(browser.get(f"/runs/{run.id}/pictures/{picture.id}/about").text)[0] == again, picture.name
+
+
+def test_only_what_is_drawn_again_has_the_line_that_does_so():
+    for receipt, can in [
+        ({"seed": 0}, True),
+        ({"seed": 0, "verb": "imagine"}, True),
+        ({"seed": 0, "verb": "traverse"}, False),
+        ({"verb": "map"}, False),
+        ({}, False),
+    ]:
+        assert can_be_made_again(receipt) is can
 
 
 PAGE = """

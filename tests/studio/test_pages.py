@@ -19,6 +19,7 @@ from trilemma.studio import images as images_module
 from trilemma.studio import library as library_module
 from trilemma.studio import service
 from trilemma.studio.jobs import OUTPUT
+from trilemma.studio.routes.runs import sort_rows
 from trilemma.studio.sections import SECTIONS, TOOLS
 from trilemma.verbs import VERBS, find
 
@@ -119,6 +120,12 @@ def test_runs_are_searched_starred_renamed_and_put_into_the_bin(browser, studio,
     assert browser.post("/runs/restore/0123456789abcdef").status_code == 404
     browser.post(f"/runs/restore/{run.id}")
     assert (run.path / "config.json").is_file() and not studio.marks.in_bin()
+
+
+def test_scores_of_one_kind_are_sorted_together():
+    scores = [("valid_rmse", 0.1), ("valid_bce", 90.0), None, ("valid_rmse", 0.05), ("valid_bce", 80.0)]
+    rows = [{"score": score, "star": k == 1} for k, score in enumerate(scores)]
+    assert [row["score"] for row in sort_rows(rows, "score")] == [scores[k] for k in (1, 4, 3, 0, 2)]
 
 
 def test_a_form_of_samples_has_keys_that_vary_over_the_picture(browser, studio, run):
