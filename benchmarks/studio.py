@@ -3,7 +3,7 @@ docs/studio.md.
 
     python benchmarks/studio.py [--pairs 5] [--minutes 1] [--model vae] [--data digits]
     python benchmarks/studio.py --pictures   # writes docs/figures/studio-*.png; needs playwright and Debian's chromium
-    python benchmarks/studio.py --pictures --all FOLDER   # every page into FOLDER: 390, 1200 and 1920 px, light and dark
+    python benchmarks/studio.py --pictures --all FOLDER   # every page into FOLDER: 390, 1200 and 1920 px, light, dark
 
 In each pair the same training runs twice, in turns first and second: by the command line, with no studio; and as a job
 of a studio, started by its form. The page of the job is open: it holds the stream of news, and fetches its live part

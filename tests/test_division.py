@@ -60,6 +60,7 @@ def in_team(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(import_module(name), "current_team", lambda: getattr(SELF, "team", ALONE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "batch", "first", "exact"), [(10, 3, 0, False), (450, 64, 5, False), (70, 32, 40, True)])
 def test_samples_are_those_of_one_process(
     n: int, batch: int, first: int, exact: bool, run: Path, tmp_path: Path, in_team: None

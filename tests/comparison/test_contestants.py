@@ -271,6 +271,7 @@ def test_a_set_of_images_draws_by_number_and_its_seed_only_chooses_the_order(tmp
         drawn(15, steps=3)
 
 
+@pytest.mark.slow
 def test_a_folder_a_zip_an_array_file_and_an_array_are_measured_alike(tmp_path):
     import numpy as np
 

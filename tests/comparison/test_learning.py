@@ -110,6 +110,7 @@ def test_weights_on_the_way_are_those_of_a_shorter_training(tmp_path) -> None:
     assert not torch.equal(whole.sample(4, seed=1), half.sample(4, seed=1))
 
 
+@pytest.mark.slow
 def test_the_curve_ends_with_the_last_weights(tmp_path, monkeypatch) -> None:
     """Earlier points have fewer images than the last one, which is a score of the evaluation; their receipts say so."""
     monkeypatch.setattr(learning, "FEWER", 100)

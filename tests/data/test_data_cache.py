@@ -449,6 +449,7 @@ def test_without_locks_a_draft_is_left_over_after_a_day(tmp_path, monkeypatch):
 # -- larger than memory
 
 
+@pytest.mark.slow
 def test_a_source_larger_than_memory_is_the_same_data(tmp_path, monkeypatch, own_cache):
     path = zipped(tmp_path / "a.zip", 3000)
     small = load_data(path)

@@ -90,6 +90,7 @@ def test_flat_images_are_not_near_duplicates():
     assert near_pairs(images) == ([], True)
 
 
+@pytest.mark.slow
 def test_images_of_different_things_are_no_near_duplicates():
     digits = load_data("digits")
     images = torch.cat([split.images for split in digits.splits.values()])

@@ -96,6 +96,7 @@ def test_what_is_drawn_does_not_depend_on_what_the_network_is_told_in_training()
     assert torch.equal(images, plain.sample(2, seed=0)) and images.std() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"classes": True, "n_classes": 3}, {"network": "dit"}])
 def test_the_network_learns_from_what_it_is_told(settings) -> None:
     moving, plain = awake(model(**settings)), awake(model(0.0, **settings))

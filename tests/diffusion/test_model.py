@@ -198,7 +198,7 @@ def test_an_image_does_not_depend_on_its_batch(sampler: str, eta: float | None, 
 @pytest.mark.parametrize(
     ("training", "prediction"), [("cosine", "edm"), ("edm", "edm"), ("flow", "flow"), ("linear", "v")]
 )
-@pytest.mark.parametrize("shift", [1.0, 2.0])
+@pytest.mark.parametrize("shift", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
 def test_schedules_can_be_swapped_after_training(training: str, prediction: str, sampling: str, shift: float) -> None:
     """A network that knows the posterior mean of N(0, s**2) draws along the exact path of any schedule, on which x_t is
     in proportion to its standard deviation. It is told the ratio of sigma and alpha, whatever they are."""

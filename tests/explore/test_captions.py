@@ -82,6 +82,7 @@ def test_guidance_leads_away_from_no_caption(run: trilemma.Run) -> None:
     assert (plain - strong).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_text_for_each_image(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
@@ -92,6 +93,7 @@ def test_a_folder_with_a_text_for_each_image(tmp_path: Path) -> None:
     assert set(run.model_config.words) == {"ein", "bild", "zwei", "bilder"}
 
 
+@pytest.mark.slow
 def test_what_is_refused(run: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"^digits has no captions, and diffusion-text learns to draw what they say"):
         trilemma.train("diffusion-text", "digits", out=tmp_path / "no", **SHORT)

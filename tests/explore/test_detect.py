@@ -251,6 +251,7 @@ def test_named_classes_are_the_normal_images(run, classes):
     assert detect(run, against=classes, normal=["good"]).counts == detection.counts
 
 
+@pytest.mark.slow
 def test_without_classes_nothing_is_known(run, flat):
     detection = detect(run, against=flat, score="error")
     assert detection.counts["unknown"] == 25 and detection.score == "error"
@@ -608,6 +609,7 @@ def test_the_page_needs_nothing_else(paged, classes):
     assert not [part for part in text.split('"') if part.startswith("http") and "w3.org" not in part]
 
 
+@pytest.mark.slow
 def test_names_are_escaped(paged, tmp_path):
     for k, image in enumerate(pixels(12, 100, 250)):
         save_png(image, tmp_path / "set" / "<b>bad</b>".replace("/", "_") / f"{k}.png")
@@ -616,6 +618,7 @@ def test_names_are_escaped(paged, tmp_path):
     assert "<b>bad" not in text and "&lt;b&gt;bad" in text
 
 
+@pytest.mark.slow
 def test_the_highest_scores_are_shown_though_nothing_is_flagged(paged, classes, flat, tmp_path):
     """16 of 25; pictures of an earlier call do not stay."""
     detect(paged, against=classes, score="error", out=tmp_path / "out")
@@ -686,6 +689,7 @@ def test_heat_runs_from_black_to_yellow():
     assert torch.equal(colours[0, :, 0, 1], colours[0, :, 0, 2])
 
 
+@pytest.mark.slow
 def test_random_states_are_untouched(paged, classes):
     before = torch.get_rng_state()
     detect(paged, against=classes)

@@ -191,6 +191,7 @@ def test_guidance_needs_something_to_lead_to(with_classes: trilemma.Run) -> None
         trilemma.edit(with_classes, 3, strength=0.5, guidance=2.0)
 
 
+@pytest.mark.slow
 def test_rounds_are_of_models_without_masks_in_their_training(tmp_path: Path) -> None:
     run = trilemma.train("diffusion-inpaint", "digits", out=tmp_path / "run", **SMALL)
     with pytest.raises(UserError, match="rounds=3: this model was trained with masks and takes each step once"):

@@ -333,6 +333,7 @@ def test_a_crossing_of_styles(styled):
     assert (images[1:, 1:, 0, 6:] == images[0, 1:, 0, 6:]).all()
 
 
+@pytest.mark.slow
 def test_styles_are_crossed_and_truncated(styled, monkeypatch):
     seen = []
     monkeypatch.setattr(styles, "table", lambda images, names, heads: seen.append((images, names, heads)))

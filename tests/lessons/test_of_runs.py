@@ -172,6 +172,7 @@ def test_runs_without_beta_are_refused(folders):
         beta.beta(trilemma.load(folders["ae-stacked"]))
 
 
+@pytest.mark.slow
 def test_beta_trains_what_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):  # the second time there is nothing to train

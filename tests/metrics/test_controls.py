@@ -102,6 +102,7 @@ def test_one_real_image_over_and_over_has_learned_nothing():
     assert "learned nothing yet" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [12, 20, 33, 66])
 def test_few_images_condemn_no_good_model(n):
     """Real images judged as a model's, 3 times each; and flat grey is told where there are enough."""

@@ -170,6 +170,7 @@ def test_mig_of_draws_leaves_out_a_collapsed_unit_which_that_of_means_counts():
     assert scores.matrix[0, 0] == pytest.approx(1, abs=1e-3) and scores.value > 0.95
 
 
+@pytest.mark.slow
 def test_noise_tells_nothing(factors):
     codes = torch.randn(len(factors["kind"]), 4, generator=torch.Generator().manual_seed(1))
     assert mutual_information_gap(codes, factors).value < 0.02

@@ -70,6 +70,7 @@ def test_interval_is_the_delete_one_jackknife():
     assert (low, high) == pytest.approx((value - half, value + half), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_unbiased_at_any_number_of_images(shift):
     """Also at 10 images, and also where the two sets have one distribution: the mean is the population's value."""

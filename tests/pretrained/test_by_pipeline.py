@@ -92,6 +92,7 @@ def test_other_pipelines_do_not_enlarge(tiny, photo):
         upscale(f"pipeline:{tiny}", photo, label="cat")
 
 
+@pytest.mark.slow
 def test_the_ends_of_a_way_are_what_imagine_draws_of_both_prompts(tiny):
     keys = {"steps": 2, "seed": 4, "guidance": 3, "negative": "blue"}
     result = interpolate(f"pipeline:{tiny}", "a cat", "two dogs", frames=3, film="webp", **keys)

@@ -69,6 +69,7 @@ def test_one_image_is_one_file_that_says_how_it_was_made(tiny):
     is_made_again(result.picture)
 
 
+@pytest.mark.slow
 def test_an_image_is_the_same_in_any_call(tiny, tmp_path):
     several = imagine("a red cat", model=tiny, steps=2, n=3, out=tmp_path / "o.png")
     assert [path.name for path in several.files] == ["o-0.png", "o-1.png", "o-2.png"]
@@ -169,6 +170,7 @@ def test_loras_vary_and_none_of_them_stays(tiny, lora, tmp_path):
     is_made_again(result.picture, result.files[2], result.files[3])
 
 
+@pytest.mark.slow
 def test_an_image_is_drawn_again_and_made_again(tiny, photo, tmp_path):
     result = imagine("a cat", model=tiny, steps=2, image=photo, strength=0.5, out=tmp_path / "o.png")
     assert result.images.shape == (1, 3, 64, 64)  # 70x67, cut to multiples of 8

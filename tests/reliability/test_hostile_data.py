@@ -351,6 +351,7 @@ def test_links_are_walked_once(tmp_path: Path) -> None:
         assert len(files.links) == 81
 
 
+@pytest.mark.slow
 def test_deep_folders_are_read(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()

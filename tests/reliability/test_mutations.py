@@ -220,7 +220,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if k % 3 else ()) for k, name in enumerate(MUTATIONS)]
+    "name", [pytest.param(name, marks=pytest.mark.slow if k % 6 else ()) for k, name in enumerate(MUTATIONS)]
 )
 def test_a_harmed_checkpoint_is_refused_for_the_one_before(
     name: str, run: Path, whole: Path, said: list[str], monkeypatch: pytest.MonkeyPatch

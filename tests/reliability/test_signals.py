@@ -98,6 +98,7 @@ def test_a_second_signal_in_a_save_leaves_the_old_one(monkeypatch: pytest.Monkey
     assert saved_step() == 3 and not list(Path("r").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "owner, function", [(ModelInUse, "finish"), (results, "write_tensors"), (results, "write_json")]
 )

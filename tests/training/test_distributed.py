@@ -136,6 +136,7 @@ def test_five_steps_are_those_of_one_process(
     assert logs == pytest.approx(log, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["diffusion-small", "gan-dcgan-28"])
 def test_models_that_compute_in_float32_are_near_those_of_one_process(name: str, data: Data, tmp_path: Path) -> None:
     one, two = (advance(name, data, tmp_path / str(n), n, 3, torch.float32, lr=1e-4)[0] for n in (1, 2))

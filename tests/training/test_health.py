@@ -196,6 +196,7 @@ KEPT = [  # what is spoilt, after which step, why that state would be kept
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "model", "bad", "why", "named"), KEPT, ids=lambda x: getattr(x, "__name__", None))
 def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
     spoil: Callable[[Trainer], None], model: str, bad: int, why: str, named: str, monkeypatch: pytest.MonkeyPatch
@@ -235,6 +236,7 @@ def test_what_a_step_spoils_is_neither_saved_nor_returned_to(
     assert weights(short("skipped", model, **keys)) == weights(run)
 
 
+@pytest.mark.slow
 def test_a_rate_beyond_all_numbers_leaves_no_weights_that_are_none() -> None:
     """The first step's rate is 0 (warm-up), and the second one's moves make infinite weights: it is skipped."""
     run = trilemma.train("ae-stacked", "digits", steps=2, lr=1e39, batch=16, save_every=16, out="r", quiet=True)
@@ -383,6 +385,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("owner", "name", "error"), PLACES, ids=lambda x: x if isinstance(x, str) else "")
 def test_memory_that_is_short_for_a_moment_outside_a_step_changes_nothing(
     owner: Any, name: str, error: Exception, whole: bytes, monkeypatch: pytest.MonkeyPatch
@@ -471,6 +474,7 @@ def test_copies_for_which_the_device_has_no_room_are_made_on_the_cpu(
     assert copy.tolist() == [1, 1] and not copy.requires_grad
 
 
+@pytest.mark.slow
 def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -482,6 +486,7 @@ def test_batch_normalisation_is_not_divided_behind_the_users_back(monkeypatch: p
         short("ae", "ae-stacked")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_collections")
 def test_validation_and_pictures_go_on_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers are those of larger ones."""
@@ -625,6 +630,7 @@ def test_advice_names_keys_that_the_model_has() -> None:
     assert "Raise warmup= or free_nats=" in (posterior_collapse(0, 32, config) or "")
 
 
+@pytest.mark.slow
 def test_the_log_says_how_many_units_are_active_and_a_collapse_after_one_pass() -> None:
     run = trilemma.train("vae", "digits", steps=60, batch=1293, beta=20.0, variance=0.5, latent=6, quiet=True)
     pass_ = -(-calendar.VALIDATE_AT_LEAST // 1293)  # steps until the first validation

@@ -364,6 +364,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 TIMED: dict[str, Any] = {**SHORT, "device": "cpu", "quiet": True, "first.batch": 16, "first.save_every": 32}
 
 
+@pytest.mark.slow
 def test_more_minutes_prolong_the_main_training_alone(clock: list[str]) -> None:
     short = trilemma.train("toy", "digits", minutes=1, **TIMED)
     assert clock == 4 * ["first"] + 4 * ["second"]

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from presets import small
+from presets import ALIKE, PLAIN, small
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -21,8 +21,9 @@ from trilemma.training.players import Players, needs_whole_batch
 from trilemma.types import Batch, Condition, Phase
 
 SHAPE, IMAGES, PIECES = (1, 8, 8), 16, 4
-SETTINGS: list[tuple[str, dict[str, Any]]] = [
-    *((name, small(name)) for name in list_models()),
+SLOW = pytest.mark.slow
+SETTINGS: list[Any] = [
+    *(pytest.param(name, small(name), marks=SLOW if name in (*PLAIN, *ALIKE) else ()) for name in list_models()),
     ("vae", {"capacity_nats": 30.0}),
     ("vae", {"reconstruction": "gaussian", "variance": "learned"}),
     ("vae-hierarchical", {"free_nats": 8.0}),

@@ -136,6 +136,7 @@ def test_it_is_the_same_wherever_the_training_was_stopped(at: int, every: int, m
     assert weights(run) == weights(whole) and run.warnings == whole.warnings
 
 
+@pytest.mark.slow
 def test_a_second_jump_is_said_and_not_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
     one_step = Trainer.take_step
 

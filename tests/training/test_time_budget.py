@@ -68,6 +68,7 @@ def test_what_is_done_at_the_end_finds_room(monkeypatch: pytest.MonkeyPatch) -> 
     assert budget.spent == now[0] == pytest.approx(SHARE * 300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [{"minutes": 0.01}, {"steps": 5}])
 def test_all_evaluations_are_counted_and_the_last_step_has_what_is_left(
     length: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -53,6 +53,7 @@ def halfway(finished: Path, tmp_path: Path) -> Path:
 LONG = [pytest.param(model, marks=pytest.mark.slow) for model in ("vae-vq", "diffusion-small", "vae-ladder")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vae", "ae-stacked", "gan", *LONG])
 def test_the_last_checkpoint_gives_what_the_training_ends_with(model: str, tmp_path: Path) -> None:
     """The best weights, the averaged or the last, and a density over codes that is fitted only then."""
