@@ -222,7 +222,7 @@ def pictures(address: str, folder: Path, every: Path | None = None) -> None:
 def every_page(page: Any, base: str, folder: Path, where: Path) -> None:
     """Pictures of the whole of every page, NAME-WIDTH-SCHEME.png."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "studio"))
-    from tour import prepare, tour
+    from tour import prepare, tour  # pyright: ignore[reportMissingImports]
 
     prepare(folder)
     where.mkdir(parents=True, exist_ok=True)
