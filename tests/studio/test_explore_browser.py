@@ -9,7 +9,7 @@ from studio import test_browser
 
 import trilemma
 
-browser, address, page = test_browser.browser, test_browser.address, test_browser.page
+browser, work, address, page = test_browser.browser, test_browser.work, test_browser.address, test_browser.page
 pytestmark = test_browser.pytestmark
 SAME = """async () => {
     const place = document.querySelector('[data-sliders]');
@@ -28,9 +28,9 @@ DIFFERENT = "src => document.querySelector('.result img').getAttribute('src') !=
 
 
 @pytest.fixture
-def runs(tmp_path):
+def runs(work):
     """The folder of runs of the studio."""
-    return tmp_path / "work" / "runs"
+    return work / "runs"
 
 
 def sliders(page, run):
