@@ -326,23 +326,23 @@ def test_what_has_the_focus_keeps_it_while_news_come(page, work):
         page.wait_for_function("() => !document.querySelector('[data-old]')")
 
     user, focused = Keyboard(page), "document.activeElement.closest('form')?.action || document.activeElement.id"
-    user.reach("main button:text-is('Stop')")
+    user.reach("main button:text-is('Pause')")
     news()
     assert page.evaluate(focused).endswith("/cancel")
     page.wait_for_selector(".output")
     user.reach("#output")
     news()
     assert page.evaluate(focused) == "output"
-    page.focus("main button:text-is('Stop')")
+    page.focus("main button:text-is('Pause')")
     finished(page)
-    assert page.evaluate("document.activeElement.innerText") == "finished"  # Stop is gone
+    assert page.evaluate("document.activeElement.innerText") == "finished"  # Pause is gone
     assert page.inner_text(".unseen[role=status]") == "finished"
     page.goto(page.url.split("/jobs")[0] + "/train")
     page.fill("#key-minutes", "1")
     page.fill("#key-seed", "1")
     page.click("main button:text-is('Train')")
     page.wait_for_selector(".state.running")
-    user.reach("main button:text-is('Stop')")
+    user.reach("main button:text-is('Pause')")
     news()
     page.keyboard.press("Enter")
     page.wait_for_selector(".state.stopped")

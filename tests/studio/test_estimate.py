@@ -164,7 +164,7 @@ def test_parts_are_measured_before_the_model(tmp_path):
     keys = {"minutes": 2.0, "autoencoder": {"epochs": 3}, "width": 8}
     part, own = measure_pace("diffusion-latent", "digits", keys, tmp_path / "trained", seconds=0.2)
     assert (part.name, own.name) == ("autoencoder", "") and part.minutes is None and own.minutes == 2.0
-    assert part.images >= 3 * 1_000 and part.before_s < 0.1 < own.before_s and own.steps > 0
+    assert part.images >= 3 * 1_000 and part.before_s < own.before_s and own.steps > 0  # which waits for the codes
     run = trilemma.train("ae-kl", "digits", steps=1, quiet=True, out=tmp_path / "ae")
     (own,) = measure_pace("diffusion-latent", "digits", {"autoencoder": run.path, "steps": 9}, tmp_path / "given", 0.2)
     assert own.name == "" and own.minutes is None and own.images % 9 == 0
