@@ -17,21 +17,19 @@ import argparse
 import itertools
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import httpx
+from serving import serving
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 PAGES = ("/", "/data", "/train", "/runs", "/sample", "/explore", "/edit", "/detect", "/measure", "/compare", "/jobs")
@@ -39,24 +37,6 @@ LARGEST_P95_MS, LARGEST_LOSS = 200.0, 0.03  # the bars
 WHAT = ("model", "data")  # of a form; what else there is are keys
 VISIT_S = 1.0  # seconds between two pages that a person opens
 ENDED = re.compile('class="state (finished|failed|stopped|interrupted|cancelled)"')
-
-
-@contextmanager
-def studio(folder: Path) -> Iterator[str]:
-    """A studio of a folder, which is ended however the block ends: the address that lets in."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    words = [sys.executable, "-m", "trilemma", "studio", str(folder), f"port={port}", "open=false"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if "http" not in line:
-                raise RuntimeError(f"the studio does not start: {' '.join(words)}")
-            yield line.rsplit(" ", 1)[1].strip()
-        finally:
-            process.terminate()
 
 
 class Visitor:
@@ -109,7 +89,7 @@ class Visitor:
 def watched(folder: Path, fields: dict[str, str], spent: list[tuple[float, str]]) -> None:
     """A training that a form starts, with its page open and others visited, until it ends."""
     over = Event()
-    with studio(folder) as address, ThreadPoolExecutor() as pool:
+    with serving(folder) as (_, address), ThreadPoolExecutor() as pool:
         visitor = Visitor(address)
         job = visitor.start("/train", fields)
         visits = pool.submit(visitor.visit, job, over)
@@ -179,7 +159,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         folder = Path(place) / "digits"
         folder.mkdir()
-        with studio(folder) as address:
+        with serving(folder) as (_, address):
             pictures(address, folder, asked.all)
     return 0
 

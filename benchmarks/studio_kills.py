@@ -22,7 +22,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from threading import Timer
 from typing import Any
 
 import httpx
+from serving import serving
 
 from trilemma.studio.jobs import END, ENDED, Job, State, folders, output_of, process_of, read_job
 from trilemma.studio.library import Library
@@ -186,23 +186,12 @@ def seed_of(job: Job) -> str:
 
 @contextmanager
 def studio(folder: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """A studio of a folder, which is ended however the block ends, and a client that it lets in."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    words = [sys.executable, "-m", "trilemma", "studio", str(folder), f"port={port}", "open=false"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if "http" not in line:
-                raise RuntimeError(f"the studio does not start: {' '.join(words)}")
-            base, _, token = line.rsplit(" ", 1)[1].strip().partition("/enter?token=")
-            headers = {"origin": base, "cookie": f"trilemma-{port}={token}"}
-            with httpx.Client(base_url=base, headers=headers, trust_env=False, timeout=60) as client:
-                yield process, client
-        finally:
-            process.kill()
+    """A studio of a folder, and a client that it lets in."""
+    with serving(folder) as (process, address):
+        base, _, token = address.partition("/enter?token=")
+        headers = {"origin": base, "cookie": f"trilemma-{base.rpartition(':')[2]}={token}"}
+        with httpx.Client(base_url=base, headers=headers, trust_env=False, timeout=60) as client:
+            yield process, client
 
 
 def use_and_kill(person: Person) -> None:

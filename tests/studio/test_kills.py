@@ -15,10 +15,12 @@ pytestmark = pytest.mark.skipif(not KILLS.exists(), reason="needs benchmarks/")
 
 @pytest.fixture(scope="module")
 def kills():
+    sys.path.insert(0, str(KILLS.parent))  # for what it imports
     spec = importlib.util.spec_from_file_location("studio_kills", KILLS)
     module = importlib.util.module_from_spec(spec)
     sys.modules["studio_kills"] = module  # where its dataclasses are looked up
     spec.loader.exec_module(module)
+    sys.path.remove(str(KILLS.parent))
     return module
 
 

@@ -4,7 +4,6 @@ It works in the studio's folder, and answers with a line in JSON, {"bytes": COUN
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from trilemma.errors import UserError
-from trilemma.studio.processes import start
+from trilemma.studio.processes import answers, start
 
 LONGEST_S = 120.0  # seconds for the answer: torch and the images are loaded
 
@@ -40,7 +39,7 @@ def held_out_png(folder: Path, run: str, number: str, data: str = "") -> bytes:
     return content
 
 
-def main(words: Sequence[str], answers: IO[bytes]) -> None:
+def main(words: Sequence[str], out: IO[bytes]) -> None:
     """Answer, in the process."""
     from trilemma.explore.naming import load_image
     from trilemma.pictures.png import png_content
@@ -49,13 +48,11 @@ def main(words: Sequence[str], answers: IO[bytes]) -> None:
     run, number, *data = words
     try:
         content = png_content(load_image(as_run(run), int(number), data[0] if data else None)[0].cpu())
-        answers.write(json.dumps({"bytes": len(content)}).encode() + b"\n" + content)
+        out.write(json.dumps({"bytes": len(content)}).encode() + b"\n" + content)
     except UserError as error:
-        answers.write(json.dumps({"error": str(error)}).encode() + b"\n")
+        out.write(json.dumps({"error": str(error)}).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    own = os.dup(sys.stdout.fileno())  # what libraries print is no answer
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with os.fdopen(own, "wb") as file:
+    with answers() as file:
         main(sys.argv[1:], file)

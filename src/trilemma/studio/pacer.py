@@ -5,7 +5,6 @@ and its own, or {"error": TEXT}.
 """
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 
 from trilemma.errors import UserError
 from trilemma.studio.forms import values_of
+from trilemma.studio.processes import answers
 from trilemma.verbs import find
 
 
@@ -30,7 +30,5 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    own = os.dup(sys.stdout.fileno())  # what libraries print is no answer
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with os.fdopen(own, "w", encoding="utf-8") as answers:
-        answers.write(json.dumps(main(sys.argv[1:])) + "\n")
+    with answers() as file:
+        file.write(json.dumps(main(sys.argv[1:])).encode() + b"\n")

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parents[2]  # of this package, from which a process imports it wherever it works
 
@@ -21,3 +24,12 @@ def start(module: str, *words: str, folder: Path, stdin: int, stdout: int) -> su
         stdin=stdin,
         stdout=stdout,
     )
+
+
+@contextmanager
+def answers() -> Iterator[IO[bytes]]:
+    """Inside such a process, where its answers go; what libraries print is none, and goes where errors go."""
+    own = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with os.fdopen(own, "wb") as file:
+        yield file

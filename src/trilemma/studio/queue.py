@@ -113,7 +113,7 @@ class Queue:
         with self._guard:
             waiting = self.waiting()
             at = next((k for k, job in enumerate(waiting) if job.id == ident), None)
-            if at is None or not waiting:
+            if at is None:
                 return
             first = waiting[0].order
             waiting.insert(max(0, at + places), waiting.pop(at))

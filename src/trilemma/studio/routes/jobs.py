@@ -5,7 +5,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ from trilemma.studio.maps import ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.report import report_policy
-from trilemma.studio.service import READ, SHOWN, Studio
+from trilemma.studio.service import READ, SHOWN, Result, Studio
 from trilemma.verbs import default_of, find
 
 NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
@@ -113,17 +113,17 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
     """A job with its output, its results, and the run that it trains."""
     run = studio.run_of(job)
     command, python = studio.lines(job.words)
-    output = output_of(job.place)
+    output, results = output_of(job.place), studio.results(job)
     return {
         "job": job,
         "run": run,
         "command": command,
         "python": python,
         "output": output,
-        "results": studio.results(job),
+        "results": results,
         "report": studio.live_report(job),
         "map": map_made(run, job) if run is not None else "",
-        **edited(studio, job, run),
+        **edited(studio, job, run, results),
         **training_context(studio, run if job.verb == "train" else None, output),
     }
 
@@ -140,9 +140,9 @@ def training_context(studio: Studio, run: StudioRun | None, output: str) -> dict
     }
 
 
-def edited(studio: Studio, job: Job, run: StudioRun | None) -> dict[str, Any]:
+def edited(studio: Studio, job: Job, run: StudioRun | None, results: Sequence[Result]) -> dict[str, Any]:
     """The id of the image that a job has edited, and the pictures of the images that it made of it, one by one."""
-    pictures = [result.path for result in studio.results(job) if result.kind == "picture"]
+    pictures = [result.path for result in results if result.kind == "picture"]
     if run is None or not pictures or not (before := studio.edited_image(job)):
         return {"before": "", "after": []}
     names = re.compile("|".join(rf"{re.escape(path.stem)}-[0-9]+\.png" for path in pictures))

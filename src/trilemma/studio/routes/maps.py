@@ -13,7 +13,7 @@ from trilemma.studio.library import StudioRun
 from trilemma.studio.maps import WAYS, CodeMap, map_of, ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, render
 from trilemma.studio.service import Studio
-from trilemma.text import csv_text, quoted
+from trilemma.text import csv_text
 
 SIZES = (500, 2000, 10_000)  # images that the form offers
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
@@ -31,7 +31,7 @@ def add(app: FastAPI, studio: Studio) -> None:
         shown = how if how in WAYS else next(iter(there), WAYS[0])
         codes = map_of(one, shown) if shown in there else None
         context: dict[str, Any] = {"run": one, "how": shown, "ways": WAYS, "there": there, "sizes": SIZES}
-        context |= {"map": codes, **_lines(one, shown)}
+        context |= {"map": codes, **studio.joined_lines(["map", one.name, f"how={shown}", "interactive=true"])}
         if codes is not None and image is not None:
             row = codes.row_of(image)
         return render(request, "map.html", **context, **_nearest(one, codes, row))
@@ -85,9 +85,3 @@ def _nearest(run: StudioRun, codes: CodeMap | None, row: int | None) -> Mapping[
     if codes is None or row is None:
         return {"image": None, "neighbours": []}
     return {"neighbours": codes.nearest(row), "image": codes.image(row), "own": codes.content.get("own") is True}
-
-
-def _lines(run: StudioRun, how: str) -> dict[str, str]:
-    """The command line and the line of Python that make the map."""
-    words = ["trilemma", "map", run.name, f"how={how}", "interactive=true"]
-    return {"command": quoted(words), "python": f'trilemma.latent_map("{run.name}", how="{how}", interactive=True)'}

@@ -3,18 +3,14 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request  # pyright: ignore[reportMissingImports]
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 
 from trilemma.errors import UserError
-from trilemma.studio.forms import python_line
 from trilemma.studio.pages import render
 from trilemma.studio.service import Studio
-from trilemma.text import quoted
-from trilemma.verbs import find
 
 UNIT = re.compile("u([0-9]{1,6})")
 HOW = ("axes", "start", "label", "caption")  # what is moved, as `sliders_of` takes it
@@ -38,10 +34,7 @@ def add(app: FastAPI, studio: Studio) -> None:
         facts = studio.painter.axes(one.name, how)
         words = [f"{'image' if key == 'start' else key}={text}" for key, text in how.items()]
         words.append(f"units={','.join(str(axis['unit']) for axis in facts['axes'])}")
-        lines: dict[str, Any] = {
-            "command": quoted(["trilemma", "traverse", one.name, *words]),
-            "python": python_line(find("traverse"), [one.name], words),
-        }
+        lines = studio.joined_lines(["traverse", one.name, *words])
         query = urlencode({"run": one.id, **asked})
         return render(request, "axes.html", run=one, asked=asked, query=query, **facts, **lines)
 
