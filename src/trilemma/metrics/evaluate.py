@@ -199,8 +199,8 @@ def _check_inverted(run: Run | None, inverted: int) -> None:
         raise UserError(f"inverted={inverted}: images have no codes; give a run, or leave it out")
     if inverted and run is not None and isinstance(run.model, Upscales):
         raise UserError(
-            f"inverted={inverted}: {run.recipe.name} draws from smaller images, too, so that noise alone is no code; "
-            "leave it out"
+            f"inverted={inverted}: {run.recipe.name} draws from smaller images, too, so that noise alone is not a "
+            "code; leave it out"
         )
     if inverted and run is not None and not isinstance(run.model, Reconstructs):
         run.require(f"take inverted={inverted}", Inverts)
