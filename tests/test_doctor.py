@@ -77,7 +77,7 @@ def test_the_pip_of_an_advice_is_that_of_this_environment(monkeypatch, tmp_path)
 
 def test_extras_are_those_of_the_project_and_the_code_uses_them():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-    of_tests = {"dev", "slow", "parity"}
+    of_tests = {"dev", "slow"}
     declared = {name: tuple(lines) for name, lines in project["optional-dependencies"].items() if name not in of_tests}
     assert declared == extras.EXTRAS
     assert {f"{name}>={floor}" for name, floor in checkup.FLOORS.items()} <= set(project["dependencies"])

@@ -1,7 +1,7 @@
 """Our arithmetic beside that of outside libraries on the same numbers, both sides of the tolerance.
 
-`pip install -e '.[parity]'` brings the libraries. azula names torchvision among its requirements, and does not use it
-here: `pip install --no-deps azula einops`. Without a library its tests are skipped.
+`make slow` installs the libraries (by hand: `pip install --no-deps azula einops`, as azula names torchvision among its
+requirements, and does not use it here). Without a library its tests are skipped.
 """
 
 import math

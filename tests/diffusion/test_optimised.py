@@ -75,7 +75,7 @@ def test_a_run_keeps_its_grids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file.write_text(content.replace(run.weights_id, "0" * 16))  # of other weights: measured again
     assert torch.equal(trilemma.load(run.path).sample(3, **keys), images)
     assert file.read_text() == content
-    file.write_text(content.replace('"method": 2', '"method": 1'))
+    file.write_text(content.replace('"method": 3', '"method": 1'))
     assert torch.equal(trilemma.load(run.path).sample(3, **keys), images) and file.read_text() == content
     trilemma.load(run.path).sample(3, sampler="ddpm", **keys)
     assert len(file.read_text()) > len(content)

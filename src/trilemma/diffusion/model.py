@@ -202,15 +202,20 @@ class DiffusionModel(EstimatingModel):
         return self._drawn(sampler, ids, seed, start, self.x_shape)
 
     @torch.no_grad()
-    def optimised_times(self, image: Tensor, condition: Condition, keys: DiffusionSampling, seed: int) -> Tensor:
+    def optimised_times(
+        self, image: Tensor, condition: Condition, keys: DiffusionSampling, seed: int, guides: Guides = NO_GUIDES
+    ) -> Tensor:
         """The best times for the sampler of some keys, measured on images (B, C, H, W) in [0, 1]: float64 (steps + 1,).
 
         A sampler that adds noise is measured as ddim without.
+
+        Raises:
+            UserError: for guidance that it cannot have.
         """
         schedule, n = self._schedule_of(keys), len(image)
         solver = ddim if keys.adds_noise else keys.solver
         eps = random.normal(torch.arange(n), self.x_shape, seed, "grid").to(image)
-        denoise = self.denoiser(schedule, self.of_images(condition, image), n)
+        denoise = self._guided(self.of_images(condition, image), n, schedule, keys, guides)
         return optimised_times(denoise, schedule, solver, keys.steps, self.to_x(image), eps)
 
     def invert(
