@@ -4,7 +4,7 @@ A ball around each point of a set reaches to its k-th nearest other point of the
 
     precision   share of generated images inside a ball of a real one       Kynkaanniemi et al. 2019, k = 3
     recall      share of real images inside a ball of a generated one
-    density     real balls that hold a generated image, on average, / k     Naeem et al. 2020, eq. 4, k = 5
+    density     number of real balls around a generated image, on average, over k   Naeem et al. 2020, eq. 4, k = 5
     coverage    share of real balls that hold a generated image             Naeem et al. 2020, eq. 5
 
 A real image far from the others has a ball that may hold everything between, so precision can be fooled, by flat grey
@@ -338,7 +338,8 @@ def _first(nearest: Sorted, half_x: Tensor, half_y: Tensor) -> Tensor:
 def _mean(values: Tensor, half: Tensor, scale: float = 1.0) -> Spread:
     """Mean of values (1 + SPLITS, n), and its spread from what the halves of each cut differ by."""
     first, second = _half_means(values, half)
-    return Spread(float(values[0].double().mean()), scale * (first - second) / (2 * math.sqrt(SPLITS)), least=0.0)
+    deviations = scale * (first - second) / (2 * math.sqrt(SPLITS))
+    return Spread(float(values[0].double().mean()), deviations, least=0.0, halves=True)
 
 
 def _fraction(values: Tensor, half: Tensor) -> Spread:
@@ -346,7 +347,7 @@ def _fraction(values: Tensor, half: Tensor) -> Spread:
     p, p_half = float(values[0].double().mean()), float(torch.stack(_half_means(values, half)).mean())
     scattered = 0 < p < 1 and 0 < p_half < 1
     spread = _mean(values, half, math.sqrt(p * (1 - p) / (p_half * (1 - p_half))) if scattered else 1.0)
-    return Spread(spread.value, spread.shared, n=values.shape[1])
+    return Spread(spread.value, spread.shared, n=values.shape[1], halves=True)
 
 
 def _half_means(values: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
