@@ -240,9 +240,9 @@ def test_what_is_kept_is_what_was_measured(tmp_path):
 def test_how_a_score_scatters_is_kept_whole(tmp_path):
     """With its limits, by which an interval stays one of possible values."""
     parts = {name: torch.arange(n).double() - 1 for name, n in (("shared", 3), ("own", 0), ("cuts", 2))}
-    spread = Spread(9.5, **parts, n=5, least=1.0, most=10.0, halves=True)
-    (scores, _), asked = stored(tmp_path, spreads={"inception_score": spread})
-    again = scores.spreads["inception_score"]
+    spread = Spread(0.5, **parts, n=5, least=0.25, most=0.75, halves=True)
+    (scores, _), asked = stored(tmp_path, spreads={"coverage": spread})
+    again = scores.spreads["coverage"]
     assert asked == ["scores", "points"] and again == spread and again is not spread
     assert all(getattr(again, name).equal(part) for name, part in parts.items())
     assert again.estimate().interval == spread.estimate().interval
