@@ -42,7 +42,7 @@ def with_curves(entries, reference, batch, progress, measured):
         )
         ms = FIGURES[entry.name][3]
         entry.samplers = tuple(
-            SamplerPoint(f"steps={n}", own, ms * n / 20, v, [v - 0.1, v + 0.1], v, [v - 0.05, v + 0.05], 500, {})
+            SamplerPoint(f"steps={n}", own, ms * n / 20, v, [v - 0.1, v + 0.1], v, [v - 0.05, v + 0.05], 500, {}, {})
             for n, v, own in ((20, 0.8 - 0.1 * k, True), (5, 0.6 - 0.1 * k, False))
         )
         progress.done()

@@ -26,7 +26,7 @@ from trilemma.data.selection import part_named
 from trilemma.errors import UserError, check_finite
 from trilemma.metrics import frechet
 from trilemma.metrics.catalogue import CATALOGUE
-from trilemma.metrics.features import extract
+from trilemma.metrics.features import extract, to_levels
 from trilemma.metrics.intervals import Estimate, Spread, mean_estimate
 from trilemma.metrics.likelihood import IMAGES, INTERVAL_IS, refusal, some_images
 from trilemma.metrics.quality import Setup
@@ -90,7 +90,7 @@ def code_map_scores(model: nn.Module, setup: Setup, real: frechet.Gaussian) -> l
 
         def compute(start: int, count: int) -> Tensor:
             part = to_float(images[start : start + count].to(device))
-            return autoencoder.from_map(autoencoder.to_map(part)).float().cpu()
+            return to_levels(autoencoder.from_map(autoencoder.to_map(part))).cpu()
 
         rows = max(1, MOST_NUMBERS // images[0].numel())
         rebuilt = torch.cat([part for _, part in in_batches(compute, 0, len(images), rows)])
