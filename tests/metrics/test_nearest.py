@@ -146,7 +146,8 @@ def test_held_out_images_that_lie_class_after_class_are_taken_at_random():
     levels = torch.randint(0, 256, (3_000, 1, 2, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     splits = {"train": Split(levels[1_500:]), "test": Split(levels)}
     network = FeatureNetwork("pixels", Pixels(), (1, 2, 4))
-    setup = Setup(Data("made-up", "made-up", (1, 2, 4), (), splits, (), (), "fingerprint"), "test", True, network, 3_000, 0)
+    data = Data("made-up", "made-up", (1, 2, 4), (), splits, (), (), "fingerprint")
+    setup = Setup(data, "test", True, network, 3_000, 0)
     real = SimpleNamespace(features=extract(network, levels))
     scores = _memorisation(setup, real=real, fake=torch.rand(100, 8).double())
     assert "are training images themselves" in scores["near_copies"]

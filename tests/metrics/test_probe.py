@@ -79,7 +79,7 @@ class Pixels(nn.Module):
 
 
 def test_held_out_images_that_lie_class_after_class_are_taken_at_random() -> None:
-    """1,500 dark images, then 1,500 of the bright class that are dark, too: the first 1,000 are classified correctly."""
+    """1,500 dark images, then 1,500 of the bright class that are dark, too: the first 1,000 alone would be right."""
     train = torch.randint(0, 50, (200, 1, 2, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     labels = torch.arange(200) % 2
     bright = train + 200 * labels[:, None, None, None].to(torch.uint8)

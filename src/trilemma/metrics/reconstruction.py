@@ -94,9 +94,15 @@ def code_map_scores(model: nn.Module, setup: Setup, real: frechet.Gaussian) -> l
 
         rows = max(1, MOST_NUMBERS // images[0].numel())
         rebuilt = torch.cat([part for _, part in in_batches(compute, 0, len(images), rows)])
-        spread = frechet.frechet_distance(real=real, fake=extract(setup.network, rebuilt, team=setup.team))
-        value = Spread(spread.value, spread.shared + spread.own, least=0.0).estimate()  # of pairs
+        value = frechet_of_pairs(real=real, fake=extract(setup.network, rebuilt, team=setup.team)).estimate()
     return [_score(setup, "reconstruction_frechet", setup.n, value, features=True, interval_is=PAIRS_INTERVAL_IS)]
+
+
+def frechet_of_pairs(*, real: Tensor | frechet.Gaussian, fake: Tensor, minimum: int = frechet.MINIMUM) -> Spread:
+    """Frechet distance of features (N, D) of images and of their reconstructions in the same order, with the spread of
+    pairs."""
+    spread = frechet.frechet_distance(real=real, fake=fake, minimum=minimum)
+    return Spread(spread.value, spread.shared + spread.own, least=0.0)
 
 
 def check_inverted(n: int) -> None:
