@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,23 @@ def test_every_metric_shows_the_faults_that_it_must():
     names = {check.name.split(",")[0] for check in checks}
     assert {name for name, metric in CATALOGUE.items() if metric.needs not in UNTESTED} <= names
     assert set(UNTESTED) < {metric.needs for metric in CATALOGUE.values()} and all(UNTESTED.values())
+
+
+@pytest.mark.slow
+def test_a_density_that_counts_no_ball_of_the_image_itself_is_a_problem(monkeypatch):
+    """Of the real images themselves it is 1 then, as of new images, and no other fault tells."""
+    from trilemma.metrics import self_test
+
+    original = self_test.neighbour_scores
+
+    def without_itself(*, real, fake):
+        scores = original(real=real, fake=fake)
+        less = 0.2 if real.equal(fake) else 0.0
+        return scores | {"density": replace(scores["density"], value=scores["density"].value - less)}
+
+    monkeypatch.setattr(self_test, "neighbour_scores", without_itself)
+    checks = checkup.doctor("metrics")
+    assert [check.name for check in checks if check.status == "problem"] == ["density, real images"]
 
 
 @pytest.mark.slow
