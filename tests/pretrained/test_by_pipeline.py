@@ -55,6 +55,25 @@ def test_an_edit_by_strength_on_the_command_line(tiny, photo, capsys):
     assert "edit with a pipeline does not take towards=; it takes" in capsys.readouterr().err
 
 
+LINES = {  # of a verb with the folder of a pipeline, where a run may stand
+    "edit": ("tiny", "photo.png", "caption=a cat", "strength=0.5", "steps=2", "n=1"),
+    "interpolate": ("tiny", "a cat", "a dog", "frames=2", "steps=1", "animate=false"),
+    "upscale": ("upscaling", "photo.png", "caption=a cat", "steps=1"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", LINES)
+def test_texts_of_a_command_line_stay_as_they_are_typed(verb, folder_of, photo):
+    kind, *words = LINES[verb]
+    texts = {"negative": "blurred, dark", "scheduler": "EulerDiscreteScheduler"}
+    typed = [f"{key}={text}" for key, text in texts.items()]
+    assert main([verb, f"pipeline:{folder_of(kind)}", *words, *typed, "out=o.png"]) == 0
+    entry = read_metadata("o.png")
+    assert entry["verb"] == verb and {key: entry[key] for key in texts} == texts
+    assert entry["drawn_by"]["scheduler"] == texts["scheduler"]
+
+
 def test_what_an_edit_needs_and_does_not_take_is_said_before_anything_is_loaded(tiny, photo, monkeypatch):
     monkeypatch.setattr("trilemma.explore.by_pipeline.load_pipeline", None)
     name = f"pipeline:{tiny}"

@@ -10,6 +10,7 @@ from torch import nn
 
 import trilemma
 from trilemma.cli.main import main
+from trilemma.cli.results import PRINT
 from trilemma.data import Data, Split
 from trilemma.data.decoding.size import fit
 from trilemma.errors import UserError
@@ -187,6 +188,17 @@ def test_an_interrupted_comparison_does_not_draw_again(quick, tmp_path, monkeypa
         trilemma.compare(quick, photos, **keys)
     trilemma.compare(quick, photos, **keys)
     assert drawn.count(quick) == 1 and len(drawn) == 3
+
+
+@pytest.mark.slow
+def test_evaluate_takes_texts_as_they_are_typed(tiny, monkeypatch):
+    results = []
+    monkeypatch.setattr("trilemma.metrics.cost.BUDGET_S", 0.1)  # few repeats
+    monkeypatch.setitem(PRINT, "evaluate", lambda result, given: results.append(result))
+    texts = ["negative=blurred, dark", "scheduler=EulerDiscreteScheduler"]
+    assert main(["evaluate", f"pipeline:{tiny}", "against=digits", f"n={N}", "steps=1", *texts]) == 0
+    settings = results[0]["density"].settings
+    assert [f"{key}={settings[key]}" for key in ("negative", "scheduler")] == texts
 
 
 @pytest.mark.slow
