@@ -68,7 +68,7 @@ def imagine(
     y: DownColumn = None,
     frames: Annotated[
         int | None,
-        Field(ge=2, le=MOST_FRAMES, description="draw a film of so many images, with a model of films"),
+        Field(ge=2, le=MOST_FRAMES, description="draw a video (film) of so many frames, with a model that draws them"),
     ] = None,
     film: Annotated[
         Film | None,

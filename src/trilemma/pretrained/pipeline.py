@@ -26,7 +26,7 @@ from trilemma.pretrained.fetch import HALF, Place
 from trilemma.pretrained.kinds import check_kind
 from trilemma.pretrained.libraries import brief, load_diffusers, silence
 from trilemma.pretrained.safety import INDEX, WEIGHTS, check_folder, check_network, components
-from trilemma.pretrained.weights import check_memory, numbers_in, precision_for, weight_files
+from trilemma.pretrained.weights import check_memory, parameters_in, precision_for, weight_files
 from trilemma.text import note
 
 UNFILLED = ("newly initialized", "MISSING")  # how the libraries say that weights are not in the files
@@ -186,7 +186,7 @@ def load_pipeline(
     dtype = precision_for(where)
     files = weight_files(place.folder, parts)
     more = [] if adapter is None else _adapter_files(adapter)
-    offloads = check_memory(place.name, numbers_in([*files, *more]) * dtype.itemsize, where, dtype)
+    offloads = check_memory(place.name, parameters_in([*files, *more]) * dtype.itemsize, where, dtype)
     keys: dict[str, Any] = {"variant": "fp16"} if any(HALF in path.name for path in files) else {}
     keys |= {name: value for name, value in WITHOUT_CHECKER.items() if name in _keywords(kind.__init__)}
     keys |= {} if adapter is None else {"motion_adapter": _load_adapter(adapter, dtype)}
