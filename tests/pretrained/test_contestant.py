@@ -1,6 +1,7 @@
 """A pipeline as a contestant: its prompts, its images, its cost, and a comparison with images."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from trilemma.metrics.catalogue import COST, QUALITY, names_that_need
 from trilemma.metrics.reals import choice
 from trilemma.pictures.levels import to_uint8
 from trilemma.run.contestant import contestant_of
-from trilemma.run.text_to_image import prompts_of
+from trilemma.run.text_to_image import Session, TextToImage, prompts_of
 
 N = 12  # the fewest images that have precision and recall
 
@@ -101,6 +102,13 @@ def test_a_batch_changes_no_image(evaluation, tiny):
     parts = list(contestant.draw(3, seed=2, first=4, batch=2))
     assert [(part.first, len(part.images)) for part in parts] == [(4, 2), (6, 1)]
     assert torch.equal(torch.cat([part.images for part in parts]), result.fakes[4:7])
+
+
+def test_a_pipeline_whose_calls_cannot_be_counted_is_refused():
+    base = SimpleNamespace(components={"decoder": nn.Linear(1, 1), "scheduler": "unet"})
+    session = Session(object.__new__(TextToImage), SimpleNamespace(place=SimpleNamespace(name="odd"), base=base))
+    with pytest.raises(UserError, match=r"odd \(SimpleNamespace\) has none of the parts unet, transformer, prior"):
+        _ = session.networks
 
 
 def test_what_does_not_fit_is_refused_before_the_pipeline_is_loaded(tiny, monkeypatch):
