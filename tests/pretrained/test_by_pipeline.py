@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from trilemma import again, edit, imagine, interpolate, upscale
+from trilemma import again, compare, edit, evaluate, imagine, interpolate, upscale
 from trilemma.cli.main import main
 from trilemma.errors import UserError
 from trilemma.explore.interpolation import FINER
@@ -91,6 +91,24 @@ def test_what_an_edit_needs_and_does_not_take_is_said_before_anything_is_loaded(
         edit(name, photo, caption="a cat", strength=0.5, guidance=-1)
     with pytest.raises(UserError, match='unknown model "nothing"'):
         edit("pipeline:nothing", photo, caption="a cat", strength=0.5)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_inpainting_edits_under_a_mask_and_does_nothing_else(folder_of, photo, monkeypatch):
+    name, keys = f"pipeline:{folder_of('inpainting')}", {"caption": "a cat", "steps": 2, "n": 1}
+    result = edit(name, photo, mask="8,16,40,48", out="e.png", **keys)
+    outside = result.mask.expand(1, 3, -1, -1) == 0
+    assert torch.equal(result.images[outside], result.source[outside])
+    assert (result.images - result.source)[~outside].abs().max() > 0.05
+    assert again(result.picture).equal
+    with pytest.raises(UserError, match="draws under a mask alone; give image= and mask="):
+        edit(name, photo, strength=0.5, **keys)
+    monkeypatch.setattr("trilemma.pretrained.pipeline.check_memory", None)  # which looks at the weights
+    with pytest.raises(UserError, match="draws under a mask alone; interpolate takes pipelines that draw images from"):
+        interpolate(name, "a cat", "a dog")
+    for measure in (evaluate, compare):
+        with pytest.raises(UserError, match="draws under a mask alone; evaluate takes pipelines that draw images from"):
+            measure(name, against="digits", n=12, prompt="a cat")
 
 
 def test_an_image_is_enlarged_by_a_pipeline_that_does_so(folder_of, photo):

@@ -20,7 +20,9 @@ from trilemma.metrics.receipt import protocol_name
 from trilemma.modes import own_modes
 from trilemma.pictures.mesh import MeshFormat
 from trilemma.pictures.png import save_png
-from trilemma.pretrained.fetch import locate
+from trilemma.pretrained.fetch import Place, locate
+from trilemma.pretrained.kinds import FILMS
+from trilemma.pretrained.pipeline import product_at
 from trilemma.pretrained.solid import is_solid
 from trilemma.pretrained.table import check_verb, defaults_of, takers
 from trilemma.results import claim, place, with_keys
@@ -113,14 +115,15 @@ def imagine(
     stem = with_keys(_stem(request), {"model": str(model), **given}, {"n": 1, "seed": 0, "first": 0})
     picture, within = place(out, Path(), f"{stem}.png")
     if request.frames is not None:
-        _refuse(film=None, mesh=mesh)
+        _refuse_mesh(mesh)
         return imagine_film(request, str(model), picture, within, film)
     paths = _paths(picture, request)
     claim(dict.fromkeys([picture, *paths]), within=within)
     inputs, source = read_cells(request), locate(str(model))
     if is_solid(source):
         return imagine_solid(request, source, picture, within, film or "gif", mesh or "ply")
-    _refuse(film=film, mesh=mesh)
+    _refuse_film(film, source)
+    _refuse_mesh(mesh)
     pipeline = load_for(request, source)
     images = []
     for path, (drawn, receipt) in zip(paths, draw_cells(pipeline, request, inputs), strict=True):
@@ -131,10 +134,18 @@ def imagine(
     return Imagination(picture, paths, stacked(images))
 
 
-def _refuse(*, film: Film | None, mesh: MeshFormat | None) -> None:
-    """Raises UserError for the format of a file that is not written."""
-    if film is not None:
-        raise UserError(f"film={film} is the format of an animation; add frames=, how many images it has")
+def _refuse_film(film: Film | None, source: Place) -> None:
+    """Raises UserError for the format of an animation that is not written."""
+    if film is None:
+        return
+    product, advice = product_at(source), "add frames=, how many images it has"
+    if product != FILMS:
+        advice = f"{source.name} draws {product}: leave film= out"
+    raise UserError(f"film={film} is the format of an animation; {advice}")
+
+
+def _refuse_mesh(mesh: MeshFormat | None) -> None:
+    """Raises UserError for the format of a surface that is not written."""
     if mesh is not None:
         raise UserError(f"mesh={mesh} is the format of a surface, and this model makes none; leave it out")
 

@@ -106,10 +106,6 @@ def draw(
     task = task_of(keys)
     pipe = pipeline.for_task(task)
     known = inspect.signature(type(pipe).__call__).parameters
-    if "prompt" not in known:
-        raise UserError(
-            f"{pipeline.place.name} ({type(pipe).__name__}) does not draw from a text; choose another model="
-        )
     if task != "text" and "height" not in known:
         keys = {**keys, "size": None}  # that of the image
     values = arguments(pipe, keys)

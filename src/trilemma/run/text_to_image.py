@@ -225,8 +225,8 @@ class Session:
         called = next((parts[name] for name in CALLED if name in parts), None)
         if called is None:
             raise UserError(
-                f"{self.pipeline.place.name} ({type(base).__name__}) has none of the parts {', '.join(CALLED)}, whose calls "
-                "are its cost; measure another pipeline"
+                f"{self.pipeline.place.name} ({type(base).__name__}) has none of the parts {', '.join(CALLED)}, whose "
+                "calls are its cost; measure another pipeline"
             )
         return called, [*parts.values()]
 
