@@ -180,6 +180,7 @@ def test_a_model_of_codes_is_trained_and_exported_with_its_autoencoder(tmp_path,
     run = trilemma.train("diffusion-latent", "digits", out=tmp_path / "run", **keys, **part)
     for path, names in ((run.path, {"unet", "scheduler", "vae"}), (run.path / "parts" / "autoencoder", {"vae"})):
         assert cli.main(["export", str(path), "to=diffusers"]) == 0
+        assert ("codes and their images" in capsys.readouterr().out) == (names == {"vae"})
         folder = path / "export" / "diffusers"
         assert {path.name for path in folder.iterdir()} == {*names, "export.json"}
         record = json.loads((folder / "export.json").read_text("utf-8"))

@@ -12,7 +12,18 @@ from trilemma.errors import UserError
 from trilemma.explore.axes import BAR, axis
 from trilemma.explore.film import imagine_film
 from trilemma.explore.imagination import Imagination, load_for, sheet, sheet_receipt, stacked
-from trilemma.explore.prompted import AXES, FILES, MOST, MOST_FRAMES, TEXTS, Request, draw_cells, read_cells
+from trilemma.explore.prompted import (
+    AXES,
+    FILES,
+    MOST,
+    MOST_FRAMES,
+    TEXTS,
+    Request,
+    draw_cells,
+    full_mask,
+    full_path,
+    read_cells,
+)
 from trilemma.explore.solid import imagine_solid
 from trilemma.files import read_plain
 from trilemma.keys import AlongRow, DownColumn, Film, Seed
@@ -105,9 +116,9 @@ def imagine(
     check_verb(str(model), "imagine")
     asked = {
         "n": n, "seed": seed, "first": first, "steps": steps, "guidance": guidance, "negative": negative,
-        "size": parse_size(size), "scheduler": scheduler, "image": _full(image), "strength": strength,
-        "mask": _full_mask(mask), "lora": _full(lora), "x": x, "y": y, "frames": frames, "fps": fps,
-        "adapter": _full(adapter) if adapter and Path(adapter).expanduser().is_dir() else adapter and str(adapter),
+        "size": parse_size(size), "scheduler": scheduler, "image": full_path(image), "strength": strength,
+        "mask": full_mask(mask), "lora": full_path(lora), "x": x, "y": y, "frames": frames, "fps": fps,
+        "adapter": full_path(adapter) if adapter and Path(adapter).expanduser().is_dir() else adapter and str(adapter),
     }  # fmt: skip
     asked |= {**_varied_files("x", x), **_varied_files("y", y)}
     given = {key: value for key, value in asked.items() if value is not None}
@@ -171,14 +182,6 @@ def prompts_of(prompt: str | Path) -> tuple[str, ...]:
     return prompts
 
 
-def _full(path: str | Path | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
-
-
-def _full_mask(mask: str | None) -> str | None:
-    return _full(mask) if mask and Path(mask).expanduser().is_file() else mask
-
-
 def _varied_files(name: str, text: str | None) -> dict[str, str]:
     """An axis whose files have their full paths, and the first of them as what is asked for; {} for one of no files.
 
@@ -188,7 +191,7 @@ def _varied_files(name: str, text: str | None) -> dict[str, str]:
     key, values = axis(name, text, AXES, TEXTS) if text is not None else ("", [])
     if key not in FILES:
         return {}
-    full = [_full_mask(value) if key == "mask" else _full(value) for value in values]
+    full = [full_mask(value) if key == "mask" else full_path(value) for value in values]
     axis_text = f"{key}:{BAR.join(value or 'none' for value in full)}{BAR}"
     return {name: axis_text, **({key: next(filter(None, full))} if any(full) else {})}
 
