@@ -194,7 +194,7 @@ def test_the_page_offers_what_the_process_says(browser, run, asked):
     assert "trilemma traverse runs/vae-digits axes=directions image=seed:3 label=cat units=4,0" in page
     call = 'trilemma.traverse("runs/vae-digits", axes="directions", image="seed:3", label="cat", units=(4, 0))'
     assert call.replace('"', "&#34;") in page
-    assert "Cắt ngọn" in browser.get(f"/explore/sliders/axes?{query}", headers={"accept-language": "vi"}).text
+    assert "Cắt cụt" in browser.get(f"/explore/sliders/axes?{query}", headers={"accept-language": "vi"}).text
 
 
 def test_a_page_has_only_what_a_model_can_do(browser, run, asked, monkeypatch):
