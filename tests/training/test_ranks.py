@@ -255,6 +255,7 @@ PRESETS = """
 import json, sys, torch, trilemma
 from presets import small
 from trilemma.errors import UserError
+from trilemma.ranks import connected_ranks
 
 torch.set_num_threads(1)
 refused = {}
