@@ -71,7 +71,7 @@ def connected_ranks() -> Iterator[None]:
     that is the first.
 
     Raises:
-        UserError: they cannot be connected.
+        UserError: they cannot be connected; Disconnected where one of them has ended, or does not answer.
     """
     if is_one_of_several() and not _is_connected():
         _connect()
@@ -115,7 +115,8 @@ def _connect() -> None:
         store = dist.PrefixStore(name, store)  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        refusal = UserError(f"the processes of this training cannot be connected: {error}")
+        kind = Disconnected if _is_lost_connection(error) else UserError
+        refusal = kind(f"the processes cannot be connected: {_first_line(error)}")
         if not is_first_process():
             refusal.add_note(f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}")
         raise refusal from None
@@ -154,7 +155,7 @@ def _name_of_group(store: Any, rank: int, size: int, timeout: timedelta) -> str:
     name, end = "", time.monotonic() + timeout.total_seconds()
     while not (name and store.check([f"{name}/agreed"])):
         if time.monotonic() > end:
-            raise RuntimeError("process 0 does not answer")
+            raise dist.DistStoreError("process 0 does not answer")
         if (offer := store.get("offer").decode()) not in (NO_OFFER, name):
             name = offer
             store.set(f"{name}/{rank}", "1")
@@ -164,17 +165,21 @@ def _name_of_group(store: Any, rank: int, size: int, timeout: timedelta) -> str:
 
 def _is_lost_connection(error: Exception) -> bool:
     """Whether it says that another process has ended, or does not answer."""
-    is_of_connection = isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))
-    return is_of_connection and not is_out_of_memory(error)
+    is_of_gloo = type(error) is RuntimeError and "gloo" in str(error).lower()
+    return (is_of_gloo or isinstance(error, dist.DistError)) and not is_out_of_memory(error)
 
 
 def _disconnected(error: Exception) -> Disconnected:
     """An error of the connection as one that says what to do."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return Disconnected(
-        f"another process of this training has ended, or does not answer ({reason}); the same command resumes from "
-        "the last checkpoint"
+        f"another process of this training has ended, or does not answer ({_first_line(error)}); the same command "
+        "resumes from the last checkpoint"
     )
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the trace of calls in C++ that may follow."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @contextmanager

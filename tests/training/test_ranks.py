@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
+import torch.distributed as dist
 from distance import assert_near
 from processes import start_all, torchrun
 from safetensors.torch import load_file
@@ -233,8 +236,49 @@ def test_a_timeout_that_is_not_above_0_is_refused(text: str, monkeypatch: pytest
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "TRILEMMA_TIMEOUT_S": text}.items():
         monkeypatch.setenv(name, value)
     refusal = f"cannot be connected: TRILEMMA_TIMEOUT_S={text}: give a number of seconds above 0"
-    with pytest.raises(UserError, match=refusal), connected_ranks():
+    with pytest.raises(UserError, match=refusal) as raised, connected_ranks():
         pass
+    assert type(raised.value) is UserError
+
+
+LOST = [
+    (dist.DistNetworkError("recv: Connection reset by peer"), Disconnected),
+    (dist.DistStoreError("Timed out after 31 seconds waiting for clients. 1/2 clients joined."), Disconnected),
+    (RuntimeError("Gloo connectFullMesh failed with [transport/tcp/pair.cc:144] no error"), Disconnected),
+    (RuntimeError("no such backend"), UserError),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), LOST)
+def test_a_process_that_ends_while_the_others_connect_is_a_lost_one(
+    error: Exception, kind: type[UserError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the others then raise has exit code 1, as later on; what is wrong with the request has 2."""
+
+    def rendezvous(*_: Any, **__: Any) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(import_module("torch.distributed.rendezvous"), "rendezvous", rendezvous)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="the processes cannot be connected: ") as raised, connected_ranks():
+        pass
+    assert type(raised.value) is kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_killed_before_it_connects_ends_the_other_with_1(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRILEMMA_TIMEOUT_S", "5")
+    processes = start_all(2, "-m", "trilemma", "train", "vae", "digits", f"out={tmp_path / 'run'}")
+    processes[rank].kill()
+    text = processes[1 - rank].communicate(timeout=60)[1]
+    assert processes[1 - rank].returncode == 1, text
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "the processes cannot be connected" in line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("rank", "named"), [("0", ""), ("3", "process 3 of 4: ")])
@@ -247,7 +291,7 @@ def test_each_process_that_cannot_connect_says_why(
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     assert main(["train", "vae", "digits", f"out={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
-    assert f"error: {named}the processes of this training cannot be connected" in error and "MASTER_ADDR" in error
+    assert f"error: {named}the processes cannot be connected" in error and "MASTER_ADDR" in error
     assert not (tmp_path / "run").exists()
 
 
