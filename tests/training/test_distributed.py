@@ -22,7 +22,7 @@ from trilemma.errors import UserError
 from trilemma.progress import Display
 from trilemma.registry import create
 from trilemma.run.config import TrainConfig
-from trilemma.team import ALONE, Team, in_turn, part_of, send, together
+from trilemma.team import ALONE, Team, broadcast_tensors, in_turn, part_of, together
 from trilemma.training.exchange import Exchange
 from trilemma.training.loop import Trainer
 from trilemma.training.players import check_divisible
@@ -194,7 +194,7 @@ def test_tensors_of_every_kind_are_sent_to_the_bit() -> None:
 
     def run(team: Team) -> list[Tensor]:
         own = [tensor.clone() if team.rank == 0 else torch.ones_like(tensor) for tensor in first]
-        send(team, own)
+        broadcast_tensors(team, own)
         return own
 
     def bits(tensor: Tensor) -> list[int]:
@@ -286,10 +286,10 @@ def test_an_error_of_one_is_reported_by_the_first_that_has_it_and_ends_all() -> 
         try:
             return str(together(team, action))
         except UserError as error:
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {error}; {getattr(error, '__notes__', [])}"
 
-    elsewhere = "ReportedElsewhere: process 1 of 3 reports an error"
-    assert in_threads(3, run) == [elsewhere, "UserError: no disk in 1", elsewhere]
+    elsewhere = "ReportedElsewhere: process 1 of 3 reports an error; []"
+    assert in_threads(3, run) == [elsewhere, "UserError: no disk in 1; ['process 1 of 3']", elsewhere]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -21,8 +22,9 @@ from processes import start_all, torchrun
 from safetensors.torch import load_file
 
 import trilemma
+from trilemma import ranks
 from trilemma.cli.main import main
-from trilemma.errors import Disconnected, UserError
+from trilemma.errors import Disconnected, Diverged, UserError
 from trilemma.memory import is_out_of_memory
 from trilemma.ranks import _connected, _is_lost_connection, connected_ranks
 from trilemma.run.run import Run
@@ -38,13 +40,13 @@ for _ in range(2):  # a process may train twice
         agreed = team.agree([k, -k, nan if k else 1.0, 2.0, -inf, inf if k else 0.0])
         total = torch.tensor([k + 1, 0.1], dtype=torch.float64)
         team.sum(total)
-        texts = [team.tell(text if k == 0 else "") for text in ("runs/größe", "")]
+        texts = [team.broadcast(text if k == 0 else "") for text in ("runs/größe", "")]
 print(json.dumps([team.rank, team.size, team.writes, list(agreed), total.tolist(), texts]))
 """
 
 
 @pytest.mark.slow
-def test_ranks_agree_sum_and_tell() -> None:
+def test_ranks_agree_sum_and_broadcast() -> None:
     processes = start_all(2, "-c", TALK)
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -117,6 +119,24 @@ def test_memory_that_runs_out_in_an_exchange_is_no_lost_process() -> None:
     assert _is_lost_connection(lost) and not _is_lost_connection(full)
 
 
+def test_a_defect_in_an_exchange_is_no_lost_process() -> None:
+    with pytest.raises(RuntimeError, match="^No backend type"), _connected():
+        raise RuntimeError("No backend type associated with device type mps")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_that_all_processes_have_is_printed_by_the_first(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others print, and say who they are, what happens to each by itself: a lost connection, a defect."""
+    monkeypatch.setattr(ranks, "current_team", lambda: SimpleNamespace(size=2, rank=rank))
+    cases = [(UserError, ""), (Diverged, ""), (Disconnected, "; resume"), (OSError, ""), (KeyError, "")]
+    for kind, advice in cases:
+        with pytest.raises(kind) as raised, connected_ranks("resume"):
+            raise kind("x")
+        printed = rank > 0 and kind not in (UserError, Diverged)
+        assert getattr(raised.value, "__notes__", []) == (["process 1 of 2"] if printed else [])
+        assert raised.value.args == (f"x{advice}",)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(rank: int, tmp_path: Path) -> None:
@@ -136,7 +156,8 @@ def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(rank: int, t
     text = other.communicate(timeout=60)[1]
     assert other.returncode == 1 and time.monotonic() - began < 30, text
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert "another process of this training has ended" in line
+    assert "another process has ended" in line
+    assert line.endswith("; the same command resumes from the last checkpoint")
     saved = max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdecimal())
     assert 0 < saved < 64_000
     processes = start_all(2, *words)
@@ -343,3 +364,5 @@ def test_samples_and_scores_under_torchrun_are_those_of_the_command(tmp_path: Pa
     again = {path.name: json.loads(path.read_text())["value"] for path in (run.path / "metrics").iterdir()}
     exact = [name for name, value in values.items() if value is not None and not name.startswith(("ms", "memory"))]
     assert len(exact) > 5 and all(again[name] == pytest.approx(values[name], rel=1e-10) for name in exact)
+    done = torchrun("evaluate", str(run.path), "size=5")
+    assert done.returncode != 0 and done.stderr.count("leave size out") == 1, done.stderr

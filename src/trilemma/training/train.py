@@ -60,7 +60,7 @@ class _Owner(NamedTuple):
 
 @checked_call
 @own_modes()
-@connected_ranks()
+@connected_ranks("the same command resumes from the last checkpoint")
 def train(
     model: Annotated[
         str | Path | nn.Module,
@@ -168,7 +168,7 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
     team = owner.team
     plan = together(team, lambda: _divisible(plan_of(order, data, display.say), team))
     folder = together(team, lambda: _open(plan, out, display) if team.writes else None)
-    path = Path(team.tell("" if folder is None else str(folder.path)))
+    path = Path(team.broadcast("" if folder is None else str(folder.path)))
     try:
         if plan.recipe.parts:
             plan = together(team, lambda: _after_parts(plan, path, display))
@@ -263,7 +263,7 @@ def _train_in(path: Path, plan: Plan, display: Display, owner: _Owner) -> None:
     data, module, training, record, team = plan.data, plan.module, plan.training, plan.record, owner.team
     device = next(module.parameters()).device
     bf16 = training.precision == "bf16" or (training.precision == "auto" and supports_fast_bf16(device))
-    environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
+    environment = {**describe(device), "precision": "bf16 autocast" if bf16 else "float32"}
     trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"], team=team)
     at = trainer.calendar
     if at.progress >= 1 and smallest(team, has_results(path, at.step, module)):  # in all alike
