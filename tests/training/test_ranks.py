@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ import torch.distributed as dist
 from distance import assert_near
 from processes import start_all, torchrun
 from safetensors.torch import load_file
+from threads import Threads
 
 import trilemma
 from trilemma import ranks
@@ -27,7 +28,11 @@ from trilemma.cli.main import main
 from trilemma.errors import Disconnected, Diverged, UserError
 from trilemma.memory import is_out_of_memory
 from trilemma.ranks import _connected, _is_lost_connection, connected_ranks
+from trilemma.run.config import TrainConfig
 from trilemma.run.run import Run
+from trilemma.team import ALONE, Team
+from trilemma.training.prepare import Plan
+from trilemma.training.train import _resume_command
 
 TALK = """
 import json, math, sys, torch
@@ -192,7 +197,8 @@ def test_a_signal_to_one_of_two_processes_is_one_to_both(tmp_path: Path) -> None
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [143, 143], outputs
     stopped = saved_images(run)
-    assert stopped > saved and f"stopped after {stopped:,} images; the state is saved. Resume with: " in outputs[0][1]
+    assert stopped > saved and f"stopped after {stopped:,} images; the state is saved" in outputs[0][1]
+    assert ". Resume with: torchrun ... -m trilemma train vae digits " in outputs[0][1]
     shutil.copytree(run, tmp_path / "3")
     weights = []
     for size in (1, 3):
@@ -204,6 +210,26 @@ def test_a_signal_to_one_of_two_processes_is_one_to_both(tmp_path: Path) -> None
         last = tmp_path / str(size) / "checkpoints" / f"{stopped + 30 * 16:012d}"
         weights.append(load_file(last / "model.safetensors"))
     assert_near(*({f"model/{name}": value for name, value in own.items()} for own in weights), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("of_machine", "launcher"), [("2", "torchrun --standalone --nproc-per-node 2"), ("1", "torchrun ...")]
+)
+def test_the_command_that_resumes_starts_as_many_processes(
+    of_machine: str, launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the weights divided if they are; dots where the processes are on several machines."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", of_machine)
+    record = {"command": "trilemma train vae digits", "model_config": {}, "data": "digits"}
+
+    def resume(team: Team, *, shard: bool) -> str:
+        training = TrainConfig(steps=1, save_every=64, sample_every=128, shard=shard)
+        return _resume_command(Path("r"), cast(Plan, SimpleNamespace(record=record, training=training)), team)
+
+    words = "trilemma train vae digits save_every=64 sample_every=128"
+    assert resume(ALONE, shard=False) == f"{words} out=r"
+    assert resume(Threads(2), shard=False) == f"{launcher} -m {words} out=r"
+    assert resume(Threads(2), shard=True) == f"{launcher} -m {words} shard=true out=r"
 
 
 def images_logged(run: Path) -> int:

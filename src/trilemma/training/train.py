@@ -1,5 +1,6 @@
 """From words to a run folder: `train("vae", "fashion-mnist")`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -172,7 +173,7 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
     try:
         if plan.recipe.parts:
             plan = together(team, lambda: _after_parts(plan, path, display))
-        owner = _Owner(team, owner.prefix, owner.resume or _resume_command(path, plan))
+        owner = _Owner(team, owner.prefix, owner.resume or _resume_command(path, plan, team))
         if plan.recipe.parts:
             plan = _with_trained_parts(plan, path, display, owner)
             plan = together(team, lambda: _with_checked_autoencoder(plan, path, display))
@@ -309,12 +310,21 @@ def _lower_rate(lr: float | dict[str, float], recipe: Recipe) -> str:
     return f"{usual if usual < lr else lr / 10:g}"
 
 
-def _resume_command(path: Path, plan: Plan) -> str:
-    """The command line that continues a folder, with the keys that do not change what is trained."""
+def _resume_command(path: Path, plan: Plan, team: Team) -> str:
+    """The command line that continues a folder in as many processes, with keys that do not change what is trained."""
     record, training = plan.record, plan.training
     if "module" in record["model_config"] or record["data"].startswith(f"{GIVEN}:"):  # which cannot be typed
         return f"the same call of trilemma.train, with out={str(path)!r}"
     keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
     keys["device"] = training.device if training.device != "auto" else None
+    keys["shard"] = True if training.shard else None
     words = typed({name: value for name, value in keys.items() if value is not None})
-    return f"{record['command']} {quoted([*words, f'out={path}'])}"
+    return f"{_launcher(team)}{record['command']} {quoted([*words, f'out={path}'])}"
+
+
+def _launcher(team: Team) -> str:
+    """What stands before the command of a training in several processes; dots where they are on several machines."""
+    if team.size == 1:
+        return ""
+    on_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == str(team.size)
+    return f"torchrun {f'--standalone --nproc-per-node {team.size}' if on_one_machine else '...'} -m "
