@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from distance import assert_near
-from processes import start_all, torchrun
+from processes import free_port, start_all, torchrun
 from safetensors.torch import load_file
 from threads import Threads
 
@@ -179,19 +180,12 @@ def test_a_signal_to_one_of_two_processes_is_one_to_both(tmp_path: Path) -> None
     words += ["device=cpu"]
     run = tmp_path / "1"
     processes = start_all(2, *words, "steps=8000", f"out={run}")
-
-    def wait_for(reached: Callable[[], bool]) -> None:
-        end = time.monotonic() + 120
-        while not reached():
-            assert time.monotonic() < end and all(process.poll() is None for process in processes)
-            time.sleep(0.05)
-
-    wait_for(lambda: images_logged(run) > 0)
+    wait_for(lambda: images_logged(run) > 0, *processes)
     assert saved_images(run) == 0
     processes[1].send_signal(signal.SIGUSR1)
-    wait_for(lambda: saved_images(run) > 0)
+    wait_for(lambda: saved_images(run) > 0, *processes)
     saved = saved_images(run)
-    wait_for(lambda: images_logged(run) > saved)
+    wait_for(lambda: images_logged(run) > saved, *processes)
     assert saved_images(run) == saved
     processes[1].send_signal(signal.SIGTERM)
     outputs = [process.communicate(timeout=60) for process in processes]
@@ -230,6 +224,14 @@ def test_the_command_that_resumes_starts_as_many_processes(
     assert resume(ALONE, shard=False) == f"{words} out=r"
     assert resume(Threads(2), shard=False) == f"{launcher} -m {words} out=r"
     assert resume(Threads(2), shard=True) == f"{launcher} -m {words} shard=true out=r"
+
+
+def wait_for(reached: Callable[[], bool], *processes: subprocess.Popen) -> None:
+    """Wait until something holds, while the processes run."""
+    end = time.monotonic() + 120
+    while not reached():
+        assert time.monotonic() < end and all(process.poll() is None for process in processes)
+        time.sleep(0.05)
 
 
 def images_logged(run: Path) -> int:
@@ -276,6 +278,65 @@ def test_torchrun_restarts_the_processes_and_the_training_resumes(rank: int, tmp
     one, other = (load_file(tmp_path / run / "weights.safetensors") for run in ("broken", "unbroken"))
     assert all(torch.equal(value, other[key]) for key, value in one.items())
     assert Run(tmp_path / "broken").summary["images"] == 16_000
+
+
+def start_agent(port: int, log: Path, *words: str) -> subprocess.Popen:
+    """torchrun as on a machine of its own, with one process, in a group of one or two machines that meet at a port."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1"]
+    launcher += ["--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+    launcher += ["--rdzv-conf", "last_call_timeout=1,keep_alive_interval=1", "--local-addr", "127.0.0.1"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "TRILEMMA_TIMEOUT_S": "60"}
+    with log.open("w") as file:
+        return subprocess.Popen([*launcher, "-m", "trilemma", *words], env=env, stdout=file, stderr=file)
+
+
+def group_size(agent: subprocess.Popen) -> int:
+    """How many processes its own works with; 0 where it has none."""
+    for pid in children_of(agent):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            return int(dict(word.partition("=")[::2] for word in words).get("WORLD_SIZE", "0"))
+    return 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found in /proc")
+def test_a_group_grows_and_shrinks_as_machines_come_and_go(tmp_path: Path) -> None:
+    """--nnodes=1:2: a second machine joins, and is then lost with its process; SIGTERM to torchrun ends the training
+    with the state saved."""
+    run, port = tmp_path / "run", free_port()
+    words = ["train", "vae", "digits", "batch=16", "save_every=1600", "sample_every=1000000", "device=cpu", "quiet=true"]
+    forever = [*words, "steps=1000000", f"out={run}"]
+    agents = [start_agent(port, tmp_path / "0.log", *forever)]
+
+    def wait_for_group(size: int) -> None:
+        wait_for(lambda: group_size(agents[0]) == size, agents[0])
+        saved = saved_images(run)
+        wait_for(lambda: group_size(agents[0]) == size and saved_images(run) > saved, agents[0])
+
+    try:
+        wait_for_group(1)
+        agents.append(start_agent(port, tmp_path / "1.log", *forever))
+        wait_for_group(2)
+        victims = children_of(agents[1])
+        agents[1].kill()
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        wait_for_group(1)
+        agents[0].send_signal(signal.SIGTERM)
+        assert agents[0].wait(timeout=60) != 0
+    finally:
+        for agent in agents:
+            for pid in children_of(agent) if agent.poll() is None else ():
+                os.kill(pid, signal.SIGKILL)
+            agent.kill()
+            agent.wait()
+    stopped = saved_images(run)
+    steps = stopped // 16 + 10
+    subprocess.run([sys.executable, "-m", "trilemma", *words, f"steps={steps}", f"out={run}"], check=True)
+    assert Run(run).summary["images"] == 16 * steps
+    images = [row["images"] for row in Run(run).log]
+    assert images == sorted(images)
 
 
 @pytest.mark.parametrize("text", ["abc", "", "0", "-1", "nan", "inf"])
