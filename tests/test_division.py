@@ -112,3 +112,19 @@ def test_scores_are_those_of_one_process(run: Path, in_team: None) -> None:
         assert {k: v for k, v in other.items() if k not in timed} == pytest.approx(
             {k: v for k, v in one.items() if k not in timed}, rel=1e-10
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["sample", "evaluate"])
+def test_a_run_that_one_process_does_not_see_is_an_error_of_that_one(
+    verb: str, run: Path, in_team: None, tmp_path: Path
+) -> None:
+    """As on a machine without the shared disk: it says so, and the others do not wait for it."""
+    function = {"sample": sample, "evaluate": evaluate}[verb]
+
+    def refused(team: Team) -> tuple[type[Exception], list[str]]:
+        with pytest.raises(UserError) as error:
+            function(run if team.rank == 0 else tmp_path / "run", n=20)
+        return error.type, getattr(error.value, "__notes__", [])
+
+    assert in_threads(2, refused) == [(ReportedElsewhere, []), (UserError, ["process 1 of 2"])]
