@@ -127,6 +127,37 @@ def test_device_by_name():
         hardware.pick_device("gpu")
 
 
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    """Under torchrun that of its number; where a batch system shows it one alone, that one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    cases = [(4, True, 1), (4, False, 1), (1, True, None), (1, False, 0)]
+    for count, by_torchrun, own in cases:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+        if not by_torchrun:
+            monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+        assert hardware.own_gpu() == own
+        for word in ("auto", "cuda"):
+            if own is None:
+                with pytest.raises(UserError, match="process 1 of this machine has no GPU .* or give device=cpu"):
+                    hardware.pick_device(word)
+            else:
+                assert hardware.pick_device(word) == torch.device(f"cuda:{own}")
+        assert hardware.describe(torch.device("cpu"))["device"] == "cpu"
+
+
+def test_several_processes_do_not_compute_on_mps(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert hardware.pick_device("auto") == hardware.pick_device("mps") == torch.device("mps")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert hardware.pick_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match="give device=cpu"):
+        hardware.pick_device("mps")
+
+
 @pytest.mark.parametrize(
     ("flags", "fast"), [("fpu avx512f", False), ("avx512_bf16", True), ("sse amx_bf16", True), ("", False)]
 )

@@ -1,12 +1,14 @@
 """A pipeline as a contestant: its prompts, its images, its cost, and a comparison with images."""
 
 import json
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 import torch
 from comparison.stand_ins import finished, make
 from PIL import Image
+from threads import SELF, in_threads
 from torch import nn
 
 import trilemma
@@ -94,6 +96,25 @@ def test_its_cost_is_measured_and_its_scores_say_which_pipeline_it_was(evaluatio
     assert len(score.weights) == 16
     assert any("drawn at 64x64, scaled to cover 8x8" in note for note in result.notes)
     assert any("StableDiffusionPipeline (folder" in note and score.weights in note for note in result.notes)
+
+
+@pytest.mark.slow
+def test_several_processes_divide_the_drawing(evaluation, tiny, monkeypatch):
+    """The images of one process; each draws its own, and process 0 some again for their time."""
+    result, data = evaluation
+    monkeypatch.setattr(import_module("trilemma.metrics.evaluate"), "current_team", lambda: SELF.team)
+    monkeypatch.setattr("trilemma.metrics.cost.BUDGET_S", 0.1)
+    drawn, images = {0: set(), 1: set()}, Session.images
+
+    def noted(session, first, count, seed):
+        drawn[SELF.rank] |= set(range(first, first + count))
+        return images(session, first, count, seed)
+
+    monkeypatch.setattr(Session, "images", noted)
+    keys = {"n": N, "features": "digits-cnn", "seed": 2, "steps": 2, "guidance": 3, "batch": 3}
+    for other in in_threads(2, lambda team: evaluate(f"pipeline:{tiny}", against=data, **keys)):
+        assert torch.equal(other.fakes, result.fakes)
+    assert set(range(6)) <= drawn[0] and drawn[1] == set(range(6, 12))
 
 
 def test_a_batch_changes_no_image(evaluation, tiny):

@@ -21,7 +21,7 @@ from trilemma.training.health import PlayerStep, StepMonitor
 from trilemma.training.loop import Trainer
 from trilemma.training.samples import SamplePictures
 from trilemma.training.signals import Stopped
-from trilemma.training.team import NotFinite
+from trilemma.training.outcome import NotFinite
 from trilemma.training.validation import Validation
 from trilemma.types import Batch, Phase, Player
 

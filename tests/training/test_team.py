@@ -26,7 +26,7 @@ from trilemma.training.shards import Shards
 from trilemma.training.signals import Stopped
 from trilemma.training.spikes import WINDOW
 from trilemma.training.state import Parts
-from trilemma.training.team import LastingJump, NoMemory, NotFinite, Outcome, agree
+from trilemma.training.outcome import LastingJump, NoMemory, NotFinite, Outcome, agree
 
 BAD_STEP = 3
 
@@ -235,7 +235,7 @@ def test_what_others_take_part_in_is_not_tried_again() -> None:
     unless_full("a picture", action, warnings.append)
     assert len(tries) == 2 and warnings == ["out of memory (full): a picture is skipped"]
     with pytest.raises(UserError, match=r"out of memory \(full\).*the other processes wait for this one"):
-        unless_full("a picture", action, warnings.append, cast(Shards, object()))
+        unless_full("a picture", action, warnings.append, cast(Shards, SimpleNamespace(team=ALONE)))
     assert len(tries) == 3 and len(warnings) == 1
 
 

@@ -133,8 +133,9 @@ def evaluate(
     """
     if against is None and reference is None and is_images(what):
         raise _no_real_data(shown(what))  # before the images are read
-    contestant = contestant_of(what, size)
-    run, keys, team = contestant if isinstance(contestant, Run) else None, Config(), current_team()
+    team, keys = current_team(), Config()
+    contestant = together(team, lambda: contestant_of(what, size))
+    run = contestant if isinstance(contestant, Run) else None
     if run is not None:
         keys = run.sampling(settings, evaluate)
         settings = keys.given()

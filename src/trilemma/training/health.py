@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.training.spikes import LossJump, LossSpikeDetector
-from trilemma.training.team import NotFinite
+from trilemma.training.outcome import NotFinite
 from trilemma.types import Batch, Logs, Phase
 
 Check = Callable[[Any], list[LossJump]]
