@@ -394,8 +394,12 @@ def test_a_mask_is_painted_with_brush_and_lasso_and_undone(page, work):
     page.wait_for_selector(".painting canvas")
 
 
-def test_sliders_draw_ten_pictures_a_second(page, work):
-    trilemma.train("vae", "digits", steps=20, out=work / "runs" / "vae", quiet=True)
+@pytest.mark.parametrize(
+    ("model", "data", "side", "keys"),
+    [("vae", "digits", 8, {"steps": 20}), ("gan-dcgan", "shapes:500", 64, {"size": 64, "steps": 1})],
+)
+def test_sliders_draw_ten_pictures_a_second(page, work, model, data, side, keys):
+    trilemma.train(model, data, out=work / "runs" / model, quiet=True, **keys)
     page.goto(page.url + "explore")
     page.click("text=sliders")
     page.wait_for_selector("input[type=range]")
@@ -410,6 +414,7 @@ def test_sliders_draw_ten_pictures_a_second(page, work):
 
     rounds = [sorted(seconds(k / 40) for k in range(40)) for _ in range(3)]  # other processes may be busy
     assert min(times[20] for times in rounds) < 0.1 and min(times[38] for times in rounds) < 0.15
+    assert page.evaluate("document.querySelector('.result img').naturalWidth") == side
 
 
 def test_news_that_come_while_a_page_asks_are_not_lost(page, address):

@@ -56,7 +56,7 @@ def test_a_form_that_lacks_something_says_what(browser, studio, run):
     for fields, said in [
         ({"run": run.id, "n": "-1"}, "n=-1: give a whole number of at least 1"),
         ({"run": run.id, "out": "x"}, "out= is not a field here"),
-        ({"run": "0123456789abcdef"}, "This run is not there any more."),
+        ({"run": "0123456789abcdef"}, "Run not found."),
     ]:
         copied, (reason,) = lines(browser.post("/sample/lines", fields).text)
         assert not copied and reason.startswith(said)

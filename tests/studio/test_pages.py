@@ -222,7 +222,7 @@ def test_english_texts_say_so_in_a_page_of_another_language(browser, run):
         for key in ("n", "minutes"):
             if about := find(verb).keys.get(key, {}).get("description"):
                 assert re.search(rf'<p class="hint" id="key-{key}-about" lang="en">{re.escape(about[:20])}', text)
-    assert '<p class="error" role="alert" lang="en">This run' in ask("/runs/0123456789abcdef")
+    assert '<p class="error" role="alert" lang="en">Run not found' in ask("/runs/0123456789abcdef")
     assert '<html lang="vi">' in text and f'<p lang="en">{find("sample").about}</p>' in text
 
 
@@ -396,8 +396,8 @@ def test_a_file_that_vanishes_while_it_is_sent_is_no_defect(browser, studio, run
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
-        ("/runs/0123456789abcdef", 404, "The page Runs lists those that are, and those in the bin."),
-        ("/jobs/0123456789abcdef", 404, "The page Jobs lists those that are."),
+        ("/runs/0123456789abcdef", 404, "Run not found. The page Runs lists all runs, and those in the bin."),
+        ("/jobs/0123456789abcdef", 404, "Job not found. The page Jobs lists all jobs."),
         ("/train?model=vea", 404, "unknown model &#34;vea&#34;; choose one of ae-linear, "),
         ("/train?model=vea", 404, "(did you mean &#34;vae&#34;?)"),
         ("/nothing", 404, "The first page, /, leads to all others."),

@@ -49,7 +49,7 @@ class Images:
     def path(self, ident: str) -> Path:
         """The file of an image; raises Missing if there is none."""
         if not self.has(ident):
-            raise Missing("This image is not there any more. Bring it again.")
+            raise Missing("Image not found. Bring it again.")
         return self.place / f"{ident}.png"
 
     def has(self, ident: str) -> bool:

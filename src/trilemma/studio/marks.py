@@ -102,7 +102,7 @@ class Marks:
         """
         with self._guard:
             if (name := self.in_bin().get(ident)) is None:
-                raise Missing("This run is not in the bin any more. The page Runs lists those that are.")
+                raise Missing("Run not found in the bin. The page Runs lists those that are in it.")
             place = self.library.folder / name
             if os.path.lexists(place):
                 raise UserError(f"{name} exists again; move it first")

@@ -75,7 +75,7 @@ def detection_of(library: Library, run: StudioRun, ident: str) -> StudioDetectio
     """
     detection = next((one for one in detections_of(library, run) if ident in ("", one.id)), None)
     if detection is None:
-        raise Missing("This detection is not there any more. Choose another, or run detect again.")
+        raise Missing("Detection not found. Choose another, or run detect again.")
     return detection
 
 

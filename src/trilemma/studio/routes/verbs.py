@@ -10,7 +10,7 @@ from trilemma import errors, vocabulary
 from trilemma.errors import UserError
 from trilemma.studio.described import SOURCE, families, form, several, tool_form, training
 from trilemma.studio.estimate import TrainingEstimate
-from trilemma.studio.forms import IMAGES, fields_of, varied_keys
+from trilemma.studio.forms import IMAGE_KEYS, fields_of, varied_keys
 from trilemma.studio.jobs import State
 from trilemma.studio.library import StudioRun
 from trilemma.studio.pages import first, form_fields, go, language_of, render
@@ -141,7 +141,7 @@ def _tool_page(request: Request, studio: Studio, tool: Tool, values: Mapping[str
     fields = studio.fields(verb, values, run.model if run else "")
     context = {"tool": tool, "verb": verb, "run": run, "runs": runs, "fields": fields, "error": error}
     context |= {"sources": sources(studio.library), "values": values, "titles": _titles(studio, runs)}
-    context |= {"image_keys": IMAGES.get(verb.name, ())}
+    context |= {"image_keys": IMAGE_KEYS.get(verb.name, ())}
     context |= {"varied": varied_keys(verb, run.model if run else ""), "detections": []}
     if run is not None:
         context |= lines_of(studio, lambda: _use(studio, tool, _shown(verb, run, values)))
