@@ -6,8 +6,6 @@ import itertools
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from studio.map_files import write_map
+from studio.server import serving
 from studio.tour import finished, paint, prepare, tour
 
 import trilemma
@@ -54,25 +53,8 @@ def work(tmp_path):
 @pytest.fixture
 def address(work):
     """The address of a studio of an empty folder, as a process."""
-    yield from serve(work)
-
-
-def serve(folder, *words, **environment):
-    """The address of a studio, as a process that ends afterwards."""
-    line = [sys.executable, "-m", "trilemma", "studio", str(folder), f"port={free_port()}", "open=false", *words]
-    own = {**os.environ, **environment}
-    process = subprocess.Popen(line, env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    yield process.stdout.readline().rsplit(" ", 1)[1].strip()
-    process.terminate()
-    process.wait()
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with serving(work) as (one, _):
+        yield one
 
 
 @pytest.fixture
@@ -155,12 +137,8 @@ def test_the_file_that_a_browser_is_given_leads_to_the_studio(browser, tmp_path)
     script.write_text('#!/bin/sh\necho "$@" > "$0.words"\n')
     script.chmod(0o700)
     work.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trilemma", "studio", str(work), f"port={free_port()}"],
-        env={**os.environ, "DISPLAY": ":0", "BROWSER": f"{script} %s"}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        base, token = process.stdout.readline().rsplit(" ", 1)[1].strip().split("/enter?token=")
+    with serving(work, opens=True, DISPLAY=":0", BROWSER=f"{script} %s") as (address, _):
+        base, token = address.split("/enter?token=")
         end = time.monotonic() + LONG_MS / 1000
         while not (shown.exists() and shown.read_text()):
             assert time.monotonic() < end
@@ -171,9 +149,6 @@ def test_the_file_that_a_browser_is_given_leads_to_the_studio(browser, tmp_path)
         page.wait_for_url(f"{base}/")
         assert page.inner_text("h1") == "work"
         page.close()
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def photos(place):
@@ -589,18 +564,18 @@ def test_every_page_fits_its_window_and_axe_finds_nothing_serious(browser, addre
 
 
 def test_axe_finds_nothing_serious_where_nobody_was_let_in_yet(browser, axe, work):
-    studio = serve(work, "host=127.0.0.2", **{PASSWORD: "a long password"})
-    base, page, found = next(studio).split("/enter")[0], browser.new_page(), []
-    for path in ("/", "/enter", "/enter?token=x"):
-        page.goto(base + path)
+    with serving(work, "host=127.0.0.2", **{PASSWORD: "a long password"}) as (address, _):
+        base, page, found = address.split("/enter")[0], browser.new_page(), []
+        for path in ("/", "/enter", "/enter?token=x"):
+            page.goto(base + path)
+            found += axe(page)
+        page.fill("[name=password]", "another password")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=This is not the password.")
         found += axe(page)
-    page.fill("[name=password]", "another password")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("text=This is not the password.")
-    found += axe(page)
-    page.goto(f"{base}/enter")
-    page.fill("[name=password]", "a long password")
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{base}/")
-    page.close()
-    assert found == [] and [*studio] == []
+        page.goto(f"{base}/enter")
+        page.fill("[name=password]", "a long password")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{base}/")
+        page.close()
+    assert found == []
