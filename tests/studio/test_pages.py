@@ -17,7 +17,6 @@ from trilemma import vocabulary
 from trilemma.pictures.png import png_content
 from trilemma.studio import images as images_module
 from trilemma.studio import library as library_module
-from trilemma.studio import service
 from trilemma.studio.jobs import OUTPUT
 from trilemma.studio.routes.runs import sort_rows
 from trilemma.studio.sections import SECTIONS, TOOLS
@@ -229,10 +228,10 @@ def test_english_texts_say_so_in_a_page_of_another_language(browser, run):
 def test_a_held_out_image_is_kept_to_be_painted_over(browser, studio, run, monkeypatch):
     buffer, asked = io.BytesIO(), []
     Image.new("L", (8, 8), 7).save(buffer, "png")
-    monkeypatch.setattr(service, "held_out_png", lambda *words: asked.append(words) or buffer.getvalue())
+    monkeypatch.setattr(studio.held_out, "png", lambda *words: asked.append(words) or buffer.getvalue())
     fields = {"run": run.id, "verb": "edit", "image": "3", "n": "2", "data_id": "shapes:9", "shift": "1", "seed": ""}
     query = parse_qs(urlsplit(browser.post("/edit/held-out", fields).headers["location"]).query)
-    assert asked == [(studio.folder, run.name, "3", "shapes:9")]
+    assert asked == [(run.name, "3", "shapes:9")]
     assert studio.images.has(query["image"][0].removeprefix("image:"))
     assert (query["n"], query["data_id"]) == (["2"], ["shapes:9"]) and not {"seed", "shift"} & {*query}
     for wrong in ({"image": "../x"}, {"image": "x.png"}, {"data_id": "/etc"}, {"run": "0123456789abcdef"}):

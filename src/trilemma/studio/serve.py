@@ -143,8 +143,8 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     print("Ctrl-C closes it", file=sys.stderr)
     studio.queue.open()
     page = shown(access, studio.own) if browser else nullcontext()
-    server = Server(config, [studio.painter.close, studio.estimator.close])
-    with closing(studio.queue), closing(studio.painter), closing(studio.estimator), suppress(KeyboardInterrupt), page:
+    server = Server(config, studio.close)
+    with closing(studio.queue), closing(studio), suppress(KeyboardInterrupt), page:
         server.run(sockets=[server_socket])
     running = [job.command for job in studio.queue.jobs() if job.state is State.RUNNING]
     if stop:

@@ -25,7 +25,7 @@ from trilemma.studio.forms import (
     python_line,
     words_of,
 )
-from trilemma.studio.held_out import held_out_png
+from trilemma.studio.held_out import HeldOut
 from trilemma.studio.images import IMAGE, Images
 from trilemma.studio.jobs import Job, State, output_of, process_of
 from trilemma.studio.library import PICTURES, Library, StudioRun
@@ -78,7 +78,12 @@ class Studio:
         self.library, self.queue = Library(folder), Queue(folder, folder / OWN)
         self.marks, self.painter = Marks(self.library, self.own), Painter(folder)
         self.images = Images(self.own / "images", self._files_in_use)
-        self.estimator = Estimator(folder, self.own)
+        self.estimator, self.held_out = Estimator(folder, self.own), HeldOut(folder)
+
+    def close(self) -> None:
+        """End the processes behind the pages, and begin no other measurement or reading."""
+        for one in (self.painter, self.held_out, self.estimator):
+            one.close()
 
     def remove_unfinished(self) -> None:
         """Remove what a killed studio was receiving or measuring; only for a folder that this process has locked."""
@@ -238,7 +243,7 @@ class Studio:
             UserError: there is no such image, or it cannot be read.
         """
         word = source_word(self.library, data) if data else ""
-        return self.images.keep(held_out_png(self.folder, run.name, self.image_word("image", number), word))
+        return self.images.keep(self.held_out.png(run.name, self.image_word("image", number), word))
 
     def _chosen(self, model: str, data: str) -> dict[str, str]:
         """The words of a model and of data that were chosen by an id."""
