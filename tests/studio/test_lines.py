@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from trilemma.explore.imagine_again import VERBS
 from trilemma.studio import pages
-from trilemma.studio.routes.runs import can_be_made_again
+from trilemma.studio.routes.runs import OF_PIPELINES, can_be_made_again
 from trilemma.studio.sections import TOOLS
 
 NODE = shutil.which("node")
@@ -106,11 +107,15 @@ def test_only_what_is_drawn_again_has_the_line_that_does_so():
     for receipt, can in [
         ({"seed": 0}, True),
         ({"seed": 0, "verb": "imagine"}, True),
+        ({"seed": 0, "verb": "edit", "pipeline": "owner/name"}, True),
+        ({"seed": 0, "verb": "edit"}, False),
+        ({"seed": 0, "verb": "traverse", "pipeline": "owner/name"}, False),
         ({"seed": 0, "verb": "traverse"}, False),
         ({"verb": "map"}, False),
         ({}, False),
     ]:
         assert can_be_made_again(receipt) is can
+    assert {*OF_PIPELINES} == {*VERBS}
 
 
 PAGE = """

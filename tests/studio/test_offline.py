@@ -62,7 +62,7 @@ def test_the_server_and_its_jobs_ask_no_other_machine(watched, tmp_path):
         use(address)
     lines = watched.read_text().splitlines()
     assert {text for text in lines if not text.startswith("watched | ")} == set()
-    for name in ("trilemma studio", "trilemma.studio.child", "trilemma.studio.decoder", "trilemma.studio.pacer"):
+    for name in ("trilemma studio", "trilemma.studio.child", "trilemma.studio.slider_worker", "trilemma.studio.pacer"):
         assert any(name in text for text in lines), name
 
 

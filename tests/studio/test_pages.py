@@ -16,7 +16,10 @@ from PIL import Image
 from trilemma import vocabulary
 from trilemma.pictures.png import png_content
 from trilemma.studio import images as images_module
+from trilemma.files import read_json
 from trilemma.studio import library as library_module
+from trilemma.studio import logs
+from trilemma.studio import marks as marks_module
 from trilemma.studio.jobs import OUTPUT
 from trilemma.studio.routes.runs import sort_rows
 from trilemma.studio.sections import SECTIONS, TOOLS
@@ -353,16 +356,31 @@ def test_the_language_is_that_of_the_browser_until_one_is_chosen(browser):
     assert "set-cookie" not in browser.post("/language", {"language": "../x"}).headers
 
 
-def test_pages_over_many_runs_are_quick(browser, studio, run):
+def test_pages_over_many_runs_are_quick(browser, studio, run, monkeypatch):
     for k in range(100):
         place = studio.folder / "runs" / f"run-{k}"
         place.mkdir()
         for name in ("config.json", "summary.json"):
             shutil.copy(run.path / name, place / name)
+    titles = {f"runs/run-{k}": {"title": f"title {k}"} for k in range(100)}
+    (studio.own / marks_module.MARKS).write_text(json.dumps(titles))
     browser.get("/runs")
-    begin = time.process_time()
-    browser.get("/runs")
-    assert time.process_time() - begin < 0.5
+    read, begin = [], time.process_time()
+    monkeypatch.setattr(marks_module, "read_json", lambda path: read.append(path) or read_json(path))
+    text = browser.get("/runs").text
+    assert time.process_time() - begin < 0.5 and "title 99" in text
+    assert len(read) == 2  # the titles, and whether they can be read
+
+
+def test_the_beginning_of_a_log_says_that_it_is_one(browser, run, monkeypatch):
+    row = {"seconds": 1, "vae/loss": 0.5}
+    rows = [json.dumps({"step": k, "images": k, **row}) + "\n" for k in range(1, 10)]
+    (run.path / "log.jsonl").write_text("".join(rows))
+    said = "The log has more than 300 bytes: these curves, and the warnings, are those of its beginning."
+    assert said not in browser.get(f"/runs/{run.id}").text
+    monkeypatch.setattr(logs, "LARGEST_LOG", 300)
+    assert said in browser.get(f"/runs/{run.id}").text
+    assert "Nhật ký dài hơn 300" in browser.get(f"/runs/{run.id}", headers={"accept-language": "vi"}).text
 
 
 def test_a_run_that_vanishes_while_its_page_is_made_is_no_defect(browser, studio, run, monkeypatch, capfd):

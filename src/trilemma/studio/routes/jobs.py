@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissi
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from starlette.responses import StreamingResponse  # pyright: ignore[reportMissingImports]
 
-from trilemma.studio.curves import plots_of, thinned, what_is_known
+from trilemma.studio.curves import plots_of, thinned, range_inputs
 from trilemma.studio.described import ACTIONS, form, text
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
 from trilemma.studio.library import PICTURES, StudioRun
@@ -131,10 +131,11 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
 def training_context(studio: Studio, run: StudioRun | None, output: str) -> dict[str, Any]:
     """What is known so far of a run that a job trains; None where it trains none, or there is none yet."""
     if run is None:
-        return {"plots": [], "warnings": [], "pictures": []}
+        return {"plots": [], "cut_bytes": None, "warnings": [], "pictures": []}
     log = log_of(run)
     return {
-        "plots": plots_of(log.series, what_is_known(run, output)),
+        "plots": plots_of(log.series, range_inputs(run, output)),
+        "cut_bytes": log.cut_bytes,
         "warnings": log.warnings[-LATEST:],
         "pictures": thinned(studio.library.samples(run), LATEST),
     }
