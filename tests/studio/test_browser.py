@@ -17,6 +17,7 @@ from studio.server import serving
 from studio.tour import finished, paint, prepare, tour
 
 import trilemma
+from trilemma.studio.access import LARGEST_FORM
 from trilemma.studio.routes.data import MOST_FILES
 from trilemma.studio.serve import PASSWORD
 
@@ -367,6 +368,23 @@ def test_a_mask_is_painted_with_brush_and_lasso_and_undone(page, work):
     assert all((one[area == 0] == source[area == 0]).all() and (one != source).any() for one in after)
     page.click("text=Edit this image again")
     page.wait_for_selector(".painting canvas")
+
+
+def test_a_mask_over_a_photo_of_twelve_megapixels_fits_its_form(page, work):
+    trilemma.train("diffusion", "digits", steps=1, batch=16, out=work / "runs" / "diffusion", quiet=True)
+    photo = io.BytesIO()
+    Image.new("RGB", (4000, 3000), "teal").save(photo, "png")
+    page.goto(page.url + "edit")
+    page.set_input_files("#bring", {"name": "a.png", "mimeType": "image/png", "buffer": photo.getvalue()})
+    page.wait_for_selector(".painting canvas")
+    page.wait_for_function("() => document.querySelector('.painting canvas').width === 1024")
+    for k in range(40):  # strokes all over it
+        paint(page, [(0.02 + k / 42, 0.05), (0.98 - k / 42, 0.95)])
+    assert len(page.input_value("#mask_png")) < LARGEST_FORM / 2
+    page.click("main button.first")
+    page.wait_for_url(re.compile("/jobs/"))
+    (mask,) = (work / ".studio" / "images").glob("mask-*.png")
+    assert pixels_of(mask.read_bytes()).shape == (3000, 4000)
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,11 @@ globalThis.document = { ...hear, getElementById: () => null, querySelector: () =
 globalThis.window = hear;
 globalThis.FormData = class {};
 globalThis.URLSearchParams = class { toString() { return ""; } };
-let ok = true;
+let closed = false;
 globalThis.fetch = async (address, { method }) => {
   asked.push([method, address]);
-  return { ok, text: async () => `answer ${asked.length}` };
+  if (closed) throw new TypeError("Failed to fetch");
+  return { ok: true, text: async () => `answer ${asked.length}` };
 };
 const act = () => listeners.forEach(one => one());
 const rest = () => new Promise(done => setTimeout(done, 300));
@@ -141,7 +142,7 @@ RUN = """
   act(); act(); act();
   await rest();
   const typed = [asked.length, shown.innerHTML];
-  ok = false;
+  closed = true;
   act();
   await rest();
   console.log(JSON.stringify([...typed, asked, shown.innerHTML]));

@@ -291,6 +291,21 @@ def test_an_image_is_brought_and_a_mask_painted_over_it(browser, studio, run):
     assert browser.send("POST", "/edit/image", data={"run": run.id}, files=hostile).status_code == 400
 
 
+def test_a_mask_that_was_painted_on_fewer_pixels_fits_its_image(browser, studio, run):
+    """As over a large photo, whose mask in its own pixels would be more than a form holds."""
+    photo, painted, small = io.BytesIO(), io.BytesIO(), np.zeros((5, 10), np.uint8)
+    Image.new("RGB", (40, 20)).save(photo, "png")
+    small[1:3, 4:] = 255
+    Image.fromarray(small).save(painted, "png")
+    image = f"image:{studio.images.keep(photo.getvalue())}"
+    studio.queue.pause(True)
+    url = f"data:image/png;base64,{base64.b64encode(painted.getvalue()).decode()}"
+    assert browser.post("/edit", {"run": run.id, "image": image, "mask_png": url}).status_code == 303
+    key = next(word for word in studio.queue.jobs()[-1].words if word.startswith("mask="))
+    with Image.open(studio.folder / key.removeprefix("mask=")) as kept:
+        assert (np.asarray(kept) == small.repeat(4, 0).repeat(4, 1)).all()
+
+
 def test_images_that_are_brought_are_what_a_verb_works_on(browser, studio, run):
     """The ends of an interpolation, the start of a traversal, and several images of an inversion."""
     contents = []

@@ -154,7 +154,9 @@ class Studio:
                 chosen[key] = self.image_word(key, text, codes=verb.name in WITH_CODES)
         gathered = self._image_words(verb.places[-1], several)
         if painted := typed.pop("mask_png", ""):
-            chosen["mask"] = self.library.name_of(self.images.keep_mask(painted))
+            over = images.get("image", "")
+            brought = over.removeprefix(IMAGE) if over.startswith(IMAGE) else ""
+            chosen["mask"] = self.library.name_of(self.images.keep_mask(painted, brought))
         return [*self.words(verb, chosen, typed, run.model, run.sides), *gathered]
 
     def comparison_words(
