@@ -12,6 +12,7 @@ from itertools import chain, cycle, product, repeat
 from pathlib import Path
 from urllib.parse import quote
 
+import anyio
 import httpx
 import pytest
 from fastapi.routing import APIRoute
