@@ -2,13 +2,12 @@
 
 import shutil
 import subprocess
-import sys
 from urllib.parse import unquote
 
 import anyio
 import httpx
 import pytest
-from processes import free_port
+from studio.server import serving
 
 import trilemma
 from trilemma.studio.access import Access
@@ -104,12 +103,8 @@ def browser(studio):
 @pytest.fixture
 def server(tmp_path):
     """A studio as a process: its address, with the token, and the process."""
-    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={free_port()}", "open=false"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    line = process.stdout.readline()
-    yield line.rsplit(" ", 1)[1].strip(), process
-    process.kill()
-    process.wait()
+    with serving(tmp_path, stderr=subprocess.PIPE) as (address, process):
+        yield address, process
 
 
 @pytest.fixture(scope="session")

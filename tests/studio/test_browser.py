@@ -6,8 +6,6 @@ import itertools
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from studio.map_files import write_map
+from studio.server import serving
 from studio.tour import finished, paint, prepare, tour
 
 import trilemma
+from trilemma.studio.access import LARGEST_FORM
 from trilemma.studio.routes.data import MOST_FILES
 from trilemma.studio.serve import PASSWORD
 
@@ -54,25 +54,8 @@ def work(tmp_path):
 @pytest.fixture
 def address(work):
     """The address of a studio of an empty folder, as a process."""
-    yield from serve(work)
-
-
-def serve(folder, *words, **environment):
-    """The address of a studio, as a process that ends afterwards."""
-    line = [sys.executable, "-m", "trilemma", "studio", str(folder), f"port={free_port()}", "open=false", *words]
-    own = {**os.environ, **environment}
-    process = subprocess.Popen(line, env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    yield process.stdout.readline().rsplit(" ", 1)[1].strip()
-    process.terminate()
-    process.wait()
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with serving(work) as (one, _):
+        yield one
 
 
 @pytest.fixture
@@ -155,12 +138,8 @@ def test_the_file_that_a_browser_is_given_leads_to_the_studio(browser, tmp_path)
     script.write_text('#!/bin/sh\necho "$@" > "$0.words"\n')
     script.chmod(0o700)
     work.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trilemma", "studio", str(work), f"port={free_port()}"],
-        env={**os.environ, "DISPLAY": ":0", "BROWSER": f"{script} %s"}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        base, token = process.stdout.readline().rsplit(" ", 1)[1].strip().split("/enter?token=")
+    with serving(work, opens=True, DISPLAY=":0", BROWSER=f"{script} %s") as (address, _):
+        base, token = address.split("/enter?token=")
         end = time.monotonic() + LONG_MS / 1000
         while not (shown.exists() and shown.read_text()):
             assert time.monotonic() < end
@@ -171,9 +150,6 @@ def test_the_file_that_a_browser_is_given_leads_to_the_studio(browser, tmp_path)
         page.wait_for_url(f"{base}/")
         assert page.inner_text("h1") == "work"
         page.close()
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def photos(place):
@@ -394,8 +370,29 @@ def test_a_mask_is_painted_with_brush_and_lasso_and_undone(page, work):
     page.wait_for_selector(".painting canvas")
 
 
-def test_sliders_draw_ten_pictures_a_second(page, work):
-    trilemma.train("vae", "digits", steps=20, out=work / "runs" / "vae", quiet=True)
+def test_a_mask_over_a_photo_of_twelve_megapixels_fits_its_form(page, work):
+    trilemma.train("diffusion", "digits", steps=1, batch=16, out=work / "runs" / "diffusion", quiet=True)
+    photo = io.BytesIO()
+    Image.new("RGB", (4000, 3000), "teal").save(photo, "png")
+    page.goto(page.url + "edit")
+    page.set_input_files("#bring", {"name": "a.png", "mimeType": "image/png", "buffer": photo.getvalue()})
+    page.wait_for_selector(".painting canvas")
+    page.wait_for_function("() => document.querySelector('.painting canvas').width === 1024")
+    for k in range(40):  # strokes all over it
+        paint(page, [(0.02 + k / 42, 0.05), (0.98 - k / 42, 0.95)])
+    assert len(page.input_value("#mask_png")) < LARGEST_FORM / 2
+    page.click("main button.first")
+    page.wait_for_url(re.compile("/jobs/"))
+    (mask,) = (work / ".studio" / "images").glob("mask-*.png")
+    assert pixels_of(mask.read_bytes()).shape == (3000, 4000)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "side", "keys"),
+    [("vae", "digits", 8, {"steps": 20}), ("gan-dcgan", "shapes:500", 64, {"size": 64, "steps": 1})],
+)
+def test_sliders_draw_ten_pictures_a_second(page, work, model, data, side, keys):
+    trilemma.train(model, data, out=work / "runs" / model, quiet=True, **keys)
     page.goto(page.url + "explore")
     page.click("text=sliders")
     page.wait_for_selector("input[type=range]")
@@ -410,6 +407,7 @@ def test_sliders_draw_ten_pictures_a_second(page, work):
 
     rounds = [sorted(seconds(k / 40) for k in range(40)) for _ in range(3)]  # other processes may be busy
     assert min(times[20] for times in rounds) < 0.1 and min(times[38] for times in rounds) < 0.15
+    assert page.evaluate("document.querySelector('.result img').naturalWidth") == side
 
 
 def test_news_that_come_while_a_page_asks_are_not_lost(page, address):
@@ -584,18 +582,18 @@ def test_every_page_fits_its_window_and_axe_finds_nothing_serious(browser, addre
 
 
 def test_axe_finds_nothing_serious_where_nobody_was_let_in_yet(browser, axe, work):
-    studio = serve(work, "host=127.0.0.2", **{PASSWORD: "a long password"})
-    base, page, found = next(studio).split("/enter")[0], browser.new_page(), []
-    for path in ("/", "/enter", "/enter?token=x"):
-        page.goto(base + path)
+    with serving(work, "host=127.0.0.2", **{PASSWORD: "a long password"}) as (address, _):
+        base, page, found = address.split("/enter")[0], browser.new_page(), []
+        for path in ("/", "/enter", "/enter?token=x"):
+            page.goto(base + path)
+            found += axe(page)
+        page.fill("[name=password]", "another password")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=This is not the password.")
         found += axe(page)
-    page.fill("[name=password]", "another password")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("text=This is not the password.")
-    found += axe(page)
-    page.goto(f"{base}/enter")
-    page.fill("[name=password]", "a long password")
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{base}/")
-    page.close()
-    assert found == [] and [*studio] == []
+        page.goto(f"{base}/enter")
+        page.fill("[name=password]", "a long password")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{base}/")
+        page.close()
+    assert found == []

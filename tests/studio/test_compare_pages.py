@@ -97,8 +97,8 @@ def test_what_is_ticked_is_compared(browser, studio, runs, images, ticked, pictu
         (["vae"], [], "", "choose two runs or sets of images"),
         ([], ["samples", "others"], "", "compared with real images"),
         (["vae", "gan"], [], "digits", "choose no other real images"),
-        (["vae"], ["digits"], "", "not there any more"),
-        ([], ["samples", "others"], "/etc", "not there any more"),
+        (["vae"], ["digits"], "", "data not found; choose others"),
+        ([], ["samples", "others"], "/etc", "data not found; choose others"),
     ],
 )
 def test_what_cannot_be_compared_is_said(browser, studio, runs, images, ticked, pictures, against, message):

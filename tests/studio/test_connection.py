@@ -90,6 +90,27 @@ def test_a_connection_is_not_cut_while_its_body_comes_and_is_answered(monkeypatc
     assert answers.count(b"HTTP/1.1 403") == 1 and seconds >= 5 * LIMIT_S
 
 
+UPGRADE = """GET /static/icon.svg HTTP/1.1
+Host: 127.0.0.1:8421
+Origin: %s
+Cookie: %s
+Connection: Upgrade
+Upgrade: websocket
+Sec-WebSocket-Version: 13
+Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==
+
+"""
+
+
+def test_no_request_becomes_a_websocket(browser, monkeypatch):
+    """One of our own page is answered as if it did not ask for it."""
+    monkeypatch.setattr(connection, "LONGEST_HEAD_S", LIMIT_S)
+    for origin, status in ((browser.own["origin"], b"200"), ("http://evil.example", b"403")):
+        request = (UPGRADE % (origin, browser.own["cookie"])).replace("\n", "\r\n")
+        answers, _ = anyio.run(talk, browser.app, [request.encode()], LIMIT_S / 10)
+        assert answers.startswith(b"HTTP/1.1 " + status) and answers.count(b"HTTP/1.1") == 1
+
+
 def chunks(count, size):
     """What a body sends, in so many parts."""
     sent = iter(range(count))

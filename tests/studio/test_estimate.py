@@ -13,7 +13,7 @@ import pytest
 import trilemma
 from trilemma import hardware
 from trilemma.errors import UserError
-from trilemma.studio import estimate
+from trilemma.studio import estimate, processes
 from trilemma.studio.forms import values_of
 from trilemma.training.pace import Pace, measure_pace
 from trilemma.verbs import find
@@ -36,7 +36,7 @@ def stands_in(monkeypatch, answer, *, code="print({answer!r})"):
         line = code.format(answer=json.dumps(answer))
         return subprocess.Popen([sys.executable, "-S", "-c", line], stdin=stdin, stdout=stdout)
 
-    monkeypatch.setattr(estimate, "start", start)
+    monkeypatch.setattr(processes, "start", start)
     return asked
 
 
@@ -90,7 +90,7 @@ def test_a_measurement_ends(browser, studio, monkeypatch):
 
 def test_a_studio_that_closes_ends_a_measurement(studio, monkeypatch):
     started, answers = [], []
-    monkeypatch.setattr(estimate, "start", lambda *words, **keys: started.append(sleeper()) or started[0])
+    monkeypatch.setattr(processes, "start", lambda *words, **keys: started.append(sleeper()) or started[0])
 
     def sleeper():
         return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], stdout=subprocess.PIPE)

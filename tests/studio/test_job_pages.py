@@ -9,7 +9,7 @@ from PIL import Image
 
 from trilemma.files import lock
 from trilemma.healthy import EXPLODED, LEAST_ROWS, NO_BETTER, SURE
-from trilemma.studio.curves import EDGE, HEIGHT, WIDTH, Known, plots_of
+from trilemma.studio.curves import EDGE, HEIGHT, WIDTH, RangeInputs, plots_of
 from trilemma.studio.jobs import END, JOB, OUTPUT, START, State, open_lock, read_job
 from trilemma.studio.logs import series_of
 from trilemma.studio.routes import jobs as jobs_routes
@@ -212,8 +212,8 @@ def test_plots_shade_the_range_in_which_no_rule_warns():
     def log(name, values):
         return [{"step": k, "images": k, "seconds": 1.0, name: value} for k, value in enumerate(values)]
 
-    def plot(name, values, **known):
-        return plots_of(series_of(log(name, values)), Known(**known))[0]
+    def plot(name, values, **inputs):
+        return plots_of(series_of(log(name, values)), RangeInputs(**inputs))[0]
 
     real = plot("critic/d_real", [0.5, 1.0])
     top, height = real.band

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from trilemma.explore.imagine_again import VERBS
 from trilemma.studio import pages
-from trilemma.studio.routes.runs import can_be_made_again
+from trilemma.studio.routes.runs import OF_PIPELINES, can_be_made_again
 from trilemma.studio.sections import TOOLS
 
 NODE = shutil.which("node")
@@ -56,7 +57,7 @@ def test_a_form_that_lacks_something_says_what(browser, studio, run):
     for fields, said in [
         ({"run": run.id, "n": "-1"}, "n=-1: give a whole number of at least 1"),
         ({"run": run.id, "out": "x"}, "out= is not a field here"),
-        ({"run": "0123456789abcdef"}, "This run is not there any more."),
+        ({"run": "0123456789abcdef"}, "Run not found."),
     ]:
         copied, (reason,) = lines(browser.post("/sample/lines", fields).text)
         assert not copied and reason.startswith(said)
@@ -106,11 +107,15 @@ def test_only_what_is_drawn_again_has_the_line_that_does_so():
     for receipt, can in [
         ({"seed": 0}, True),
         ({"seed": 0, "verb": "imagine"}, True),
+        ({"seed": 0, "verb": "edit", "pipeline": "owner/name"}, True),
+        ({"seed": 0, "verb": "edit"}, False),
+        ({"seed": 0, "verb": "traverse", "pipeline": "owner/name"}, False),
         ({"seed": 0, "verb": "traverse"}, False),
         ({"verb": "map"}, False),
         ({}, False),
     ]:
         assert can_be_made_again(receipt) is can
+    assert {*OF_PIPELINES} == {*VERBS}
 
 
 PAGE = """
@@ -123,10 +128,11 @@ globalThis.document = { ...hear, getElementById: () => null, querySelector: () =
 globalThis.window = hear;
 globalThis.FormData = class {};
 globalThis.URLSearchParams = class { toString() { return ""; } };
-let ok = true;
+let closed = false;
 globalThis.fetch = async (address, { method }) => {
   asked.push([method, address]);
-  return { ok, text: async () => `answer ${asked.length}` };
+  if (closed) throw new TypeError("Failed to fetch");
+  return { ok: true, text: async () => `answer ${asked.length}` };
 };
 const act = () => listeners.forEach(one => one());
 const rest = () => new Promise(done => setTimeout(done, 300));
@@ -136,7 +142,7 @@ RUN = """
   act(); act(); act();
   await rest();
   const typed = [asked.length, shown.innerHTML];
-  ok = false;
+  closed = true;
   act();
   await rest();
   console.log(JSON.stringify([...typed, asked, shown.innerHTML]));

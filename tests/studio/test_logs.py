@@ -77,3 +77,6 @@ def test_a_log_that_is_none_is_empty(run, monkeypatch):
     monkeypatch.setattr(logs, "LARGEST_LOG", len(rows(1, 2)))
     file.write_text(rows(1, 2, 3))
     assert steps(run) == [1, 2] and steps(run) == [1, 2]
+    assert log_of(run).cut_bytes == len(rows(1, 2))
+    file.write_text(rows(1, 2))
+    assert steps(run) == [1, 2] and log_of(run).cut_bytes is None

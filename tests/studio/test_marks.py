@@ -44,7 +44,7 @@ def test_stars_that_cannot_be_read_are_not_written_over(browser, studio, make, c
     assert file.read_text("latin-1") == content
     file.unlink()
     studio.marks.star(a, True)
-    assert studio.marks.is_starred(a) and SAID not in browser.get("/runs").text
+    assert studio.marks.all() == {"a": {"star": True}} and SAID not in browser.get("/runs").text
 
 
 def test_stars_of_two_pages_at_once_are_both_kept(studio, make, monkeypatch):

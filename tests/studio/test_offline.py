@@ -8,7 +8,7 @@ import time
 
 import httpx
 import pytest
-from processes import free_port
+from studio.server import serving
 
 from trilemma.studio.sections import SECTIONS
 
@@ -58,15 +58,11 @@ def test_a_process_that_reaches_for_another_machine_would_be_seen(watched, call)
 def test_the_server_and_its_jobs_ask_no_other_machine(watched, tmp_path):
     """A training with its estimate, and jobs of all kinds on its run: with the pages, the sliders and the map."""
     (tmp_path / "work").mkdir()
-    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path / "work"), f"port={free_port()}", "open=false"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            use(process.stdout.readline().rsplit(" ", 1)[1].strip())
-        finally:
-            process.terminate()
+    with serving(tmp_path / "work") as (address, _):
+        use(address)
     lines = watched.read_text().splitlines()
     assert {text for text in lines if not text.startswith("watched | ")} == set()
-    for name in ("trilemma studio", "trilemma.studio.child", "trilemma.studio.decoder", "trilemma.studio.pacer"):
+    for name in ("trilemma studio", "trilemma.studio.child", "trilemma.studio.slider_worker", "trilemma.studio.pacer"):
         assert any(name in text for text in lines), name
 
 

@@ -16,8 +16,10 @@ from PIL import Image
 from trilemma import vocabulary
 from trilemma.pictures.png import png_content
 from trilemma.studio import images as images_module
+from trilemma.files import read_json
 from trilemma.studio import library as library_module
-from trilemma.studio import service
+from trilemma.studio import logs
+from trilemma.studio import marks as marks_module
 from trilemma.studio.jobs import OUTPUT
 from trilemma.studio.routes.runs import sort_rows
 from trilemma.studio.sections import SECTIONS, TOOLS
@@ -222,17 +224,17 @@ def test_english_texts_say_so_in_a_page_of_another_language(browser, run):
         for key in ("n", "minutes"):
             if about := find(verb).keys.get(key, {}).get("description"):
                 assert re.search(rf'<p class="hint" id="key-{key}-about" lang="en">{re.escape(about[:20])}', text)
-    assert '<p class="error" role="alert" lang="en">This run' in ask("/runs/0123456789abcdef")
+    assert '<p class="error" role="alert" lang="en">Run not found' in ask("/runs/0123456789abcdef")
     assert '<html lang="vi">' in text and f'<p lang="en">{find("sample").about}</p>' in text
 
 
 def test_a_held_out_image_is_kept_to_be_painted_over(browser, studio, run, monkeypatch):
     buffer, asked = io.BytesIO(), []
     Image.new("L", (8, 8), 7).save(buffer, "png")
-    monkeypatch.setattr(service, "held_out_png", lambda *words: asked.append(words) or buffer.getvalue())
+    monkeypatch.setattr(studio.held_out, "png", lambda *words: asked.append(words) or buffer.getvalue())
     fields = {"run": run.id, "verb": "edit", "image": "3", "n": "2", "data_id": "shapes:9", "shift": "1", "seed": ""}
     query = parse_qs(urlsplit(browser.post("/edit/held-out", fields).headers["location"]).query)
-    assert asked == [(studio.folder, run.name, "3", "shapes:9")]
+    assert asked == [(run.name, "3", "shapes:9")]
     assert studio.images.has(query["image"][0].removeprefix("image:"))
     assert (query["n"], query["data_id"]) == (["2"], ["shapes:9"]) and not {"seed", "shift"} & {*query}
     for wrong in ({"image": "../x"}, {"image": "x.png"}, {"data_id": "/etc"}, {"run": "0123456789abcdef"}):
@@ -287,6 +289,21 @@ def test_an_image_is_brought_and_a_mask_painted_over_it(browser, studio, run):
     assert len(studio.queue.jobs()) == 1
     hostile = {"picture": ("a.svg", b"<svg onload=alert(1)>")}
     assert browser.send("POST", "/edit/image", data={"run": run.id}, files=hostile).status_code == 400
+
+
+def test_a_mask_that_was_painted_on_fewer_pixels_fits_its_image(browser, studio, run):
+    """As over a large photo, whose mask in its own pixels would be more than a form holds."""
+    photo, painted, small = io.BytesIO(), io.BytesIO(), np.zeros((5, 10), np.uint8)
+    Image.new("RGB", (40, 20)).save(photo, "png")
+    small[1:3, 4:] = 255
+    Image.fromarray(small).save(painted, "png")
+    image = f"image:{studio.images.keep(photo.getvalue())}"
+    studio.queue.pause(True)
+    url = f"data:image/png;base64,{base64.b64encode(painted.getvalue()).decode()}"
+    assert browser.post("/edit", {"run": run.id, "image": image, "mask_png": url}).status_code == 303
+    key = next(word for word in studio.queue.jobs()[-1].words if word.startswith("mask="))
+    with Image.open(studio.folder / key.removeprefix("mask=")) as kept:
+        assert (np.asarray(kept) == small.repeat(4, 0).repeat(4, 1)).all()
 
 
 def test_images_that_are_brought_are_what_a_verb_works_on(browser, studio, run):
@@ -354,16 +371,31 @@ def test_the_language_is_that_of_the_browser_until_one_is_chosen(browser):
     assert "set-cookie" not in browser.post("/language", {"language": "../x"}).headers
 
 
-def test_pages_over_many_runs_are_quick(browser, studio, run):
+def test_pages_over_many_runs_are_quick(browser, studio, run, monkeypatch):
     for k in range(100):
         place = studio.folder / "runs" / f"run-{k}"
         place.mkdir()
         for name in ("config.json", "summary.json"):
             shutil.copy(run.path / name, place / name)
+    titles = {f"runs/run-{k}": {"title": f"title {k}"} for k in range(100)}
+    (studio.own / marks_module.MARKS).write_text(json.dumps(titles))
     browser.get("/runs")
-    begin = time.process_time()
-    browser.get("/runs")
-    assert time.process_time() - begin < 0.5
+    read, begin = [], time.process_time()
+    monkeypatch.setattr(marks_module, "read_json", lambda path: read.append(path) or read_json(path))
+    text = browser.get("/runs").text
+    assert time.process_time() - begin < 0.5 and "title 99" in text
+    assert len(read) == 2  # the titles, and whether they can be read
+
+
+def test_the_beginning_of_a_log_says_that_it_is_one(browser, run, monkeypatch):
+    row = {"seconds": 1, "vae/loss": 0.5}
+    rows = [json.dumps({"step": k, "images": k, **row}) + "\n" for k in range(1, 10)]
+    (run.path / "log.jsonl").write_text("".join(rows))
+    said = "The log has more than 300 bytes: these curves, and the warnings, are those of its beginning."
+    assert said not in browser.get(f"/runs/{run.id}").text
+    monkeypatch.setattr(logs, "LARGEST_LOG", 300)
+    assert said in browser.get(f"/runs/{run.id}").text
+    assert "Nhật ký dài hơn 300" in browser.get(f"/runs/{run.id}", headers={"accept-language": "vi"}).text
 
 
 def test_a_run_that_vanishes_while_its_page_is_made_is_no_defect(browser, studio, run, monkeypatch, capfd):
@@ -396,8 +428,8 @@ def test_a_file_that_vanishes_while_it_is_sent_is_no_defect(browser, studio, run
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
-        ("/runs/0123456789abcdef", 404, "The page Runs lists those that are, and those in the bin."),
-        ("/jobs/0123456789abcdef", 404, "The page Jobs lists those that are."),
+        ("/runs/0123456789abcdef", 404, "Run not found. The page Runs lists all runs, and those in the bin."),
+        ("/jobs/0123456789abcdef", 404, "Job not found. The page Jobs lists all jobs."),
         ("/train?model=vea", 404, "unknown model &#34;vea&#34;; choose one of ae-linear, "),
         ("/train?model=vea", 404, "(did you mean &#34;vae&#34;?)"),
         ("/nothing", 404, "The first page, /, leads to all others."),

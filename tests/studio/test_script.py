@@ -1,5 +1,7 @@
-"""The script of the pages, in node with a page of a few objects: what happens when the server does not answer."""
+"""The script of the pages, in node with a page of a few objects: what happens when the server does not answer, or
+refuses."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,55 +12,94 @@ from trilemma.studio import pages
 
 NODE = shutil.which("node")
 PAGE = """
-const listeners = {}, shown = { replaceChildren() { this.innerHTML = ""; }, innerHTML: "" }, wait = { hidden: true };
+const listeners = {}, later = setTimeout, rejected = [], wait = { hidden: true }, notice = { hidden: true };
 const hear = { addEventListener(name, action) { (listeners[name] ||= []).push(action); } };
+const place = () => ({
+  innerHTML: "", error: null, querySelector() { return this.error; }, querySelectorAll: () => [],
+  replaceChildren() { this.innerHTML = ""; this.error = null; }, prepend(error) { this.error = error; },
+  get text() { return this.error ? `fault: ${this.error.textContent}` : this.innerHTML.slice(0, 6); },
+});
+const shown = place(), lines = place(), fault = place(), waits = { ...hear, ...place(), dataset: { once: "/once" } };
+waits.innerHTML = "a few seconds";
 const form = { ...hear, dataset: { answer: "/ask", into: "#shown" }, reportValidity: () => true };
+const filled = { ...hear, dataset: { lines: "#lines" }, getAttribute: () => "/train" };
 const button = { ...hear, dataset: { shows: "#shown" }, formAction: "/shows", form };
 const handle = { ...hear, name: "u1", value: 1 }, image = {}, said = {};
-const place = { dataset: { sliders: "/picture?run=x" },
-                querySelector: name => ({ img: image, output: said })[name] || null,
-                querySelectorAll: name => name.startsWith("input") ? [handle] : [] };
-const parts = { "form[data-answer]": [form], "button[data-shows]": [button] };
-globalThis.document = { ...hear, querySelectorAll: name => parts[name] || [], querySelector: () => shown,
-                        getElementById: name => name === "measuring" ? wait : null };
+const sliders = { dataset: { sliders: "/picture?run=x" },
+                  querySelector: name => ({ img: image, output: said, "[data-fault]": fault })[name] || null,
+                  querySelectorAll: name => name.startsWith("input") ? [handle] : [] };
+const parts = { "form[data-answer]": [form], "form[data-lines]": [filled], "button[data-shows]": [button],
+                "[data-once]": [waits] };
+globalThis.document = { ...hear, querySelectorAll: name => parts[name] || [], documentElement: { lang: "en" },
+                        querySelector: name => name === "#lines" ? lines : shown,
+                        getElementById: name => ({ measuring: wait, closed: notice })[name] || null,
+                        createElement: () => ({ setAttribute() {} }) };
 globalThis.window = hear;
 globalThis.FormData = class {};
 globalThis.URLSearchParams = class { toString() { return ""; } };
 globalThis.DOMParser = class {
-  parseFromString(text) { return { querySelector: () => null, body: { innerHTML: text } }; }
+  parseFromString(text) {
+    const has = text.startsWith("why") ? "h1 ~ p" : "#shown", part = { textContent: text, innerHTML: text, lang: "" };
+    return { querySelector: name => name === has ? part : null, body: part, documentElement: { lang: "en" } };
+  }
 };
+globalThis.setTimeout = work => later(work, 0);
 URL.createObjectURL = () => "blob:1";
-process.on("unhandledRejection", () => {});
-let closed = true, count = 0;
+URL.revokeObjectURL = () => {};
+process.on("unhandledRejection", error => rejected.push(String(error)));
+let state = "closed", count = 0;
 globalThis.fetch = async () => {
   count += 1;
-  if (closed) throw new TypeError("Failed to fetch");
-  return { ok: true, text: async () => `answer ${count}`, blob: async () => ({}) };
+  if (state === "closed") throw new TypeError("Failed to fetch");
+  return { ok: state === "open", text: async () => state === "open" ? `answer ${count}` : "why not", blob: async () => 1 };
 };
 const act = async name => {
   listeners[name].forEach(one => one({ preventDefault() {} }));
-  await new Promise(done => setTimeout(done, 1));
+  await new Promise(done => later(done, 10));
 };
 """
 RUN = """
 (async () => {
-  slide(place);
-  await act("input");
-  await act("click");
-  const failed = [shown.innerHTML, image.src, wait.hidden];
-  closed = false;
-  await act("input");
-  const moved = [shown.innerHTML.slice(0, 6), image.src];
-  shown.innerHTML = "";
-  await act("click");
-  console.log(JSON.stringify([failed, moved, shown.innerHTML.slice(0, 6), wait.hidden]));
+  const seen = {};
+  slide(sliders);
+  for (state of ["closed", "refused", "closed", "open"]) {
+    await act("input");
+    const moved = shown.text;
+    shown.replaceChildren();
+    await act("click");
+    (seen[state] ||= []).push({ moved, clicked: shown.text, lines: lines.text, sliders: fault.text, image: image.src,
+                                waits: waits.innerHTML, busy: !wait.hidden, closed: !notice.hidden });
+  }
+  console.log(JSON.stringify({ ...seen, rejected }));
 })();
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="needs node")
-def test_a_control_works_again_after_the_server_did_not_answer():
+@pytest.fixture(scope="module")
+def seen():
+    """What the page shows after a move, a click and a change of a form, in each state of the server."""
+    if NODE is None:
+        pytest.skip("needs node")
     file: Path = pages.STATIC["studio.js"][0]
     script = PAGE + file.read_text("utf-8") + RUN
     done = subprocess.run([NODE, "-e", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == '[["",null,true],["answer","blob:1"],"answer",true]', done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_page_says_that_the_server_does_not_answer(seen):
+    first, again = seen["closed"]
+    assert first["closed"] and again["closed"] and seen["rejected"] == []
+    assert first["waits"] == "" and not first["busy"] and "image" not in first
+    assert {first[name] for name in ("moved", "clicked", "lines", "sliders")} == {""}
+
+
+def test_a_request_that_is_refused_says_why(seen):
+    (refused,) = seen["refused"]
+    assert {refused[name] for name in ("moved", "clicked", "lines", "sliders")} == {"fault: why not"}
+    assert not refused["closed"] and not refused["busy"] and "image" not in refused
+
+
+def test_a_control_works_again_after_the_server_did_not_answer(seen):
+    (answered,) = seen["open"]
+    assert {answered[name] for name in ("moved", "clicked", "lines")} == {"answer"} and answered["image"] == "blob:1"
+    assert answered["sliders"] == "" and not answered["closed"] and not answered["busy"]

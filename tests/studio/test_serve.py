@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from processes import free_port
+from studio.server import serving
 
 from trilemma import UserError, open_studio
 from trilemma.extras import install_line
@@ -202,9 +203,7 @@ def test_it_closes_while_a_training_is_measured(server, tmp_path):
 @pytest.mark.slow
 def test_files_of_a_killed_studio_are_removed(tmp_path):
     (tmp_path / OWN / "pace-abc").mkdir(parents=True)
-    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={free_port()}", "open=false"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        process.stdout.readline()
+    with serving(tmp_path) as (_, process):
         process.kill()
     assert not [*(tmp_path / OWN).glob("pace-*")]
 
@@ -215,10 +214,8 @@ def test_it_starts_in_a_second_and_a_half(tmp_path):
     processor that others had; the least of five."""
 
     def seconds():
-        words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={free_port()}", "open=false"]
         begin = time.perf_counter()
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            address = process.stdout.readline().rsplit(" ", 1)[1].strip()
+        with serving(tmp_path) as (address, process):
             with httpx.Client(trust_env=False, follow_redirects=True) as client:
                 client.get(address)
                 assert client.get(address.split("/enter")[0]).status_code == 200
@@ -262,11 +259,7 @@ def test_where_no_browser_opens_the_address_on_the_terminal_is_named(monkeypatch
 
 @pytest.mark.slow
 def test_jobs_stop_with_it_if_it_is_asked_for(tmp_path):
-    port = free_port()
-    words = [sys.executable, "-m", "trilemma", "studio", str(tmp_path), f"port={port}", "open=false", "jobs=stop"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        address = process.stdout.readline().rsplit(" ", 1)[1].strip()
+    with serving(tmp_path, "jobs=stop", stderr=subprocess.PIPE) as (address, process):
         base, queue = address.split("/enter")[0], Queue(tmp_path, tmp_path / OWN)
         with httpx.Client(trust_env=False, headers={"origin": base}) as client:
             client.get(address)
@@ -275,8 +268,6 @@ def test_jobs_stop_with_it_if_it_is_asked_for(tmp_path):
         until(lambda: queue.jobs()[0].state is State.RUNNING)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
     assert "stopping: trilemma train vae digits minutes=5" in err
     until(lambda: queue.jobs()[0].has_ended)
     assert [job.state for job in queue.jobs()] == [State.STOPPED, State.QUEUED]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ import trilemma
 from trilemma import UserError
 from trilemma.explore.code_axes import MeasuredCodes
 from trilemma.explore.sliders import Sliders, sliders_of
-from trilemma.studio import decoder, painter
-from trilemma.studio.decoder import answer
+from trilemma.studio import painter, slider_worker
+from trilemma.studio.slider_worker import answer
 from trilemma.studio.routes.sliders import values_of
 from trilemma.types import Condition
 
@@ -36,6 +37,7 @@ def models(tmp_path_factory):
 def test_the_mean_and_one_unit_moved_are_the_images_of_these_codes(models):
     run = trilemma.load(models / "vae")
     sliders = sliders_of(run)
+    assert not sliders.by_effect
     codes = run.encode(torch.as_tensor(run.data.held_out[1].images[:2000]).float() / 255)
     mean = codes.mean(0)
     torch.testing.assert_close(sliders.image({}), run.decode(mean[None])[0])
@@ -53,7 +55,7 @@ def test_the_mean_and_one_unit_moved_are_the_images_of_these_codes(models):
 
 def test_a_gan_has_directions_and_a_denoiser_noise(models):
     sliders = sliders_of(models / "gan")
-    assert sliders.kinds == ["directions", "units"] and sliders.image({0: 1.0}).shape == (1, 8, 8)
+    assert sliders.kinds == ["directions", "units"] and sliders.image({0: 1.0}).shape == (1, 8, 8) and sliders.by_effect
     sliders = sliders_of(models / "diffusion")
     assert sliders.kinds == ["noise"] and sliders.image({0: 45.0}).shape == (1, 8, 8)
     assert (sliders.image({0: 45.0}) - sliders.image({})).abs().max() > 0.01
@@ -91,8 +93,8 @@ def test_a_run_that_was_trained_further_is_loaded_again(tmp_path, monkeypatch):
         loads.append(run.weights_id)
         return Sliders(run, "units", (), (), MeasuredCodes(torch.zeros(1, 1), torch.zeros(1), None), Condition())
 
-    monkeypatch.setattr(decoder, "as_run", Stored)
-    monkeypatch.setattr(decoder, "sliders_of", load)
+    monkeypatch.setattr(slider_worker, "as_run", Stored)
+    monkeypatch.setattr(slider_worker, "sliders_of", load)
     held = {}
     for content, changed_s in [("one", 1), ("one", 1), ("one", 2), ("two", 3), ("two", 3), ("one", 4)]:
         file.write_text(content)
@@ -100,6 +102,25 @@ def test_a_run_that_was_trained_further_is_loaded_again(tmp_path, monkeypatch):
         answer({"run": str(tmp_path)}, held)
         assert held[str(tmp_path)].run.weights_id == content
     assert loads == ["one", "two", "one"]
+
+
+def test_the_last_three_runs_stay_loaded(tmp_path, monkeypatch):
+    loads = []
+
+    def load(run):
+        loads.append(run.name)
+        return Sliders(run, "units", (), (), MeasuredCodes(torch.zeros(1, 1), torch.zeros(1), None), Condition())
+
+    stored = lambda path: SimpleNamespace(name=os.path.basename(path), model=torch.nn.Identity())  # noqa: E731
+    monkeypatch.setattr(slider_worker, "as_run", stored)
+    monkeypatch.setattr(slider_worker, "sliders_of", load)
+    loaded = {}
+    for name in "abcabcdbca":
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "config.json").touch()
+        answer({"run": str(tmp_path / name)}, loaded)
+        assert len(loaded) <= 3
+    assert loads == ["a", "b", "c", "d", "a"]
 
 
 @pytest.mark.slow
@@ -158,6 +179,7 @@ FACTS = {
     "reads_captions": False,
     "calls": None,
     "layers": 6,
+    "by_effect": False,
 }
 
 
@@ -195,6 +217,13 @@ def test_the_page_offers_what_the_process_says(browser, run, asked):
     call = 'trilemma.traverse("runs/vae-digits", axes="directions", image="seed:3", label="cat", units=(4, 0))'
     assert call.replace('"', "&#34;") in page
     assert "Cắt cụt" in browser.get(f"/explore/sliders/axes?{query}", headers={"accept-language": "vi"}).text
+
+
+def test_the_page_says_what_directions_are(browser, run, asked, monkeypatch):
+    ask = lambda **headers: browser.get(f"/explore/sliders/axes?run={run.id}", headers=headers).text  # noqa: E731
+    assert "The principal components of the codes" in ask() and "thành phần chính" in ask(**{"accept-language": "vi"})
+    monkeypatch.setitem(FACTS, "by_effect", True)
+    assert "Directions of the codes along which the images change most." in ask()
 
 
 def test_a_page_has_only_what_a_model_can_do(browser, run, asked, monkeypatch):

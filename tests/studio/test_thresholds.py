@@ -37,12 +37,15 @@ def test_the_page_begins_with_the_threshold_in_use(browser, detected):
     )
     assert "False alarms: 25% of normal images, 95% interval 20% to 30%, counted: 10 of 40." in text
     assert cells(text) == [5, 19, 10, 40, 8, 10] and "false_alarms=0.25 sets this threshold" in text
+    assert f"trilemma detect {detected.name} score=error false_alarms=0.25<" in text
+    assert f"trilemma.detect(&#34;{detected.name}&#34;, score=&#34;error&#34;, false_alarms=0.25)" in text
 
 
 def test_another_place_of_the_handle_is_another_row(browser, detected):
     text = browser.get(f"/detect/threshold?run={detected.id}&stop=2").text
     assert "<html" not in text and "Threshold 0.300<" in text and cells(text) == [1, 19, 1, 40, 7, 10]
     assert "2.5% of normal images, 95% interval 0.4% to 10%, counted: 1 of 40." in text
+    assert "score=error false_alarms=0.1<" in text
     assert "Threshold 0.300<" in browser.get(f"/detect?run={detected.id}&stop=2").text  # without scripts
     for stop in ("9", "-1", "x", "1e9", "²", "9" * 500):
         assert "Threshold 0.200<" in browser.get(f"/detect/threshold?run={detected.id}&stop={stop}").text
@@ -55,11 +58,11 @@ def test_rates_that_are_expected_or_not_known_say_so(browser, run):
     text = browser.get(f"/detect/threshold?run={run.id}&stop=0").text
     assert "at most 25% of normal images are expected" in text and "the rank among 19 held-out images" in text
     text = browser.get(f"/detect/threshold?run={run.id}&stop=1").text
-    assert "not known, as too few normal images are held out" in text and "sets this threshold" not in text
+    assert "not known, as too few normal images are held out" in text and "false_alarms=" not in text
 
 
 def test_only_files_of_a_detection_are_read(browser, studio, run):
-    for k, rows in enumerate(["", "x,0,0,0,0,0,0,0\n", "nan,0,0,0,0,0,0,0\n", "0.1,0,0,0,0,x,0,0\n", "0.1\n"]):
+    for k, rows in enumerate(["", "x,0,0,0,0,0,0,0\n", "nan,0,0,0,0,0,0,0\n", "0.1,0,0,0,0,x,0,0\n", "0.1\n", "0.1,0,0,0,x,0,0,0\n"]):
         write(run, f"detect-{k}", rows=rows)
     for k, rows in enumerate(["0.1,0.5,,0.6,,0,0,0\n", "0.1,,0.4,,,0,0,0\n", f"0.1,0,0,0,0,{10**400},0,0\n"]):
         write(run, f"detect-interval-{k}", rows=rows)

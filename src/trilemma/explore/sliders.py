@@ -15,7 +15,7 @@ from trilemma.explore.code_axes import AxisKind, MeasuredCodes, along, kinds_of,
 from trilemma.explore.codes import decode_alike
 from trilemma.explore.naming import Named
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.types import Condition, Conditional, DrawsCodes, MixesStyles, ReadsCaptions, codes_need
+from trilemma.types import Condition, Conditional, DrawsCodes, HasStyles, MixesStyles, ReadsCaptions, codes_need
 
 NOISE_CALLS = (
     10  # of the network, for an image out of noise; of MNIST, 0.04 (RMSE) from that of 50, and with 8 twice as far
@@ -68,6 +68,11 @@ class Sliders:
     def calls(self) -> int | None:
         """Network calls for an image, where it takes several."""
         return NOISE_CALLS if self.kind == "noise" else None
+
+    @property
+    def by_effect(self) -> bool:
+        """Whether directions are those along which images change most, and not the principal components of codes."""
+        return isinstance(self.run.model, DrawsCodes) and not isinstance(self.run.model, HasStyles)
 
     @property
     def layers(self) -> int | None:

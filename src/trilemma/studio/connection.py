@@ -7,7 +7,7 @@ its request was refused. How slowly a body may come that is read is decided in `
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import h11  # pyright: ignore[reportMissingImports]
 import uvicorn  # pyright: ignore[reportMissingImports]
@@ -20,17 +20,16 @@ class Server(uvicorn.Server):
     """A server that ends the work behind its answers before it waits for them, which could take a minute.
 
     Args:
-        end: calls that do so.
+        end: does so.
     """
 
-    def __init__(self, config: uvicorn.Config, end: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
         super().__init__(config)
         self.end = end
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer the requests that are there, and no more."""
-        for end in self.end:
-            end()
+        self.end()
         await super().shutdown(sockets)
 
 

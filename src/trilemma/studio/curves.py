@@ -47,28 +47,28 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Known:
+class RangeInputs:
     """What healthy ranges depend on besides the log: numbers in a code, and the error of the mean training image."""
 
     units: int | None = None
     mean_image_rmse: float | None = None
 
 
-def plots_of(series: Series, known: Known | None = None) -> list[Plot]:
+def plots_of(series: Series, inputs: RangeInputs | None = None) -> list[Plot]:
     """A plot for each value of a log that has two points or more, validation first; a square beside its root is one."""
     shown = [name for name in series if name not in APART and (square_of(name) not in series or "valid" in name)]
     values = {name: series[name] for name in shown if not _is_square(name, series)}
     ordered = sorted(values, key=lambda name: not name.startswith("valid_"))
     linear = {name: values[linear_of(name)][1][-1] for name in ordered if linear_of(name) in values}
     plotted = [name for name in ordered if len(values[name][1]) > 1 and not name.startswith(LINEAR)]
-    return [_plot(name, *values[name], known or Known(), linear.get(name)) for name in plotted]
+    return [_plot(name, *values[name], inputs or RangeInputs(), linear.get(name)) for name in plotted]
 
 
-def what_is_known(run: StudioRun, output: str = "") -> Known:
+def range_inputs(run: StudioRun, output: str = "") -> RangeInputs:
     """What a run says of its healthy ranges. output: what its training printed, which is all there is until its end."""
     units, rmse = run.settings.get("latent"), run.summary.get("mean_image_rmse")
     rmse = rmse if isinstance(rmse, float) else mean_image_rmse_in(output)
-    return Known(units if isinstance(units, int) else None, rmse)
+    return RangeInputs(units if isinstance(units, int) else None, rmse)
 
 
 def thinned(points: Sequence[T], most: int = MOST_POINTS) -> list[T]:
@@ -114,12 +114,12 @@ def band(healthy: tuple[float, float], low: float, high: float) -> tuple[float, 
     return round(top, 1), round(bottom - top, 1)
 
 
-def _plot(name: str, images: Sequence[float], values: Sequence[float], known: Known, linear_rmse: float | None) -> Plot:
+def _plot(name: str, images: Sequence[float], values: Sequence[float], inputs: RangeInputs, linear_rmse: float | None) -> Plot:
     low, high = min(values), max(values)
     words = title(name.partition("/")[2] or name.removeprefix("valid_"))
     text = f"{words}, validation" if name.startswith("valid_") else words
-    mean_rmse = known.mean_image_rmse
-    healthy = healthy_range(name, values, units=known.units, mean_image_rmse=mean_rmse, linear_rmse=linear_rmse)
+    mean_rmse = inputs.mean_image_rmse
+    healthy = healthy_range(name, values, units=inputs.units, mean_image_rmse=mean_rmse, linear_rmse=linear_rmse)
     about = HEALTHY.get(part_of(name), "")
     if healthy and (linear_rmse is not None or name == "valid_rmse"):
         about = BETTER_THAN_MEAN if linear_rmse is None else BETTER_THAN_LINEAR

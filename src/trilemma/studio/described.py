@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trilemma import vocabulary
-from trilemma.studio.forms import IMAGES, is_offered
+from trilemma.studio.forms import IMAGE_KEYS, is_offered
 from trilemma.studio.sections import Tool
 from trilemma.verbs import Verb, find
 
@@ -69,7 +69,7 @@ def keys_of(verb: Verb) -> dict[str, Schema]:
 def _verb(verb: Verb) -> Schema:
     """The form of a verb for a run."""
     fields: dict[str, Schema] = {"run": RUN, "verb": text(verb.about, verb.name)}
-    fields |= {key: text(IMAGES_ARE if verb.gathers else IMAGE_IS) for key in IMAGES.get(verb.name, ())}
+    fields |= {key: text(IMAGES_ARE if verb.gathers else IMAGE_IS) for key in IMAGE_KEYS.get(verb.name, ())}
     if "mask" in verb.keys:
         fields["mask_png"] = text("a mask as a data URL of a PNG, white where pixels are drawn")
     fields |= {f"{key}_id": SOURCE for key in ("data", "against") if key in verb.keys}

@@ -12,7 +12,7 @@ from typing import Any
 
 from trilemma.errors import UserError
 from trilemma.files import disk_errors
-from trilemma.studio.processes import start
+from trilemma.studio.processes import OneProcess
 
 FILES = "pace-"  # before the names of folders of measurements
 LONGEST_S = 60.0  # seconds for torch, the images, and the steps that are measured
@@ -49,16 +49,11 @@ class Estimator:
     """
 
     def __init__(self, folder: Path, own: Path) -> None:
-        self.folder, self.own, self._turn = folder, own, threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._closed, self._guard = False, threading.Lock()
+        self.own, self._turn, self._process = own, threading.Lock(), OneProcess("pacer", folder)
 
     def close(self) -> None:
         """End a measurement, and begin no other one."""
-        with self._guard:
-            self._closed = True
-            if self._process is not None:
-                self._process.kill()
+        self._process.close()
         with self._turn:  # until its files are removed
             pass
 
@@ -88,24 +83,16 @@ class Estimator:
             self._turn.release()
 
     def _ask(self, words: Sequence[str]) -> dict[str, Any]:
-        with self._guard:
-            if self._closed:
-                raise UserError("time and memory are not known: the studio is being closed")
-            process = start("pacer", *words, folder=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-            self._process = process
         try:
-            output, _ = process.communicate(timeout=LONGEST_S)
-            answer = json.loads(output)
+            answer = json.loads(self._process.output(*words, limit_s=LONGEST_S))
+        except UserError as error:
+            raise UserError(f"time and memory are not known: {error}") from None
         except subprocess.TimeoutExpired:
             raise UserError(
                 f"time and memory are not known: the images and a first step take longer than {LONGEST_S:.0f} seconds"
             ) from None
         except ValueError:
             raise UserError("time and memory are not known: the process that measures has ended") from None
-        finally:
-            process.kill()
-            process.wait()
-            self._process = None
         if "error" in answer:
             raise UserError(f"time and memory are not known: {answer['error']}")
         return answer

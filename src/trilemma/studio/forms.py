@@ -35,7 +35,7 @@ MOST_OF_MODEL: Mapping[str, float] = {  # widths, lengths and depths of networks
     "categories": 4_096, "variables": 4_096, "components": 4_096, "multipliers": 16, "depth": 64, "text_depth": 64,
     "prior_depth": 64, "mapping_layers": 64, "blocks": 64, "heads": 1_024, "n_classes": 65_536, "T": 1e5,
 }  # fmt: skip
-MOST_PIXELS = 2**28  # of all images that are drawn or measured at once, or of those of a step
+MOST_PIXELS_AT_ONCE = 2**28  # of all images that are drawn or measured at once, or of those of a step
 MOST_PIXEL_STEPS = 10**11  # these times the steps of the sampler
 NOT_OFFERED = {"out", "quiet", "pattern", "model"}
 NOT_OFFERED |= {"run", "runs", "what", "data", "against", "source", "image"}  # chosen by ids
@@ -44,7 +44,7 @@ MOST_WORDS = 60
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,40}(\.[A-Za-z0-9_]{1,40})?")
 PLACED = re.compile(r"(seed:)?-?[0-9.]+(,-?[0-9.e-]+)*")  # of keys that also take a path: a number, a code, a seed
 CAPTIONS = {"caption"}
-IMAGES: Mapping[str, Sequence[str]] = {  # keys of a verb that take images: brought ones, by ids, or held-out ones
+IMAGE_KEYS: Mapping[str, Sequence[str]] = {  # keys of a verb that take images: brought ones, by ids, or held-out ones
     "edit": ("image",), "upscale": ("image",), "traverse": ("image",), "interpolate": ("a", "b"), "invert": ("images",),
 }  # fmt: skip
 WITH_CODES = {"traverse", "interpolate"}  # verbs that take codes and seeds in their place, too
@@ -110,7 +110,7 @@ def fields_of(verb: Verb, values: Mapping[str, str], model: str = "") -> list[Fi
 def is_offered(verb: Verb, key: str) -> bool:
     """Whether a key is typed into a form: words without a name, images, and what names a file, are not."""
     is_gathered = verb.gathers and key == verb.places[-1]
-    return key not in NOT_OFFERED and key not in IMAGES.get(verb.name, ()) and not is_gathered
+    return key not in NOT_OFFERED and key not in IMAGE_KEYS.get(verb.name, ()) and not is_gathered
 
 
 def words_of(verb: Verb, filled: Mapping[str, str], model: str = "", sides: tuple[int, int] = (1, 1)) -> list[str]:
@@ -167,8 +167,9 @@ def _check_together(verb: Verb, words: Iterable[str], model: str, sides: tuple[i
     images = max(_numbers(counted), default=1) * cells
     pixels, steps = images * height * width, _steps(verb, given, model)
     what = f"{images:,} images of {height}x{width} pixels"
-    if pixels > MOST_PIXELS:
-        raise UserError(f"{what} are more than {MOST_PIXELS:,} pixels, the most that the studio asks for; take fewer")
+    if pixels > MOST_PIXELS_AT_ONCE:
+        most = f"{MOST_PIXELS_AT_ONCE:,} pixels"
+        raise UserError(f"{what} are more than {most}, the most that the studio asks for; take fewer")
     if pixels * steps > MOST_PIXEL_STEPS:
         most = f"{MOST_PIXEL_STEPS:,} pixels times steps"
         raise UserError(

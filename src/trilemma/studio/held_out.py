@@ -6,37 +6,54 @@ It works in the studio's folder, and answers with a line in JSON, {"bytes": COUN
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from trilemma.errors import UserError
-from trilemma.studio.processes import answers, start
+from trilemma.studio.processes import OneProcess, answers
 
 LONGEST_S = 120.0  # seconds for the answer: torch and the images are loaded
 
 
-def held_out_png(folder: Path, run: str, number: str, data: str = "") -> bytes:
-    """The PNG of an image, in the size that the run works in; called by the server, which loads no torch.
+class HeldOut:
+    """Reads one held-out image at a time, for the server, which loads no torch.
 
     Args:
-        folder: in which the run lies.
-        data: other data than the run's own.
-    Raises:
-        UserError: there is no such image, or the process ended.
+        folder: in which the runs lie.
     """
-    words = [run, number, *([data] if data else [])]
-    process = start("held_out", *words, folder=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    try:
-        line, _, content = process.communicate(timeout=LONGEST_S)[0].partition(b"\n")
-        head = json.loads(line)
-    except (subprocess.TimeoutExpired, ValueError):
-        process.kill()
-        process.wait()
-        raise UserError(f"image {number} could not be read; try again, or bring an image") from None
-    if "error" in head:
-        raise UserError(head["error"])
-    return content
+
+    def __init__(self, folder: Path) -> None:
+        self._turn, self._process = threading.Lock(), OneProcess("held_out", folder)
+
+    def close(self) -> None:
+        """End what is being read, and read no other image."""
+        self._process.close()
+
+    def png(self, run: str, number: str, data: str = "") -> bytes:
+        """The PNG of an image, in the size that the run works in.
+
+        Args:
+            data: other data than the run's own.
+        Raises:
+            UserError: there is no such image, another one is being read, or the process ended.
+        """
+        if not self._turn.acquire(blocking=False):
+            raise UserError("another held-out image is being read; wait until it is there, and try again")
+        try:
+            words = [run, number, *([data] if data else [])]
+            line, _, content = self._process.output(*words, limit_s=LONGEST_S).partition(b"\n")
+            head = json.loads(line)
+        except UserError:
+            raise
+        except (subprocess.TimeoutExpired, ValueError):
+            raise UserError(f"image {number} could not be read; try again, or bring an image") from None
+        finally:
+            self._turn.release()
+        if "error" in head:
+            raise UserError(head["error"])
+        return content
 
 
 def main(words: Sequence[str], out: IO[bytes]) -> None:

@@ -49,7 +49,7 @@ class Images:
     def path(self, ident: str) -> Path:
         """The file of an image; raises Missing if there is none."""
         if not self.has(ident):
-            raise Missing("This image is not there any more. Bring it again.")
+            raise Missing("Image not found. Bring it again.")
         return self.place / f"{ident}.png"
 
     def has(self, ident: str) -> bool:
@@ -57,12 +57,16 @@ class Images:
         path = self.place / f"{ident}.png"
         return ID.fullmatch(ident) is not None and path.is_file() and not path.is_symlink()
 
-    def keep_mask(self, painted: str) -> Path:
+    def keep_mask(self, painted: str, over: str = "") -> Path:
         """Write a mask as a page paints it, white where pixels are drawn, and give its file.
 
+        Args:
+            over: id of the image that it was painted over, whose size it gets; "" where that is its own size.
         Raises:
-            UserError: it is not one.
+            UserError: it is not one, or Missing: the image is not found.
         """
+        from PIL import Image
+
         try:
             content = base64.b64decode(painted.removeprefix(PAINTED), validate=True)
         except ValueError:  # letters that are none of base 64, or not ASCII
@@ -71,6 +75,9 @@ class Images:
         if image is None:
             raise UserError("the mask is not an image; paint it again")
         plain = image.convert("L").point([0] * 128 + [255] * 128)
+        if over:
+            with Image.open(self.path(over)) as whole:
+                plain = plain.resize(whole.size, Image.Resampling.NEAREST)
         ident = hashlib.sha256(repr(plain.size).encode() + plain.tobytes()).hexdigest()[:16]
         self._write(plain, f"mask-{ident}.png")
         return self.place / f"mask-{ident}.png"

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError
 from trilemma.files import read_json
-from trilemma.run.locate import CONFIG, WEIGHTS
+from trilemma.run.locate import CONFIG, RUNS, WEIGHTS
 from trilemma.studio.jobs import is_held
 from trilemma.studio.place import NO_RUN, Missing
 from trilemma.vocabulary import data_words
@@ -177,7 +177,7 @@ class Library:
         for picture in chain(self.pictures(run), self.samples(run)):
             if picture.id == ident and picture.path.stat().st_size <= LARGEST_PICTURE:
                 return picture
-        raise Missing("This picture is not there any more. The page of its run shows those that are.")
+        raise Missing("Picture not found. The page of its run shows its pictures.")
 
     def _picture(self, run: StudioRun, path: Path, modified: float) -> Picture:
         return Picture(self.id_of(path), path, path.relative_to(run.path).as_posix(), modified)
@@ -204,7 +204,7 @@ def _changed(path: Path) -> float:
 
 
 def folders_below(place: Path, deepest: int, enters: Callable[[Path], bool]) -> Iterator[Path]:
-    """Plain folders below one, in layers, none hidden and none a link.
+    """Plain folders below one, in layers, as `folders_in`: a folder is read when the first one in it is asked for.
 
     Args:
         enters: whether those below a folder are given, too.
@@ -212,18 +212,30 @@ def folders_below(place: Path, deepest: int, enters: Callable[[Path], bool]) -> 
     layer, count = [place], 0
     for _ in range(deepest):
         inner = []
-        for entry in (entry for folder in layer for entry in entries(folder)):
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False) and count < MOST_FOLDERS:
-                count += 1
-                inner.append(Path(entry.path))
-        yield from inner
+        for path in (path for folder in layer for path in folders_in(folder)):
+            if count == MOST_FOLDERS:
+                return
+            count += 1
+            inner.append(path)
+            yield path
         layer = [path for path in inner if enters(path)]
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The plain folders in one, none hidden and none a link: that of the runs first, as most are there."""
+    inner = [entry.name for entry in entries(folder, is_plain_folder)]
+    return [folder / name for name in sorted(inner, key=lambda name: name != RUNS.name)]
+
+
+def is_plain_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder that is neither hidden nor a link."""
+    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
 
 
 def plain_files(folder: Path) -> list[os.DirEntry[str]]:
     """The plain files of a folder that are neither hidden nor links. `stat` of each is known, also if it
     vanishes afterwards."""
-    return [entry for entry in entries(folder) if not entry.name.startswith(".") and _is_plain(entry)]
+    return entries(folder, lambda entry: not entry.name.startswith(".") and _is_plain(entry))
 
 
 def _is_plain(entry: os.DirEntry[str]) -> bool:
@@ -235,11 +247,24 @@ def _is_plain(entry: os.DirEntry[str]) -> bool:
     return entry.is_file(follow_symlinks=False)
 
 
-def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name; nothing if it has vanished or cannot be read."""
+def entries(folder: Path, wanted: Callable[[os.DirEntry[str]], bool] | None = None) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name; nothing if it has vanished or cannot be read.
+
+    Args:
+        wanted: which of it; default: all.
+    """
     try:
         with os.scandir(folder) as listing:
-            return sorted(listing, key=lambda entry: entry.name)
+            return sorted(filter(wanted, listing), key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def some_entries(folder: str, most: int) -> list[os.DirEntry[str]]:
+    """At most so many entries of a folder, in no order, without a look at the others."""
+    try:
+        with os.scandir(folder) as listing:
+            return [*islice(listing, most)]
     except OSError:
         return []
 

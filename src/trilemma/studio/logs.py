@@ -6,6 +6,7 @@ back to its checkpoint, is read anew.
 """
 
 import math
+import os
 import threading
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +28,12 @@ Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 @dataclass(frozen=True)
 class Log:
-    """What is in a log. series: the finite values by name, (images, values) of each; warnings: each with its step."""
+    """What is in a log. series: the finite values by name, (images, values) of each; warnings: each with its step;
+    cut_bytes: what was read of a log that goes on, None where that is all."""
 
     series: Series
     warnings: Sequence[str]
+    cut_bytes: int | None = None
 
 
 def log_of(run: StudioRun) -> Log:
@@ -77,6 +80,7 @@ class _Reader:
         self._series: dict[str, tuple[array[float], array[float]]] = {}
         self._warnings: list[str] = []
         self._place, self._end = 0, b""  # bytes that were read, and the last of them
+        self._is_cut = False
 
     def read(self) -> Log:
         """The log as it is now, up to its last whole row and to `LARGEST_LOG` bytes.
@@ -86,7 +90,8 @@ class _Reader:
         """
         with self._turn:
             self._read_on()
-            return Log({name: (x[:], y[:]) for name, (x, y) in self._series.items()}, [*self._warnings])
+            series = {name: (x[:], y[:]) for name, (x, y) in self._series.items()}
+            return Log(series, [*self._warnings], LARGEST_LOG if self._is_cut else None)
 
     def _read_on(self) -> None:
         with open_plain(self.path) as file:
@@ -95,6 +100,7 @@ class _Reader:
                 self._forget()
                 file.seek(0)
             content, _, _ = file.read(LARGEST_LOG - self._place).rpartition(b"\n")
+            self._is_cut = os.fstat(file.fileno()).st_size > LARGEST_LOG
         if not content:
             return
         rows = rows_in(content)

@@ -53,7 +53,7 @@ class CodeMap:
         """
         path = self.folder / MAP_THUMBNAILS
         if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST_PICTURE:
-            raise Missing("The thumbnails of this map are not there any more; make it again.")
+            raise Missing("Thumbnails not found. Make the map again.")
         return path
 
     def image(self, row: int, distance: float | None = None) -> Neighbour:
@@ -99,7 +99,7 @@ def map_of(run: StudioRun, how: str) -> CodeMap:
     """
     folder = _folder(run, how)
     if how not in WAYS or not _is_plain(folder / MAP_POINTS):
-        raise Missing("This map is not there any more; make it again.")
+        raise Missing("Map not found. Make it again.")
     stat = (folder / MAP_POINTS).stat()
     content, text = _content(folder / MAP_POINTS, stat.st_mtime_ns, stat.st_size)
     return CodeMap(how, folder, content, text)

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,11 @@ from trilemma.studio.place import NO_RUN, Missing
 
 MARKS, BIN = "marks.json", "bin"
 LONGEST_TITLE = 80  # letters
+
+
+def title_of(run: StudioRun, mark: Mapping[str, Any]) -> str:
+    """The title that a person gave a run, or its name; `mark` is what is noted of it."""
+    return str(mark.get("title", "")) or run.name
 
 
 class Marks:
@@ -42,14 +48,6 @@ class Marks:
         except (OSError, UserError) as error:
             return f"stars and titles are not available: {error}"
         return ""
-
-    def is_starred(self, run: StudioRun) -> bool:
-        """Whether a run has a star."""
-        return bool(self.all().get(run.name, {}).get("star"))
-
-    def title(self, run: StudioRun) -> str:
-        """The title that a person gave it; "" for none."""
-        return str(self.all().get(run.name, {}).get("title", ""))
 
     def star(self, run: StudioRun, on: bool) -> None:
         """Give a star, or take it.
@@ -102,7 +100,7 @@ class Marks:
         """
         with self._guard:
             if (name := self.in_bin().get(ident)) is None:
-                raise Missing("This run is not in the bin any more. The page Runs lists those that are.")
+                raise Missing("Run not found in the bin. The page Runs lists those that are in it.")
             place = self.library.folder / name
             if os.path.lexists(place):
                 raise UserError(f"{name} exists again; move it first")

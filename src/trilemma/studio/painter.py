@@ -80,7 +80,7 @@ class Painter:
     def _running(self) -> subprocess.Popen[bytes]:
         """The process, which ends by itself when nothing is asked for a while."""
         if self._process is None or self._process.poll() is not None:
-            self._process = start("decoder", folder=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = start("slider_worker", folder=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         if self._rest is not None:
             self._rest.cancel()
         self._rest = threading.Timer(RESTS_S, self._end_if_idle)

@@ -11,7 +11,7 @@ OWN = ".studio"  # in the folder: what is the studio's
 LOCK = "lock"
 LONGEST_LOCK = 500  # letters
 NO_PAGE = "Page not found. The first page, /, leads to all others."
-NO_RUN = "This run is not there any more. The page Runs lists those that are, and those in the bin."
+NO_RUN = "Run not found. The page Runs lists all runs, and those in the bin."
 
 
 class Missing(LookupError):

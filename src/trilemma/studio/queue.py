@@ -87,7 +87,7 @@ class Queue:
             for place in folders(self.jobs_folder):
                 if place.name.endswith(f"-{ident}") and (job := self._job_at(place)) is not None:
                     return job
-        raise Missing("This job is not there any more. The page Jobs lists those that are.")
+        raise Missing("Job not found. The page Jobs lists all jobs.")
 
     def waiting(self) -> list[Job]:
         """The jobs that have not begun, in the order in which they will."""

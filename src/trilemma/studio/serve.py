@@ -42,7 +42,10 @@ def open_studio(
     ] = LOOPBACK[0],
     jobs: Annotated[
         Literal["keep", "stop"],
-        Field(description="at the end, jobs that run go on (keep), or are stopped and keep what they have made (stop)"),
+        Field(
+            description="running jobs when the studio closes: they run on (keep), or are stopped and keep their results so "
+            "far (stop)"
+        ),
     ] = "keep",
 ) -> None:
     """Serve the studio of a folder, until Ctrl-C. Jobs are processes of their own, and need not end with it.
@@ -53,8 +56,8 @@ def open_studio(
         open: whether the browser is asked to show it.
         host: 127.0.0.1 and ::1 answer this machine alone. With another one, others reach the studio over plain HTTP:
             the password in the environment's TRILEMMA_STUDIO_PASSWORD is asked for.
-        jobs: what becomes of those that run when the studio is closed: "keep" lets them go on; "stop" stops them as
-            the button of a job does, and the others wait for the next studio of the folder.
+        jobs: what becomes of those that run when the studio closes: "keep" lets them run on; "stop" stops them as the
+            button of a job does, and the others wait for the next studio of the folder.
     Raises:
         UserError: the extra is not installed, the folder is not there or open in another studio, the port is taken, or
             there is no password for a host that others reach.
@@ -143,8 +146,8 @@ def _serve(place: Path, access: Access, server_socket: socket.socket, *, browser
     print("Ctrl-C closes it", file=sys.stderr)
     studio.queue.open()
     page = shown(access, studio.own) if browser else nullcontext()
-    server = Server(config, [studio.painter.close, studio.estimator.close])
-    with closing(studio.queue), closing(studio.painter), closing(studio.estimator), suppress(KeyboardInterrupt), page:
+    server = Server(config, studio.close)
+    with closing(studio.queue), closing(studio), suppress(KeyboardInterrupt), page:
         server.run(sockets=[server_socket])
     running = [job.command for job in studio.queue.jobs() if job.state is State.RUNNING]
     if stop:

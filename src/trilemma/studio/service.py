@@ -13,7 +13,7 @@ from trilemma.files import remove
 from trilemma.hardware import available_bytes
 from trilemma.studio.estimate import Estimator, TrainingEstimate
 from trilemma.studio.forms import (
-    IMAGES,
+    IMAGE_KEYS,
     LONGEST_VALUE,
     MOST_WORDS,
     PLACED,
@@ -25,10 +25,10 @@ from trilemma.studio.forms import (
     python_line,
     words_of,
 )
-from trilemma.studio.held_out import held_out_png
+from trilemma.studio.held_out import HeldOut
 from trilemma.studio.images import IMAGE, Images
 from trilemma.studio.jobs import Job, State, output_of, process_of
-from trilemma.studio.library import Library, StudioRun
+from trilemma.studio.library import PICTURES, Library, StudioRun
 from trilemma.studio.live_report import LiveReport, live_report, partial_file
 from trilemma.studio.marks import Marks
 from trilemma.studio.painter import Painter
@@ -42,7 +42,6 @@ from trilemma.vocabulary import models
 
 DATA = "data"  # in the folder, where images that were brought lie
 DROPPED = "dropped-"  # before the names of pictures that are read once
-SHOWN = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 READ = {".html": "text/html; charset=utf-8", ".json": "text/plain; charset=utf-8", ".csv": "text/plain; charset=utf-8"}
 RESULT = re.compile(r"^([a-z][a-z ]{0,30}?)\s{2,}(\S.*)$")  # a line of a fact, as the command line prints it
 LARGEST_RESULT = 64 << 20  # bytes
@@ -79,7 +78,12 @@ class Studio:
         self.library, self.queue = Library(folder), Queue(folder, folder / OWN)
         self.marks, self.painter = Marks(self.library, self.own), Painter(folder)
         self.images = Images(self.own / "images", self._files_in_use)
-        self.estimator = Estimator(folder, self.own)
+        self.estimator, self.held_out = Estimator(folder, self.own), HeldOut(folder)
+
+    def close(self) -> None:
+        """End the processes behind the pages, and begin no other measurement or reading."""
+        for one in (self.painter, self.held_out, self.estimator):
+            one.close()
 
     def remove_unfinished(self) -> None:
         """Remove what a killed studio was receiving or measuring; only for a folder that this process has locked."""
@@ -143,14 +147,16 @@ class Studio:
         if (data := filled.get("against_id", "")) and "against" in verb.keys:
             chosen["against"] = source_word(self.library, data)
         typed = {key: text for key, text in filled.items() if not key.endswith("_id")}
-        images = {key: typed.pop(key, "").strip() for key in IMAGES.get(verb.name, ())}
+        images = {key: typed.pop(key, "").strip() for key in IMAGE_KEYS.get(verb.name, ())}
         several = images.pop(verb.places[-1], "") if verb.gathers else ""
         for key, text in images.items():
             if text or key in verb.required:
                 chosen[key] = self.image_word(key, text, codes=verb.name in WITH_CODES)
         gathered = self._image_words(verb.places[-1], several)
         if painted := typed.pop("mask_png", ""):
-            chosen["mask"] = self.library.name_of(self.images.keep_mask(painted))
+            over = images.get("image", "")
+            brought = over.removeprefix(IMAGE) if over.startswith(IMAGE) else ""
+            chosen["mask"] = self.library.name_of(self.images.keep_mask(painted, brought))
         return [*self.words(verb, chosen, typed, run.model, run.sides), *gathered]
 
     def comparison_words(
@@ -239,7 +245,7 @@ class Studio:
             UserError: there is no such image, or it cannot be read.
         """
         word = source_word(self.library, data) if data else ""
-        return self.images.keep(held_out_png(self.folder, run.name, self.image_word("image", number), word))
+        return self.images.keep(self.held_out.png(run.name, self.image_word("image", number), word))
 
     def _chosen(self, model: str, data: str) -> dict[str, str]:
         """The words of a model and of data that were chosen by an id."""
@@ -258,7 +264,7 @@ class Studio:
         """The words of what was chosen for the keys of a model that take a run.
 
         Raises:
-            Missing: a run is not there any more.
+            Missing: a run is not found.
         """
         fields = [field for field in fields_of(verb, {}, model) if field.kind == RUN_KIND]
         words = {field.name: self._run_word(field, filled.get(field.name, "").strip()) for field in fields}
@@ -276,7 +282,7 @@ class Studio:
         Args:
             codes: whether it may be a code or a seed instead.
         Raises:
-            UserError: it is none of them, or Missing: it is not there any more.
+            UserError: it is none of them, or Missing: it is not found.
         """
         if text.startswith(IMAGE):
             return self.library.name_of(self.images.path(text.removeprefix(IMAGE)))
@@ -312,8 +318,8 @@ class Studio:
             return Result(title, path, text, "run") if (path / "config.json").is_file() else None
         if not path.is_file() or path.stat().st_size > LARGEST_RESULT:
             return None
-        kind = "picture" if path.suffix in SHOWN else "page" if path.suffix == ".html" else "file"
-        return Result(title, path, text, kind) if path.suffix in {**SHOWN, **READ} else None
+        kind = "picture" if path.suffix in PICTURES else "page" if path.suffix == ".html" else "file"
+        return Result(title, path, text, kind) if path.suffix in {**PICTURES, **READ} else None
 
 
 def _held_by(run: StudioRun, process: int, since: float) -> bool:

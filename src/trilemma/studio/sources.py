@@ -1,17 +1,19 @@
 """Data to choose from: the words of `trilemma data list`, and what lies in the folder, by ids."""
 
+import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from trilemma import vocabulary
 from trilemma.errors import UserError
-from trilemma.run.locate import CONFIG
+from trilemma.run.locate import CONFIG, RUNS
 from trilemma.studio.forms import is_data_word
-from trilemma.studio.library import Library, entries
+from trilemma.studio.library import Library, entries, some_entries
 
 ARCHIVES = {".zip", ".tar", ".npz", ".npy", ".parquet"}
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-LOOKED_AT = 50  # entries of a folder, to see whether it holds images
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+LOOKED_AT, LOOKED_AT_OF_CLASS = 50, 3  # entries of a folder, and of one in it, to see whether it holds images
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,28 @@ def sources(library: Library) -> list[Source]:
 
 def own_sources(library: Library) -> list[Source]:
     """Archives, and folders that hold images, in the folder and in its data/."""
-    places = [Path(entry.path) for folder in (library.folder, library.folder / "data") for entry in entries(folder)]
-    return [Source(library.id_of(path), library.name_of(path)) for path in places if is_source(path)]
+    folders = (library.folder, library.folder / "data")
+    places = [Path(entry.path) for folder in folders for entry in entries(folder, is_source)]
+    return [Source(library.id_of(path), library.name_of(path)) for path in places]
 
 
-def is_source(path: Path) -> bool:
-    """Whether a path looks like data: an archive, or a folder with images in it or in a folder of a class."""
-    if path.is_symlink() or path.name.startswith("."):
+def is_source(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry looks like data: an archive, or a folder with images in it or in a folder of a class. Of a
+    folder a few entries are looked at, however many it has."""
+    if entry.name.startswith(".") or entry.is_symlink():
         return False
-    if path.is_file():
-        return path.suffix.lower() in ARCHIVES
-    if (path / CONFIG).exists() or path.name == "runs":
+    if entry.is_file():
+        return _suffix(entry) in ARCHIVES
+    if entry.name == RUNS.name or os.path.exists(os.path.join(entry.path, CONFIG)):
         return False
-    inside = entries(path)[:LOOKED_AT]
-    deeper = [
-        inner for entry in inside if entry.is_dir(follow_symlinks=False) for inner in entries(Path(entry.path))[:3]
-    ]
-    return any(Path(entry.name).suffix.lower() in IMAGES for entry in [*inside, *deeper] if entry.is_file())
+    inside = some_entries(entry.path, LOOKED_AT)
+    classes = (inner for inner in inside if inner.is_dir(follow_symlinks=False))
+    deeper = (inner for one in classes for inner in some_entries(one.path, LOOKED_AT_OF_CLASS))
+    return any(_suffix(inner) in IMAGE_SUFFIXES and inner.is_file() for inner in chain(inside, deeper))
+
+
+def _suffix(entry: os.DirEntry[str]) -> str:
+    return Path(entry.name).suffix.lower()
 
 
 def source_word(library: Library, ident: str) -> str:
@@ -64,4 +71,4 @@ def own_word(library: Library, ident: str) -> str:
     for source in own_sources(library):
         if source.id == ident:
             return source.word
-    raise UserError("these data are not there any more; choose others")
+    raise UserError("data not found; choose others")

@@ -49,7 +49,7 @@ class StudioDetection:
         """The number of the threshold that the detection itself set."""
         return min(range(len(self.thresholds)), key=lambda k: abs(self.thresholds[k].value - self.used))
 
-    def at(self, text: str) -> int:
+    def number_of(self, text: str) -> int:
         """The number of a threshold as a form has it; that in use for another text."""
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else -1
         return number if 0 <= number < len(self.thresholds) else self.in_use
@@ -75,7 +75,7 @@ def detection_of(library: Library, run: StudioRun, ident: str) -> StudioDetectio
     """
     detection = next((one for one in detections_of(library, run) if ident in ("", one.id)), None)
     if detection is None:
-        raise Missing("This detection is not there any more. Choose another, or run detect again.")
+        raise Missing("Detection not found. Choose another, or run detect again.")
     return detection
 
 
@@ -106,6 +106,7 @@ def _threshold(row: Mapping[str, Any]) -> Threshold:
     if value is None or len({part is None for part in (rate, low, high)}) > 1:
         raise ValueError("no threshold, or a rate without its interval")
     above = {name.removeprefix(FLAGGED): _count(text) for name, text in row.items() if name.startswith(FLAGGED)}
+    _number(row["false_alarms"])
     return Threshold(value, rate, low, high, row["false_alarms"], above)
 
 

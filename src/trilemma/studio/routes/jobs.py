@@ -14,17 +14,17 @@ from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissi
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from starlette.responses import StreamingResponse  # pyright: ignore[reportMissingImports]
 
-from trilemma.studio.curves import plots_of, thinned, what_is_known
+from trilemma.studio.curves import plots_of, thinned, range_inputs
 from trilemma.studio.described import ACTIONS, form, text
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
-from trilemma.studio.library import StudioRun
+from trilemma.studio.library import PICTURES, StudioRun
 from trilemma.studio.live_report import partial_file
 from trilemma.studio.logs import log_of
 from trilemma.studio.maps import ways_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.report import report_policy
-from trilemma.studio.service import READ, SHOWN, Result, Studio
+from trilemma.studio.service import READ, Result, Studio
 from trilemma.verbs import default_of, find
 
 NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
@@ -87,10 +87,10 @@ def add(app: FastAPI, studio: Studio) -> None:
     def result(ident: str, number: int) -> Response:
         results = studio.results(studio.queue.job(ident))
         if not 0 <= number < len(results) or results[number].kind == "run":
-            raise Missing("This result is not there any more. Run the job again.")
+            raise Missing("Result not found. Run the job again.")
         path = results[number].path
         policy = report_policy() if path.suffix == ".html" else ""
-        return file_answer(path, {**SHOWN, **READ}[path.suffix], policy=policy)
+        return file_answer(path, {**PICTURES, **READ}[path.suffix], policy=policy)
 
     @app.get("/events", include_in_schema=False)
     async def events() -> Response:
@@ -131,10 +131,11 @@ def job_context(studio: Studio, job: Job) -> dict[str, Any]:
 def training_context(studio: Studio, run: StudioRun | None, output: str) -> dict[str, Any]:
     """What is known so far of a run that a job trains; None where it trains none, or there is none yet."""
     if run is None:
-        return {"plots": [], "warnings": [], "pictures": []}
+        return {"plots": [], "cut_bytes": None, "warnings": [], "pictures": []}
     log = log_of(run)
     return {
-        "plots": plots_of(log.series, what_is_known(run, output)),
+        "plots": plots_of(log.series, range_inputs(run, output)),
+        "cut_bytes": log.cut_bytes,
         "warnings": log.warnings[-LATEST:],
         "pictures": thinned(studio.library.samples(run), LATEST),
     }

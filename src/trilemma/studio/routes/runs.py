@@ -1,5 +1,6 @@
 """Home, and the runs: search, sort, star, title, differences, bin, pictures."""
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request  # pyright: ignore[reportMissingImports]
@@ -8,10 +9,11 @@ from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from trilemma.arguments import word
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
-from trilemma.studio.curves import plots_of, what_is_known
+from trilemma.studio.curves import plots_of, range_inputs
 from trilemma.studio.described import ACTIONS, form, text
 from trilemma.studio.library import PICTURES, Picture, StudioRun
 from trilemma.studio.logs import log_of
+from trilemma.studio.marks import title_of
 from trilemma.studio.pages import file_answer, first, form_fields, go, render
 from trilemma.studio.place import NO_PAGE, Missing
 from trilemma.studio.routes.jobs import LATEST, queue_context
@@ -21,6 +23,7 @@ from trilemma.studio.sources import own_sources
 
 NEWEST = 8
 SHOWN_PICTURES = 60
+OF_PIPELINES = ("edit", "interpolate", "upscale")  # verbs whose pictures `again` draws if a pipeline made them
 Fields = Annotated[dict[str, list[str]], Depends(form_fields)]
 MARK = {"on": text("1 to give the star"), "title": text("of the run"), "back": text("runs, to go back to the list")}
 
@@ -31,13 +34,13 @@ def add(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/", summary="Home")
     def home(request: Request) -> Response:
-        rows = [row_of(studio, run) for run in library.runs()[:NEWEST]]
+        rows = rows_of(studio, library.runs()[:NEWEST])
         context = {"rows": rows, "machine": studio.machine(), "sources": own_sources(library), "folder": studio.folder}
         return render(request, "home.html", **context, **queue_context(studio))
 
     @app.get("/runs", summary="The runs")
     def runs(request: Request, q: str = "", sort: str = "newest", star: bool = False) -> Response:
-        rows = [row_of(studio, run) for run in library.runs()]
+        rows = rows_of(studio, library.runs())
         chosen = [row for row in rows if matches(row, q) and (row["star"] or not star)]
         context = {
             "rows": sort_rows(chosen, sort),
@@ -66,11 +69,13 @@ def add(app: FastAPI, studio: Studio) -> None:
         run = library.run(ident)
         pictures = library.pictures(run, SHOWN_PICTURES)
         log = log_of(run)
+        (row,) = rows_of(studio, [run])
         context = {
             "run": run,
-            "row": row_of(studio, run),
+            "row": row,
             "pictures": pictures,
-            "plots": plots_of(log.series, what_is_known(run)),
+            "plots": plots_of(log.series, range_inputs(run)),
+            "cut_bytes": log.cut_bytes,
             "warnings": log.warnings[-LATEST:] if run.is_training else run.warnings,
         }
         lines = studio.joined_lines(["sample", run.name], ["evaluate", run.name])
@@ -104,14 +109,18 @@ def add(app: FastAPI, studio: Studio) -> None:
         return render(request, "picture.html", run=run, picture=one, receipt=receipt, **studio.joined_lines(*again))
 
 
-def row_of(studio: Studio, run: StudioRun) -> dict[str, Any]:
-    """A run as the tables show it."""
-    score = run.score
+def rows_of(studio: Studio, runs: Iterable[StudioRun]) -> list[dict[str, Any]]:
+    """Runs as the tables show them."""
+    marks = studio.marks.all()
+    return [_row(studio, run, marks.get(run.name, {})) for run in runs]
+
+
+def _row(studio: Studio, run: StudioRun, mark: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": run,
-        "title": studio.marks.title(run) or run.name,
-        "star": studio.marks.is_starred(run),
-        "score": score,
+        "title": title_of(run, mark),
+        "star": bool(mark.get("star")),
+        "score": run.score,
         "state": "training" if run.is_training else "finished" if run.has_weights else "not finished",
         "picture": studio.library.cover(run),
     }
@@ -158,5 +167,8 @@ def receipt_of(picture: Picture) -> dict[str, Any]:
 
 
 def can_be_made_again(receipt: dict[str, Any]) -> bool:
-    """Whether a picture says that `sample` or `imagine` drew it, as `again` asks."""
-    return receipt.get("seed") is not None and receipt.get("verb") in (None, "imagine")
+    """Whether a picture says that `sample` or `imagine` drew it, or a pipeline in another verb, as `again` asks."""
+    verb = receipt.get("verb")
+    if verb is None:
+        return receipt.get("seed") is not None
+    return verb == "imagine" or (verb in OF_PIPELINES and "pipeline" in receipt)

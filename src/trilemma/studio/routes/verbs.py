@@ -10,12 +10,13 @@ from trilemma import errors, vocabulary
 from trilemma.errors import UserError
 from trilemma.studio.described import SOURCE, families, form, several, tool_form, training
 from trilemma.studio.estimate import TrainingEstimate
-from trilemma.studio.forms import IMAGES, fields_of, varied_keys
+from trilemma.studio.forms import IMAGE_KEYS, fields_of, varied_keys
 from trilemma.studio.jobs import State
 from trilemma.studio.library import StudioRun
+from trilemma.studio.marks import title_of
 from trilemma.studio.pages import first, form_fields, go, language_of, render
 from trilemma.studio.place import NO_PAGE, Missing
-from trilemma.studio.routes.runs import row_of
+from trilemma.studio.routes.runs import rows_of
 from trilemma.studio.routes.thresholds import threshold_context
 from trilemma.studio.sections import TOOLS, Tool
 from trilemma.studio.service import GIB, Studio
@@ -141,7 +142,7 @@ def _tool_page(request: Request, studio: Studio, tool: Tool, values: Mapping[str
     fields = studio.fields(verb, values, run.model if run else "")
     context = {"tool": tool, "verb": verb, "run": run, "runs": runs, "fields": fields, "error": error}
     context |= {"sources": sources(studio.library), "values": values, "titles": _titles(studio, runs)}
-    context |= {"image_keys": IMAGES.get(verb.name, ())}
+    context |= {"image_keys": IMAGE_KEYS.get(verb.name, ())}
     context |= {"varied": varied_keys(verb, run.model if run else ""), "detections": []}
     if run is not None:
         context |= lines_of(studio, lambda: _use(studio, tool, _shown(verb, run, values)))
@@ -229,7 +230,7 @@ def _compare_page(
     error: str = "",
     images: Sequence[str] = (),
 ) -> Response:
-    rows, against = [row_of(studio, run) for run in studio.library.runs()], values.get("against", "")
+    rows, against = rows_of(studio, studio.library.runs()), values.get("against", "")
     filled = {"lang": language_of(request), **(values if "data" in values else {})}  # of the form that trains
     context: dict[str, Any] = {"rows": rows, "chosen": chosen, "error": error, "sources": sources(studio.library)}
     context |= {"own": own_sources(studio.library), "images": images, "against": against}
@@ -255,4 +256,5 @@ def _comparisons(studio: Studio) -> list[dict[str, Any]]:
 
 def _titles(studio: Studio, runs: Sequence[StudioRun]) -> dict[str, str]:
     """The titles of runs, by id."""
-    return {run.id: studio.marks.title(run) or run.name for run in runs}
+    marks = studio.marks.all()
+    return {run.id: title_of(run, marks.get(run.name, {})) for run in runs}

@@ -10,13 +10,9 @@ const mixed = k => Math.imul(k + 1, 2654435761) >>> 0; // the same order each ti
 for (const place of document.querySelectorAll("[data-map]")) load(place);
 
 async function load(place) {
-  try {
-    const answer = await fetch(place.dataset.map);
-    if (!answer.ok) throw new Error(answer.status);
-    start(place, await answer.json());
-  } catch {
-    place.querySelector(".map-said").textContent = place.dataset.failed;
-  }
+  const answer = await askServer(place.dataset.map, {}, answer => answer.json());
+  if (answer && answer.ok) start(place, answer.content);
+  else place.querySelector(".map-said").textContent = place.dataset.failed;
 }
 
 function start(place, data) {
@@ -317,9 +313,10 @@ function start(place, data) {
 
   async function show(k) {
     go(k);
-    const answer = await fetch(`${place.dataset.nearest}&row=${k}`);
-    if (!answer.ok || current !== k) return;
-    find(".map-nearest").innerHTML = await answer.text(); // of our own template, in which all texts are escaped
+    const answer = await askServer(`${place.dataset.nearest}&row=${k}`);
+    if (!answer || current !== k) return;
+    showPart(find(".map-nearest"), answer); // of our own template, in which all texts are escaped
+    if (!answer.ok) return;
     find("#map-image").value = data.index[k];
     paintAll();
   }

@@ -1,6 +1,27 @@
 "use strict";
 // Live parts of a page, forms that follow a choice, and places to drop a file on. Without it every page still works.
 
+// Asks the server. Where it cannot be reached the page says so, until it answers again, and null is given.
+async function askServer(address, options, read = answer => answer.text()) {
+  try {
+    const answer = await fetch(address, options), content = await (answer.ok ? read(answer) : answer.text());
+    sayClosed(false);
+    return { ok: answer.ok, content };
+  } catch {
+    sayClosed(true);
+    return null;
+  }
+}
+
+let leaving = false; // then what is on its way is broken off
+window.addEventListener("pagehide", () => { leaving = true; });
+window.addEventListener("pageshow", () => { leaving = false; });
+
+function sayClosed(isClosed) {
+  const place = document.getElementById("closed");
+  if (place && !leaving) place.hidden = !isClosed;
+}
+
 // An element with data-live is fetched anew from that address whenever the server has news.
 const live = () => document.querySelectorAll("[data-live]");
 let stream = null, asking = false, newer = false;
@@ -12,15 +33,11 @@ async function refresh() {
   asking = true;
   for (const element of live()) {
     if (isInUse(element)) { setTimeout(refresh, 500); continue; }
-    try {
-      const answer = await fetch(element.dataset.live);
-      if (!answer.ok) continue;
-      const text = await answer.text();
-      if (text === element.last) continue;
-      if (isInUse(element)) { setTimeout(refresh, 500); continue; } // a button may have been pressed meanwhile
-      replace(element, text);
-      element.last = text;
-    } catch { /* the server is closed: the stream says so */ }
+    const answer = await askServer(element.dataset.live);
+    if (!answer || !answer.ok || answer.content === element.last) continue;
+    if (isInUse(element)) { setTimeout(refresh, 500); continue; } // a button may have been pressed meanwhile
+    replace(element, answer.content);
+    element.last = answer.content;
   }
   asking = false;
   if (newer) { newer = false; refresh(); }
@@ -68,9 +85,8 @@ function listen() {
   if (stream || !live().length) return;
   stream = new EventSource("/events");
   stream.addEventListener("news", refresh);
-  const closed = document.getElementById("closed");
-  stream.onerror = () => { if (closed) closed.hidden = false; };
-  stream.onopen = () => { if (closed) closed.hidden = true; };
+  stream.onerror = () => sayClosed(true);
+  stream.onopen = () => sayClosed(false);
 }
 
 function leave() {
@@ -137,7 +153,7 @@ function send(form) {
   };
   return new Promise(done => {
     request.onload = () => { say(""); done(request); };
-    request.onerror = () => { say(""); document.getElementById("closed").hidden = false; };
+    request.onerror = () => { say(""); sayClosed(true); };
     request.open("POST", form.action);
     say(sending, 0);
     request.send(contentOf(form));
@@ -151,18 +167,36 @@ for (const form of document.querySelectorAll("form[enctype='multipart/form-data'
     event.preventDefault();
     const files = filesOf(form), bytes = files.reduce((sum, [, file]) => sum + file.size, 0);
     if (files.length > form.dataset.files || bytes > form.dataset.bytes) return complain(place, form.dataset.most);
-    const answer = await send(form), page = new DOMParser().parseFromString(answer.responseText, "text/html");
-    const part = place && page.getElementById(place.id), fault = page.querySelector("h1 ~ p");
+    const answer = await send(form), page = parsed(answer.responseText);
+    const part = place && page.getElementById(place.id), fault = faultIn(page);
     if (!place && answer.status < 400) {
       say(document.body.dataset.working);
       return location.assign(answer.responseURL);
     }
     if (part) place.innerHTML = part.innerHTML;
-    else if (fault) complain(place || form, fault.textContent, fault.lang || page.documentElement.lang);
+    else if (fault) complain(place || form, ...fault);
     else place.innerHTML = page.body.innerHTML; // a part of a page alone
     if (part && answer.status < 400) form.reset();
   });
   if (place && !form.querySelector("button.first")) form.addEventListener("change", () => form.requestSubmit());
+}
+
+const parsed = text => new DOMParser().parseFromString(text, "text/html");
+
+// What the page of an error says, and in which language.
+function faultIn(page) {
+  const fault = page.querySelector("h1 ~ p");
+  return fault && [fault.textContent, fault.lang || page.documentElement.lang];
+}
+
+// A part of a page is shown in its place; of a request that was refused, why it was.
+function showPart(place, answer) {
+  if (answer.ok) place.innerHTML = answer.content;
+  else complainOf(place, parsed(answer.content));
+}
+
+function complainOf(place, page) {
+  complain(place, ...(faultIn(page) || [page.body.textContent]));
 }
 
 function complain(place, text, language = document.documentElement.lang) {
@@ -184,32 +218,27 @@ for (const button of document.querySelectorAll("button[data-shows]")) {
     const own = ++asked;
     place.replaceChildren();
     wait.hidden = false;
-    let text;
-    try {
-      const answer = await fetch(button.formAction, { method: "POST", body: new URLSearchParams(new FormData(button.form)) });
-      text = await answer.text();
-    } finally {
-      if (own === asked) wait.hidden = true; // also where the server is closed
-    }
+    const answer = await askServer(button.formAction, { method: "POST", body: new URLSearchParams(new FormData(button.form)) });
     if (own !== asked) return;
-    const page = new DOMParser().parseFromString(text, "text/html");
-    place.innerHTML = (page.querySelector(button.dataset.shows) || page.body).innerHTML;
+    wait.hidden = true;
+    if (!answer) return;
+    const page = parsed(answer.content), part = page.querySelector(button.dataset.shows);
+    if (part) place.innerHTML = part.innerHTML;
+    else complainOf(place, page);
   });
   button.form.addEventListener("change", () => { asked++; wait.hidden = true; place.replaceChildren(); });
 }
 
 // A form with data-answer asks that address while a handle moves, for its latest place.
 for (const form of document.querySelectorAll("form[data-answer]")) {
+  const place = document.querySelector(form.dataset.into);
   let asked = false, waiting = false;
   async function ask() {
     if (asked) { waiting = true; return; }
     asked = true;
-    try {
-      const answer = await fetch(`${form.dataset.answer}?${new URLSearchParams(new FormData(form))}`);
-      if (answer.ok) document.querySelector(form.dataset.into).innerHTML = await answer.text();
-    } finally {
-      asked = false; // the next move asks again, also after the server was closed
-    }
+    const answer = await askServer(`${form.dataset.answer}?${new URLSearchParams(new FormData(form))}`);
+    asked = false; // the next move asks again, also after the server was closed
+    if (answer) showPart(place, answer);
     if (waiting) { waiting = false; ask(); }
   }
   form.addEventListener("input", ask);
@@ -263,10 +292,9 @@ for (const place of document.querySelectorAll(".drop")) {
 
 // A part of a page that takes a while is fetched once, after the page is there.
 for (const element of document.querySelectorAll("[data-once]")) {
-  fetch(element.dataset.once).then(async answer => {
-    const text = await answer.text();
-    const whole = new DOMParser().parseFromString(text, "text/html").querySelector("main");
-    element.innerHTML = whole ? whole.innerHTML : text;
+  askServer(element.dataset.once).then(answer => {
+    element.replaceChildren(); // what says that it takes a while
+    if (answer) showPart(element, answer);
     element.querySelectorAll("[data-sliders]").forEach(slide);
   });
 }
@@ -279,18 +307,15 @@ for (const form of document.querySelectorAll("form[data-lines]")) {
     const own = ++last;
     await new Promise(done => setTimeout(done, 200)); // until the typing rests
     if (own !== last) return;
-    try {
-      const body = new URLSearchParams(new FormData(form));
-      const answer = await fetch(`${form.getAttribute("action")}/lines`, { method: "POST", body });
-      const text = await answer.text();
-      if (own === last && answer.ok) place.innerHTML = text;
-    } catch { /* the server is closed: the next change asks again */ }
+    const body = new URLSearchParams(new FormData(form));
+    const answer = await askServer(`${form.getAttribute("action")}/lines`, { method: "POST", body });
+    if (own === last && answer) showPart(place, answer);
   });
 }
 
 // Sliders ask for one picture at a time, always for the latest place of the handles.
 function slide(place) {
-  const image = place.querySelector("img"), said = place.querySelector("output");
+  const image = place.querySelector("img"), said = place.querySelector("output"), fault = place.querySelector("[data-fault]");
   const handles = [...place.querySelectorAll("input[data-mean]")], styles = [...place.querySelectorAll("[data-style]")];
   const show = planeOf(place, handles, () => draw());
   let asked = false, waiting = false, url = null;
@@ -301,17 +326,16 @@ function slide(place) {
     const begin = performance.now();
     const given = [...handles, ...styles.filter(one => one.value && one.checkValidity())];
     const values = given.map(one => `&${one.name}=${one.value}`).join("");
-    try {
-      const answer = await fetch(place.dataset.sliders + values);
-      if (answer.ok) {
-        const content = await answer.blob();
-        if (url) URL.revokeObjectURL(url);
-        url = URL.createObjectURL(content);
-        image.src = url;
-        said.textContent = `${Math.round(performance.now() - begin)} ms`;
-      }
-    } finally {
-      asked = false;
+    const answer = await askServer(place.dataset.sliders + values, {}, answer => answer.blob());
+    asked = false;
+    if (answer && answer.ok) {
+      if (url) URL.revokeObjectURL(url);
+      url = URL.createObjectURL(answer.content);
+      image.src = url;
+      said.textContent = `${Math.round(performance.now() - begin)} ms`;
+      fault.replaceChildren();
+    } else if (answer) {
+      showPart(fault, answer);
     }
     if (waiting) { waiting = false; draw(); }
   }
@@ -366,13 +390,20 @@ for (const field of document.querySelectorAll("input[data-send]")) {
   field.addEventListener("change", () => field.form.requestSubmit());
 }
 
-// A mask is painted over an image in its own pixels; the field named by data-paint holds it as a PNG, white on black.
+// A mask is painted over an image in its own pixels, or fewer of a large one, to which the server fits it; the field named
+// by data-paint holds it as a PNG, white on black.
+const MOST_PAINTED = 1024; // pixels of the longer side: the form holds at most 256 kB
 for (const place of document.querySelectorAll("[data-paint]")) {
   const image = place.querySelector("img"), canvas = place.querySelector("canvas");
   const brush = place.querySelector("input[type=range]"), field = document.querySelector(place.dataset.paint);
   const shapes = []; // each the squares of a stroke, or the points around an area
   let shape = null; // that is being painted
-  const fit = () => { canvas.width = image.naturalWidth; canvas.height = image.naturalHeight; draw(); };
+  const fit = () => {
+    const scale = Math.min(1, MOST_PAINTED / Math.max(image.naturalWidth, image.naturalHeight));
+    canvas.width = Math.round(scale * image.naturalWidth) || 1;
+    canvas.height = Math.round(scale * image.naturalHeight) || 1;
+    draw();
+  };
 
   function paint(ink, colour) {
     ink.fillStyle = colour;
