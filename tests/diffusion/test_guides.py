@@ -270,9 +270,7 @@ def test_guides_are_worked_out_once_for_all_batches(
     assert strong.sample(2, keys=keys).equal(images)
 
 
-def test_a_kept_grid_is_of_its_guidance(
-    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kept_grid_is_of_its_guidance(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And of the weights of the guide, whatever its path."""
     measured = []
 

@@ -19,8 +19,8 @@ from trilemma import UserError
 from trilemma.explore.code_axes import MeasuredCodes
 from trilemma.explore.sliders import Sliders, sliders_of
 from trilemma.studio import painter, slider_worker
-from trilemma.studio.slider_worker import answer
 from trilemma.studio.routes.sliders import values_of
+from trilemma.studio.slider_worker import answer
 from trilemma.types import Condition
 
 

@@ -305,7 +305,16 @@ def test_a_group_grows_and_shrinks_as_machines_come_and_go(tmp_path: Path) -> No
     """--nnodes=1:2: a second machine joins, and is then lost with its process; SIGTERM to torchrun ends the training
     with the state saved."""
     run, port = tmp_path / "run", free_port()
-    words = ["train", "vae", "digits", "batch=16", "save_every=1600", "sample_every=1000000", "device=cpu", "quiet=true"]
+    words = [
+        "train",
+        "vae",
+        "digits",
+        "batch=16",
+        "save_every=1600",
+        "sample_every=1000000",
+        "device=cpu",
+        "quiet=true",
+    ]
     forever = [*words, "steps=1000000", f"out={run}"]
     agents = [start_agent(port, tmp_path / "0.log", *forever)]
 

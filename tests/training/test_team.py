@@ -21,12 +21,12 @@ from trilemma.team import ALONE, smallest
 from trilemma.training import calendar, saving, time_budget
 from trilemma.training.guard import unless_full
 from trilemma.training.loop import Trainer
+from trilemma.training.outcome import LastingJump, NoMemory, NotFinite, Outcome, agree
 from trilemma.training.players import Players
 from trilemma.training.shards import Shards
 from trilemma.training.signals import Stopped
 from trilemma.training.spikes import WINDOW
 from trilemma.training.state import Parts
-from trilemma.training.outcome import LastingJump, NoMemory, NotFinite, Outcome, agree
 
 BAD_STEP = 3
 

@@ -30,9 +30,7 @@ GRID_METHOD = 3  # of the measurement: grids that were measured by another are m
 class OptimisesTimes(Protocol):
     """A model whose time grid can be optimised on images."""
 
-    def optimised_times(
-        self, image: Tensor, condition: Condition, keys: Any, seed: int, guides: Guides
-    ) -> Tensor: ...
+    def optimised_times(self, image: Tensor, condition: Condition, keys: Any, seed: int, guides: Guides) -> Tensor: ...
 
 
 Opened = Callable[[str], tuple[StoredRun, nn.Module]]  # path -> the run there, and its model on the same device
@@ -70,9 +68,7 @@ def guides_of(run: StoredRun, model: nn.Module, keys: Config, opened: Opened) ->
     return replace(guides, times=optimised_grid(run, model, keys, guides, weights))
 
 
-def optimised_grid(
-    run: StoredRun, model: nn.Module, keys: Config, guides: Guides, guide_weights: str | None
-) -> Tensor:| None) -> Tensor:
+def optimised_grid(run: StoredRun, model: nn.Module, keys: Config, guides: Guides, guide_weights: str | None) -> Tensor:
     """The times that suit the model best, guided as asked, measured once on held-out images and kept in GRIDS.
 
     Args:

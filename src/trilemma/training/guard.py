@@ -25,10 +25,10 @@ from trilemma.training.health import PlayerStep, StepMonitor
 from trilemma.training.history import History
 from trilemma.training.incidents import Incidents
 from trilemma.training.log import LogFile
+from trilemma.training.outcome import Fault, LastingJump, NoMemory, NotFinite, Outcome, agree
 from trilemma.training.players import PhaseLoss, Players, needing_whole_batch
 from trilemma.training.shards import Shards
 from trilemma.training.spikes import WINDOW, LossJump, LossSpikeDetector
-from trilemma.training.outcome import Fault, LastingJump, NoMemory, NotFinite, Outcome, agree
 from trilemma.types import Batch, count_players
 
 T = TypeVar("T")

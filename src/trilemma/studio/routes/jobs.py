@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissi
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from starlette.responses import StreamingResponse  # pyright: ignore[reportMissingImports]
 
-from trilemma.studio.curves import plots_of, thinned, range_inputs
+from trilemma.studio.curves import plots_of, range_inputs, thinned
 from trilemma.studio.described import ACTIONS, form, text
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
 from trilemma.studio.library import PICTURES, StudioRun
