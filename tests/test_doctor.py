@@ -140,7 +140,7 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
         assert hardware.own_gpu() == own
         for word in ("auto", "cuda"):
             if own is None:
-                with pytest.raises(UserError, match="process 1 of this machine has no GPU .* or give device=cpu"):
+                with pytest.raises(UserError, match=r"process 1 of this machine has no GPU .* or give device=cpu"):
                     hardware.pick_device(word)
             else:
                 assert hardware.pick_device(word) == torch.device(f"cuda:{own}")

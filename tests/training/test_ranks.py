@@ -126,7 +126,7 @@ def test_memory_that_runs_out_in_an_exchange_is_no_lost_process() -> None:
 
 
 def test_a_defect_in_an_exchange_is_no_lost_process() -> None:
-    with pytest.raises(RuntimeError, match="^No backend type"), _connected():
+    with pytest.raises(RuntimeError, match=r"^No backend type"), _connected():
         raise RuntimeError("No backend type associated with device type mps")
 
 

@@ -148,7 +148,7 @@ def draw_timed(
 def _timed_batches(
     draw: Callable[[int, int], Tensor], batch: int, device: torch.device, known: Sequence[float] = ()
 ) -> list[float]:
-    """Seconds of full batches: those known, and of more, up to REPEATS after the first within BUDGET_S; one at least."""
+    """Seconds of full batches: those known, and more, up to REPEATS after the first within BUDGET_S; at least one."""
     seconds = list(known)
     while not seconds or (len(seconds) <= REPEATS and sum(seconds) < BUDGET_S):
         start = _now(device)
