@@ -13,6 +13,7 @@ import trilemma
 from trilemma import again
 from trilemma.classifiers.bundled import load_network
 from trilemma.config import Config, make
+from trilemma.diffusion import optimised
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
 from trilemma.diffusion.grids import times_of
@@ -73,12 +74,13 @@ def test_at_scale_0_the_guide_draws_alone() -> None:
     assert (images - strong.sample(3, seed=0, keys=DiffusionSampling(steps=4))).abs().max() > 1e-3
 
 
-def test_a_grid_is_optimised_for_the_guided_denoiser() -> None:
+def test_a_grid_is_optimised_for_the_guided_denoiser(monkeypatch: pytest.MonkeyPatch) -> None:
     """At scale 0 that is the guide."""
+    monkeypatch.setattr(optimised, "FINE", 8)
     strong, weak = stirred(0), stirred(1)
-    image = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    keys = make(DiffusionSampling, {"guide": "weak", "guidance": 0.0, "steps": 4})
-    alone = [model.optimised_times(image, UNCONDITIONAL, DiffusionSampling(steps=4), 0) for model in (strong, weak)]
+    image = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    keys = make(DiffusionSampling, {"guide": "weak", "guidance": 0.0, "steps": 3})
+    alone = [model.optimised_times(image, UNCONDITIONAL, DiffusionSampling(steps=3), 0) for model in (strong, weak)]
     assert strong.optimised_times(image, UNCONDITIONAL, keys, 0, Guides(weak)).equal(alone[1])
     assert not alone[0].equal(alone[1])
 
@@ -288,15 +290,9 @@ def test_a_kept_grid_is_of_its_guidance(runs: dict[str, Path], tmp_path: Path, m
     shutil.copytree(runs["strong"], tmp_path / "strong")
     shutil.copytree(runs["weak"], tmp_path / "weak")
     by_guide: dict[str, object] = {"guide": str(tmp_path / "weak"), "guidance": 2.0}
-    for settings in (
-        {},
-        by_guide,
-        {**by_guide, "guidance": 3.0},
-        {**by_guide, "guidance_interval": (-1.0, 1.0)},
-        {"classifier": "auto"},
-        {"classifier": "auto", "classifier_scale": 2.0},
-    ):
-        assert is_measured(**settings) and not is_measured(**settings)
+    for settings in ({}, by_guide, {**by_guide, "guidance": 3.0}, {"classifier": "auto"}):
+        assert is_measured(**settings)
+    assert not is_measured() and not is_measured(**by_guide)
     shutil.rmtree(tmp_path / "weak")
     shutil.copytree(runs["classes"], tmp_path / "weak")
     assert is_measured(**by_guide)
