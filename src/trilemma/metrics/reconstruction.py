@@ -38,6 +38,7 @@ from trilemma.types import Coder, Inverts, Reconstructs, UsesCodeMap, codes_need
 
 WINDOW, DEVIATION = 11, 1.5  # px
 C_1, C_2 = 0.01**2, 0.03**2
+FEATURES_INTERVAL_IS = f"{INTERVAL_IS}; the distance of two different images held fixed"
 PAIRS_INTERVAL_IS = "infinitesimal jackknife over pairs of an image and its reconstruction, without the bias"
 
 
@@ -117,7 +118,10 @@ def _scores(setup: Setup, image: Tensor, result: Tensor) -> Iterator[Score]:
     for name, value in reconstruction_values(image, result).items():
         yield _score(setup, name, len(image), value)
     real, made = extract(network, image), extract(network, result)
-    yield _score(setup, "reconstruction_features", len(image), feature_distance(real=real, fake=made), features=True)
+    value = feature_distance(real=real, fake=made)
+    yield _score(
+        setup, "reconstruction_features", len(image), value, features=True, interval_is=FEATURES_INTERVAL_IS
+    )
 
 
 def _score(
