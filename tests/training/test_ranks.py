@@ -286,6 +286,7 @@ def start_agent(port: int, log: Path, *words: str) -> subprocess.Popen:
     launcher += ["--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
     launcher += ["--rdzv-conf", "last_call_timeout=1,keep_alive_interval=1", "--local-addr", "127.0.0.1"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "TRILEMMA_TIMEOUT_S": "60"}
+    env |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else who joins is not told where the others meet (torch 2.13)
     with log.open("w") as file:
         return subprocess.Popen([*launcher, "-m", "trilemma", *words], env=env, stdout=file, stderr=file)
 
