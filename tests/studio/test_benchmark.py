@@ -32,8 +32,8 @@ def test_the_sliders_of_a_page_are_sent_as_its_script_sends_them(script, studio,
     place.mkdir(parents=True)
     (place / "config.json").write_text('{"model": "gan-style"}')
     facts = {"kind": "directions", "kinds": ["directions", "units"], "classes": [], "reads_captions": False}
-    axes = [{"unit": unit, **AXIS} for unit in (7, 3)]
-    monkeypatch.setattr(studio.painter, "axes", lambda *_: {**facts, "axes": axes, "calls": None, "layers": 8})
+    axes, more = [{"unit": unit, **AXIS} for unit in (7, 3)], {"by_effect": False}
+    monkeypatch.setattr(studio.painter, "axes", lambda *_: {**facts, "axes": axes, "calls": None, "layers": 8, **more})
     (run,) = studio.library.runs()
     address, values, ends = script.handles_of(SimpleNamespace(client=browser), run.id)
     assert address == f"/explore/sliders/picture?run={run.id}" and ends == (-2.5, 1e-05)
