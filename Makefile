@@ -22,9 +22,7 @@ HOURS := kill coverage first_samples travel peers unet calls latent few upscalin
 help:
 	@echo "make demo    compare the model families on small digits and write a report"
 	@echo "make test    the quick tests"
-	@echo "make slow    the tests that take minutes; those in a browser need Debian's Chromium (apt-get install chromium),"
-	@echo "             those beside other libraries $(BIN)/pip install -e '.[parity]' and"
-	@echo "             $(BIN)/pip install --no-deps azula einops"
+	@echo "make slow    the tests that take minutes; those in a browser need Debian's Chromium (apt-get install chromium)"
 	@echo "make fixtures  the folder of broken and unusual images"
 	@echo "make kill    kill trainings at every moment and compare what is left"
 	@echo "make lint    formatting, lint and types"

@@ -6,10 +6,10 @@
   takes for the class asked for, over the guidance.
 
     python benchmarks/calls.py runs/diffusion-fashion --calls 5,10,50 --samplers unipc,dpm++2m --grids karras,log-snr
-    python benchmarks/calls.py runs/diffusion-mnist --guidance 1,1.5,2,3,4 --steps 20
+    python benchmarks/calls.py runs/diffusion-mnist --guidance 1,1.5,2,3,4 --steps 10
 
 Images are measured by held-out images in the bundled features. Each row is printed and kept in --out as soon as it is
-measured, and the same line goes on where it was stopped: rows that are there are not measured again.
+measured, and the same command resumes: rows that are there are not measured again.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from torch import Tensor
 
 import trilemma
 from trilemma.diffusion.grids import GRIDS
-from trilemma.diffusion.samplers import SAMPLERS, calls_of
+from trilemma.diffusion.samplers import SAMPLERS, calls_of, steps_for
 from trilemma.files import write_atomic
 from trilemma.hardware import tune_allocator
 from trilemma.metrics.classification import class_agreement, classifier_of
@@ -43,6 +43,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {  # of a sampler that has more than 
 }
 FORM = "| {:6} | {:38} | {:>26} | {:>26} | {:>26} | {:>26} | {:>7} |"
 SCORES = ("frechet_distance", "precision", "recall", "class_obeyed")
+METHOD = 1  # of drawing and scoring, and of what `auto` stands for: rows of another are measured again
 
 
 class Table:
@@ -61,11 +62,17 @@ class Table:
 
     def row(self, calls: int, settings: dict[str, Any], *, classes: bool = False) -> dict[str, Any]:
         """The row of some settings: from the file, or measured."""
-        key = {"weights": self.run.weights_id, "settings": settings, "images": self.n, "seed": self.seed}
+        key = {
+            "weights": self.run.weights_id,
+            "keys": self.run.sampling(settings, trilemma.Run.sample).to_json(),
+            "images": self.n,
+            "seed": self.seed,
+            "method": METHOD,
+        }
         for row in self.rows:
-            if all(row[name] == value for name, value in key.items()) and ("class_obeyed" in row) >= classes:
-                return row
-        row = {**key, "calls": calls, **self._measured(settings, classes)}
+            if all(row.get(name) == value for name, value in key.items()) and ("class_obeyed" in row) >= classes:
+                return {**row, "settings": settings}
+        row = {**key, "settings": settings, "calls": calls, **self._measured(settings, classes)}
         self.rows.append(row)
         write_atomic(self.path, "".join(f"{json.dumps(row)}\n" for row in self.rows))
         return row
@@ -99,11 +106,6 @@ def ways(run: trilemma.Run, samplers: list[str], grids: list[str]) -> Iterator[d
                 except trilemma.UserError:
                     continue
                 yield settings
-
-
-def steps_for(name: str, calls: int) -> int:
-    """The most steps of a sampler that take no more calls."""
-    return next(steps for steps in range(calls, 0, -1) if calls_of(name, steps) <= calls)
 
 
 def shown(row: dict[str, Any]) -> str:
@@ -166,7 +168,7 @@ def main() -> None:
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
     parser.add_argument("--grids", default=",".join(GRIDS))
     parser.add_argument("--guidance", nargs="?", const=SCALES, help=f"scales (default: {SCALES})")
-    parser.add_argument("--steps", type=int, default=20, help="with --guidance")
+    parser.add_argument("--steps", type=int, default=10, help="with --guidance (default: 10)")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="default: runs/calls/RUN.jsonl")

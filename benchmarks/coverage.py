@@ -5,6 +5,8 @@ mixture of Gaussians, one for each class, with the moments of the class; and Gau
 law, noisier, softer, less various, narrower or wider. The training images, among which copies are sought, are held
 fixed. Scores that are means over images, or counts of classes, have laws of their own: classes drawn right with some
 probability, path lengths and errors of reconstructions that are lognormal. Leads are told by the rules of a comparison.
+Not simulated: bounds of the likelihood, which are means over images as the PSNR is; gains of classifiers, of which each
+draw would be several trainings; times, which are of a machine.
 
     python benchmarks/coverage.py [--images 360 1000 2500] [--draws 200] [--leads 200]
 """
@@ -22,17 +24,18 @@ from trilemma.metrics.classification import class_diversity, f_score
 from trilemma.metrics.features import extract, feature_network
 from trilemma.metrics.frechet import frechet_distance, frechet_infinity
 from trilemma.metrics.inception import inception_score
-from trilemma.metrics.intervals import Estimate, Spread
+from trilemma.metrics.intervals import Estimate, Spread, wilson
 from trilemma.metrics.kernel import kernel_distance
 from trilemma.metrics.nearest import BLOCK, authenticity, near_copies
 from trilemma.metrics.neighbours import nearest, neighbour_scores
 from trilemma.metrics.path_length import STEP, of_moves
-from trilemma.metrics.reconstruction import reconstruction_values
+from trilemma.metrics.reconstruction import feature_distance, frechet_of_pairs, reconstruction_values
 
 NAMES = ("density", "coverage", "precision", "recall", "kernel_distance", "frechet_distance")
 BESIDE = ("frechet_infinity", "authenticity", "near_copies")
 FURTHER = ("class_diversity", "inception_score")  # by the classifier behind the features, where there is one
-MEANS = ("class_f_score", "path_length", "reconstruction_rmse", "reconstruction_psnr", "reconstruction_ssim")
+RECONSTRUCTIONS = tuple(f"reconstruction_{name}" for name in ("rmse", "psnr", "ssim", "features", "frechet"))
+MEANS = ("class_obeyed", "class_f_score", "path_length", *RECONSTRUCTIONS)
 TRAINING = 2_000  # training images
 CLASSES, SIDE = 10, 16  # of the images whose classes are counted; px of those that are reconstructed
 RIGHT, WIDTH = (0.6, 0.9, 0.99), (0.3, 0.6, 1.2)  # share of right classes; scatter of the logarithm of an error
@@ -77,10 +80,14 @@ def means(n: int, right: float, width: float, generator: torch.Generator) -> dic
     real = torch.randn(n, 4, generator=generator, dtype=torch.float64)
     image = torch.rand(n, 1, SIDE, SIDE, generator=generator)
     error = 0.05 * size[:, None, None, None] * torch.randn(image.shape, generator=generator)
+    made = real + 0.1 * size[:, None] * torch.randn(real.shape, generator=generator, dtype=torch.float64)
     return {
+        "class_obeyed": wilson(int((taken == asked).sum()), n),
         "class_f_score": f_score(taken, asked, CLASSES),
         "path_length": of_moves(torch.zeros_like(moved), moved, real=real),
         **reconstruction_values(image, (image + error).clamp(0, 1)),
+        "reconstruction_features": feature_distance(real=real, fake=made),
+        "reconstruction_frechet": frechet_of_pairs(real=real, fake=made, minimum=2),
     }
 
 

@@ -67,7 +67,7 @@ def random_pipeline(folder: Path) -> Path:
             feature_extractor=None,
             requires_safety_checker=False,
         ).save_pretrained(folder)
-    print(f"U-Net of {sum(p.numel() for p in unet.parameters()):,} numbers")
+    print(f"U-Net of {sum(p.numel() for p in unet.parameters()):,} parameters")
     return folder
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/scaling.py [MODEL ...] [--data NAME] [--steps N] [--rounds N]
     python benchmarks/scaling.py --growth [MODEL ...] [--steps N] [--rounds N]
+    python benchmarks/scaling.py --shard
 
 Trainings of the same command in processes of one thread each, in turns: alone; as one process under torchrun; as two
 under torchrun. Printed are the medians over the rounds of the wall time of a step, from its start to that of the next,
@@ -12,9 +13,14 @@ the efficiency of two processes, t(1) / (2 t(2)) (the bar is 85%). The machine m
 With --growth one process trains on grey noise, and one thing changes at a time: images in a step, pixels, parameters
 (by width=), images of the data set. Printed are the wall time of a step and, over the data set, the seconds of reading
 it from PNG files, each with the exponent p of t = c x^p, fitted by least squares of the logarithms.
+
+With --shard two processes divide the weights of a deep transformer. Printed is how much more memory is resident in a
+loss than between losses, in the first of them, where weights are gathered by blocks and where all are at once (Linux).
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import statistics
@@ -43,6 +49,9 @@ GROWTH = {"batch": (8, 16, 32, 64), "size": (32, 64, 128), "width": (16, 32, 64)
 FIXED = {"diffusion": ["patch=1"]}  # keys with which a network is the same at every size
 OF = {"size": "pixels", "width": "parameters"}  # what an exponent is of, where not of the quantity itself
 SIDE, VALID = 32, 100  # of the images of noise: px, and how many are held out
+
+DEEP = {"shape": (1, 8, 8), "width": 384, "depth": 24, "heads": 6, "patch": 4}  # of a diffusion-dit
+ONE_UNIT = 10**9  # numbers in a block, at least, where there is to be none
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,63 @@ def train_here(words: list[str], file: Path) -> int:
     return code
 
 
+def weigh_here(file: Path, least: int) -> None:
+    """Bytes of the weights of a deep transformer that is divided over the processes of torchrun, and how much more
+    memory is resident in three losses than between losses, at the most.
+
+    Args:
+        least: numbers in a block whose weights are gathered by themselves.
+    """
+    import torch
+
+    import trilemma
+    from trilemma.progress import Display
+    from trilemma.ranks import connected_ranks, current_team
+    from trilemma.registry import create
+    from trilemma.run.config import TrainConfig
+    from trilemma.training import blocks
+    from trilemma.training.loop import Trainer
+
+    torch.set_num_threads(1)
+    blocks.LEAST = least
+    with connected_ranks(), tempfile.TemporaryDirectory() as folder:
+        model, config = create("diffusion-dit", **DEEP), TrainConfig(batch=4, steps=1, shard=True, optimizer="adamw")
+        weights, data = sum(parameter.nbytes for parameter in model.parameters()), trilemma.load_data("digits")
+        display, team = Display("", quiet=True), current_team()
+        trainer = Trainer(model, data, config, Path(folder), display, bf16=False, team=team)
+        trainer.model.train()
+        players, batch = trainer.players, trainer.batch_at(0)
+
+        def differentiate() -> None:
+            players.noise.manual_seed(0)
+            players.differentiate(players.all[0], players.phases, batch)
+
+        differentiate()
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+        before = _status("VmRSS")
+        for _ in range(3):
+            differentiate()
+        if team.writes:
+            file.write_text(json.dumps([weights, _status("VmHWM") - before]))
+
+
+def _status(name: str) -> int:
+    """Bytes, of a line of Linux's /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def start(way: str, words: Sequence[str], **env: str) -> None:
+    """This file again, in a way of WAYS, with one thread in each process; its failure ends this process, too."""
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, *WAYS[way], str(Path(__file__).resolve()), *words]
+    done = subprocess.run(command, env=os.environ | threads | env, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(words)}: {done.stderr[-2000:]}")
+
+
 def measure(words: Sequence[str], way: str = "plain", *, new_cache: bool = False) -> Cost:
     """What a training costs, in processes of one thread each: the mean of the steps after its warm-up.
 
@@ -90,21 +156,24 @@ def measure(words: Sequence[str], way: str = "plain", *, new_cache: bool = False
     with tempfile.TemporaryDirectory() as folder:
         out, file = Path(folder) / "run", Path(folder) / "times.json"
         keys = ["device=cpu", f"out={out}", "sample_every=1000000000", "save_every=1000000000", "quiet=true"]
-        env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        env |= {"TRILEMMA_CACHE": str(Path(folder) / "cache")} if new_cache else {}
-        script = [str(Path(__file__).resolve()), "--child", str(file)]
-        done = subprocess.run(
-            [sys.executable, *WAYS[way], *script, "train", *words, *keys],
-            env=env,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            sys.exit(f"{' '.join(words)}: {done.stderr[-2000:]}")
+        env = {"TRILEMMA_CACHE": str(Path(folder) / "cache")} if new_cache else {}
+        start(way, ["--child", str(file), "train", *words, *keys], **env)
         reading_s, starts = json.loads(file.read_text())
         parameters = json.loads((out / "summary.json").read_text())["parameters"]
     starts = starts[int(WARM_UP * len(starts)) :]
     return Cost((starts[-1] - starts[0]) / (len(starts) - 1), reading_s, parameters)
+
+
+def compare_gathering() -> None:
+    """Print the memory of a loss whose weights are gathered block by block, and all at once."""
+    from trilemma.training.blocks import LEAST
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bytes.json"
+        for name, least in (("by blocks", LEAST), ("as one unit", ONE_UNIT)):
+            start("torchrun 2", ["--weigh", str(file), str(least)])
+            weights, more = json.loads(file.read_text())
+            print(f"{name:14}{more / 2**20:8.0f} MB in a loss, of {weights / 2**20:.0f} MB of weights", flush=True)
 
 
 def compare_ways(model: str, data: str, steps: int, rounds: int) -> None:
@@ -161,14 +230,18 @@ def _line(name: str, seconds: Sequence[float], x: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Print a line per model, or with --growth a table."""
+    """Print a line per model, or with --growth a table, or with --shard two lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
     parser.add_argument("--data", default=DATA)
     parser.add_argument("--growth", action="store_true", help="how the cost grows with images, pixels and parameters")
+    parser.add_argument("--shard", action="store_true", help="the memory of a loss where weights are divided")
     parser.add_argument("--steps", type=int, help=f"of a training (default: {STEPS}; with --growth {GROWTH_STEPS})")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
+    if given.shard:
+        compare_gathering()
+        return
     models = given.models or MODELS
     if not given.growth:
         print(f"{'model':14}" + "".join(f"{way + ', ms':>16}" for way in WAYS) + f"{'overhead':>10}{'efficiency':>12}")
@@ -185,4 +258,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         sys.exit(train_here(sys.argv[3:], Path(sys.argv[2])))
-    main()
+    if sys.argv[1:2] == ["--weigh"]:
+        weigh_here(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main()

@@ -1,7 +1,7 @@
 """Closed forms that tests of several modules compare with; all numbers float64."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -21,7 +21,24 @@ def gaussian_denoiser(schedule: Schedule, mean: float, std: float) -> Denoise:
     return denoise
 
 
-def gaussian_flow(schedule: Schedule, mean: float, std: float, x: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+def modes_denoiser(schedule: Schedule, modes: Sequence[tuple[float, float]]) -> Denoise:
+    """The denoiser of modes N(m, s**2) of equal weight: Bayes' rule over them, and the mean of each."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (level(t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
+        means, logits = [], []
+        for mean, std in modes:
+            variance = alpha**2 * std**2 + sigma**2
+            means.append(mean + alpha * std**2 * (x_t - alpha * mean) / variance)
+            logits.append(-((x_t - alpha * mean) ** 2) / (2 * variance) - variance.log() / 2)
+        return (torch.stack(logits).softmax(0) * torch.stack(means)).sum(0)
+
+    return denoise
+
+
+def gaussian_flow(
+    schedule: Schedule, mean: float, std: float, x: Tensor, start: Tensor | float, stop: Tensor | float
+) -> Tensor:
     """Where the probability flow takes x from one time to another for data N(m, s**2): x_t - alpha m keeps its ratio to
     sqrt(alpha**2 s**2 + sigma**2)."""
     spread = [(schedule.alpha(t) ** 2 * std**2 + schedule.sigma(t) ** 2).sqrt() for t in (start, stop)]
@@ -55,9 +72,9 @@ def ancestral_moments(
     return [centre, variance]
 
 
-def order_of(steps: Tensor, errors: Tensor) -> float:
+def order_of(steps: Tensor | Sequence[float], errors: Tensor | Sequence[float]) -> float:
     """The order of a solver: minus the slope of log error over log steps, by least squares."""
-    x, y = steps.log(), errors.log()
+    x, y = (torch.as_tensor(values, dtype=torch.float64).log() for values in (steps, errors))
     return -float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
 

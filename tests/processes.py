@@ -13,13 +13,13 @@ def free_port() -> int:
 
 
 def start(rank: int, size: int, port: int, *words: str) -> subprocess.Popen:
-    """A process as torchrun starts it."""
-    env = os.environ | {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+    """A process as torchrun starts it; TRILEMMA_TIMEOUT_S is 60 unless it is set."""
+    env = {"TRILEMMA_TIMEOUT_S": "60"} | os.environ
+    env |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
     env |= {
         "PYTHONPATH": os.pathsep.join(sys.path),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "TRILEMMA_TIMEOUT_S": "60",
     }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, *words], env=env, text=True, **pipes)  # type: ignore[call-overload]

@@ -11,6 +11,7 @@ import trilemma
 from trilemma import rng
 from trilemma.errors import ReportedElsewhere, UserError
 from trilemma.explore.sample import sample
+from trilemma.metrics import frechet
 from trilemma.metrics.evaluate import evaluate
 from trilemma.metrics.features import extract, feature_network
 from trilemma.run.run import Run
@@ -81,9 +82,24 @@ def test_features_are_those_of_one_process() -> None:
     assert all(torch.equal(one, other) for other in others)
 
 
+def test_a_frechet_distance_is_that_of_one_process() -> None:
+    """To 1e-10, of as many images as it needs; each process has computed some of the features."""
+    network, count = feature_network("auto", (1, 8, 8), "digits"), frechet.MINIMUM + 52
+    real, fake = (rng.uniform(torch.arange(first, first + count), (1, 8, 8), 0, "test") for first in (0, count))
+    fake = fake.square()  # which is far from the real ones
+
+    def distance(team: Team) -> float:
+        features = {"real": extract(network, real, team=team), "fake": extract(network, fake, team=team)}
+        return frechet.frechet_distance(**features).value
+
+    one = distance(ALONE)
+    assert one > 0.1
+    assert in_threads(2, distance) == pytest.approx([one, one], rel=1e-10)
+
+
 @pytest.mark.slow
 def test_scores_are_those_of_one_process(run: Path, in_team: None) -> None:
-    """All that do not depend on the clock; the Frechet distance to 1e-10."""
+    """All that do not depend on the clock, to 1e-10; of so few images no Frechet distance is given."""
 
     def scores(_: Team) -> dict[str, float]:
         evaluation = evaluate(Run(run), against="digits", n=300, batch=64, bound_samples=2, bound_images=4)
@@ -96,3 +112,19 @@ def test_scores_are_those_of_one_process(run: Path, in_team: None) -> None:
         assert {k: v for k, v in other.items() if k not in timed} == pytest.approx(
             {k: v for k, v in one.items() if k not in timed}, rel=1e-10
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["sample", "evaluate"])
+def test_a_run_that_one_process_does_not_see_is_an_error_of_that_one(
+    verb: str, run: Path, in_team: None, tmp_path: Path
+) -> None:
+    """As on a machine without the shared disk: it says so, and the others do not wait for it."""
+    function = {"sample": sample, "evaluate": evaluate}[verb]
+
+    def refused(team: Team) -> tuple[type[Exception], list[str]]:
+        with pytest.raises(UserError) as error:
+            function(run if team.rank == 0 else tmp_path / "run", n=20)
+        return error.type, getattr(error.value, "__notes__", [])
+
+    assert in_threads(2, refused) == [(ReportedElsewhere, []), (UserError, ["process 1 of 2"])]

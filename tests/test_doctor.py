@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_the_pip_of_an_advice_is_that_of_this_environment(monkeypatch, tmp_path)
 
 def test_extras_are_those_of_the_project_and_the_code_uses_them():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-    of_tests = {"dev", "slow", "parity"}
+    of_tests = {"dev", "slow"}
     declared = {name: tuple(lines) for name, lines in project["optional-dependencies"].items() if name not in of_tests}
     assert declared == extras.EXTRAS
     assert {f"{name}>={floor}" for name, floor in checkup.FLOORS.items()} <= set(project["dependencies"])
@@ -126,6 +127,37 @@ def test_device_by_name():
         hardware.pick_device("gpu")
 
 
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    """Under torchrun that of its number; where a batch system shows it one alone, that one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    cases = [(4, True, 1), (4, False, 1), (1, True, None), (1, False, 0)]
+    for count, by_torchrun, own in cases:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+        if not by_torchrun:
+            monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+        assert hardware.own_gpu() == own
+        for word in ("auto", "cuda"):
+            if own is None:
+                with pytest.raises(UserError, match=r"process 1 of this machine has no GPU .* or give device=cpu"):
+                    hardware.pick_device(word)
+            else:
+                assert hardware.pick_device(word) == torch.device(f"cuda:{own}")
+        assert hardware.describe(torch.device("cpu"))["device"] == "cpu"
+
+
+def test_several_processes_do_not_compute_on_mps(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert hardware.pick_device("auto") == hardware.pick_device("mps") == torch.device("mps")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert hardware.pick_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match="give device=cpu"):
+        hardware.pick_device("mps")
+
+
 @pytest.mark.parametrize(
     ("flags", "fast"), [("fpu avx512f", False), ("avx512_bf16", True), ("sse amx_bf16", True), ("", False)]
 )
@@ -149,6 +181,23 @@ def test_every_metric_shows_the_faults_that_it_must():
     names = {check.name.split(",")[0] for check in checks}
     assert {name for name, metric in CATALOGUE.items() if metric.needs not in UNTESTED} <= names
     assert set(UNTESTED) < {metric.needs for metric in CATALOGUE.values()} and all(UNTESTED.values())
+
+
+@pytest.mark.slow
+def test_a_density_that_counts_no_ball_of_the_image_itself_is_a_problem(monkeypatch):
+    """Of the real images themselves it is 1 then, as of new images, and no other fault tells."""
+    from trilemma.metrics import self_test
+
+    original = self_test.neighbour_scores
+
+    def without_itself(*, real, fake):
+        scores = original(real=real, fake=fake)
+        less = 0.2 if real.equal(fake) else 0.0
+        return scores | {"density": replace(scores["density"], value=scores["density"].value - less)}
+
+    monkeypatch.setattr(self_test, "neighbour_scores", without_itself)
+    checks = checkup.doctor("metrics")
+    assert [check.name for check in checks if check.status == "problem"] == ["density, real images"]
 
 
 @pytest.mark.slow

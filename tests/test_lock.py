@@ -48,7 +48,7 @@ def test_every_entry_has_hashes_and_no_place_of_download(lock):
     assert len(entries) == len(re.findall("^[^#\\s]", text, re.MULTILINE)) > 50
     assert all(hashes for _, hashes in entries)
     assert "://" not in text and not re.search(r"^\s*--(?!hash=)", text, re.MULTILINE)
-    assert not {"torch", "triton"} & set(locked(lock))
+    assert not {"torch", "torchvision", "triton"} & set(locked(lock))
 
 
 def test_development_runs_what_users_run():
@@ -59,7 +59,14 @@ def test_development_runs_what_users_run():
 
 def test_slow_tests_have_the_libraries_of_the_extras_that_they_are_of():
     wanted = {"peft>=0.17", *EXTRAS["export"], *EXTRAS["video"]}  # peft: as `lora=` asks for it
-    assert {text for text in EXTRAS["slow"] if not text.startswith("playwright")} == wanted
+    of_tests = {"playwright", "torchmetrics", "prdc", "scipy", "scikit-image", "azula", "einops"}  # and of no extra
+    assert {text for text in EXTRAS["slow"] if Requirement(text).name not in of_tests} == wanted
+
+
+def test_slow_tests_have_every_library_that_ours_is_compared_with():
+    compared = set(re.findall(r'importorskip\(f?"(\w+)', (PROJECT / "tests" / "test_parity.py").read_text("utf-8")))
+    assert compared >= {"azula", "diffusers"}
+    assert compared <= {Requirement(text).name for text in (*EXTRAS["dev"], *EXTRAS["slow"])}
 
 
 def test_what_comes_from_npm_is_locked_with_a_hash_and_no_place_of_download():

@@ -1,7 +1,7 @@
 """Our arithmetic beside that of outside libraries on the same numbers, both sides of the tolerance.
 
-`pip install -e '.[parity]'` brings the libraries. azula names torchvision among its requirements, and does not use it
-here: `pip install --no-deps azula einops`. Without a library its tests are skipped.
+`make slow` installs the libraries (by hand: `pip install --no-deps azula einops`, as azula names torchvision among its
+requirements, and does not use it here). Without a library its tests are skipped.
 """
 
 import math
@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import modes_denoiser
 from torch import Tensor
 
 from trilemma.diffusion.grids import times_of
 from trilemma.diffusion.samplers import SAMPLERS, ddim, ddpm
 from trilemma.diffusion.schedule import TABLES, Schedule, Table, cosine, get_schedule, linear
-from trilemma.diffusion.steps import Denoise
 from trilemma.metrics.frechet import frechet_distance, frechet_of_gaussians, moments
 from trilemma.metrics.intervals import quantile, wilson
 from trilemma.metrics.kernel import kernel_distance
@@ -169,20 +169,8 @@ def test_ddpm_follows_the_path_of_diffusers(schedule: Table, variance: str, thei
     torch.testing.assert_close(ours, x, rtol=1e-8, atol=1e-8)
 
 
-MODE, WIDTH = 0.6, 0.2  # of data with modes at +-MODE
+MODES = ((-0.6, 0.2), (0.6, 0.2))  # means and standard deviations of the data
 ENDS = {"clean": 0.0, "noisy": 0.1}  # t at the end of the grid
-
-
-def of_two_modes(schedule: Schedule) -> Denoise:
-    """Bayes' rule: both modes are shrunk alike, and their posterior odds are a hyperbolic tangent."""
-
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (level(t).reshape(-1, 1, 1, 1) for level in (schedule.alpha, schedule.sigma))
-        variance = alpha**2 * WIDTH**2 + sigma**2
-        mode = MODE * torch.tanh(alpha * MODE * x_t / variance)
-        return (alpha * WIDTH**2 * x_t + sigma**2 * mode) / variance
-
-    return denoise
 
 
 def times_to(schedule: Schedule, end: float) -> Tensor:
@@ -198,7 +186,7 @@ def by_diffusers(kind: str, name: str, times: Tensor, x: Tensor, **options: Any)
     also lowers the step before it); `lower_order_final` of DPMSolverMultistep lowers two of fewer than 15 steps.
     """
     diffusers, schedule = pytest.importorskip("diffusers"), get_schedule(name)
-    denoise, is_clean, noise = of_two_modes(schedule), float(times[-1]) == 0, normals(1)
+    denoise, is_clean, noise = modes_denoiser(schedule, MODES), float(times[-1]) == 0, normals(1)
     options |= {"final_sigmas_type": "zero" if is_clean else "sigma_min", "use_flow_sigmas": name == "flow"}
     scheduler = getattr(diffusers, kind)(prediction_type="sample", **options)
     scheduler.set_timesteps(len(times) - 1)
@@ -237,7 +225,7 @@ def test_solvers_are_those_of_diffusers(
 ) -> None:
     schedule = get_schedule(name)
     times, x = times_to(schedule, ENDS[end]), normals(0)(0)
-    result = SAMPLERS[ours](of_two_modes(schedule), schedule, times, x, normals(1), **keys)
+    result = SAMPLERS[ours](modes_denoiser(schedule, MODES), schedule, times, x, normals(1), **keys)
     expected = by_diffusers(kind, name, times, x, **options)
     torch.testing.assert_close(result, expected.double(), rtol=1e-5, atol=1e-5)
     assert (result - x).abs().max() > 0.1
@@ -248,7 +236,7 @@ def test_solvers_are_those_of_diffusers(
 def test_euler_and_heun_are_those_of_diffusers(ours: str, kind: str, name: str) -> None:
     """There x / alpha is followed over sigma / alpha, to 0; Heun's list has each inner level twice, a call each."""
     diffusers, schedule = pytest.importorskip("diffusers"), get_schedule(name)
-    denoise, times = of_two_modes(schedule), times_to(schedule, 0.0)
+    denoise, times = modes_denoiser(schedule, MODES), times_to(schedule, 0.0)
     alpha, sigma = schedule.alpha(times), schedule.sigma(times).where(times > 0, 0.0)
     x = normals(0)(0) * sigma[0]
     scheduler = getattr(diffusers, kind)(prediction_type="sample")
@@ -294,13 +282,13 @@ def test_samplers_are_those_of_azula(
             self.schedule = Levels()
 
         def forward(self, x_t: Tensor, t: Tensor) -> Any:
-            return denoise.DiracPosterior(of_two_modes(schedule)(x_t, t.expand(len(x_t))))
+            return denoise.DiracPosterior(modes_denoiser(schedule, MODES)(x_t, t.expand(len(x_t))))
 
     span = {"start": 0.95, "stop": 0.05, "steps": STEPS}
     sampler = getattr(sample, kind)(Known(), silent=True, dtype=torch.float64, **span, **options)
     x, times = normals(0)(0), torch.linspace(0.95, 0.05, STEPS + 1, dtype=torch.float64)
     torch.manual_seed(1)  # theirs takes its noise from here
     expected = sampler(x)
-    result = SAMPLERS[ours](of_two_modes(schedule), schedule, times, x, normals(1), **keys)
+    result = SAMPLERS[ours](modes_denoiser(schedule, MODES), schedule, times, x, normals(1), **keys)
     torch.testing.assert_close(result, expected, rtol=1e-8, atol=1e-8)
     assert (result - x).abs().max() > 0.1

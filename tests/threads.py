@@ -43,8 +43,8 @@ class Threads:
         assert len({(part.shape, part.dtype) for part in parts}) == 1
         values.copy_(torch.stack(parts).sum(0))
 
-    def tell(self, text: str) -> str:
-        return self._all("tell", text, 0)[0]
+    def broadcast(self, text: str) -> str:
+        return self._all("broadcast", text, 0)[0]
 
     def _all(self, kind: str, value: Any, size: int) -> list[Any]:
         """What all threads give to the same call, by rank."""

@@ -1,6 +1,6 @@
 """Values as they are typed: of a text the value, and of a value the text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from trilemma.errors import UserError
@@ -51,14 +51,23 @@ def typed(values: Mapping[str, Any]) -> list[str]:
     return [f"{key}={word(value)}" for key, value in values.items()]
 
 
-def parse_settings(words: Sequence[str] | None) -> dict[str, Any]:
+def parse_settings(words: Sequence[str] | None, texts: Collection[str] = ()) -> dict[str, Any]:
     """Keywords from `key=value` words.
+
+    Args:
+        texts: keys whose values are texts, which stay as they are typed.
 
     >>> parse_settings(["beta=4", "hidden=256,128", "autoencoder.lr=encoder:1e-3,decoder:2e-3"])
     {'beta': 4, 'hidden': (256, 128), 'autoencoder.lr': {'encoder': 0.001, 'decoder': 0.002}}
+    >>> parse_settings(["negative=1999", "steps=2"], ["negative"])
+    {'negative': '1999', 'steps': 2}
     """
     pairs = (word.partition("=") for word in words or ())
-    return {key: parse_rate(value) if key.endswith(".lr") else parse_value(value) for key, _, value in pairs}
+    return {key: value if key in texts else _parse_setting(key, value) for key, _, value in pairs}
+
+
+def _parse_setting(key: str, text: str) -> Any:
+    return parse_rate(text) if key.endswith(".lr") else parse_value(text)
 
 
 def parse_rate(text: str | None) -> Any:

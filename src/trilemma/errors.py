@@ -35,6 +35,7 @@ def shows_tracebacks() -> bool:
 
 
 T = TypeVar("T")
+AnyError = TypeVar("AnyError", bound=Exception)
 
 
 class UserError(ValueError):
@@ -57,6 +58,13 @@ class Disconnected(UserError):
 
 class ReportedElsewhere(UserError):
     """An error of another process, which reports it."""
+
+
+def of_process(error: AnyError, rank: int, size: int) -> AnyError:
+    """An error that says in which process it happened, and is printed there; the first prints its own anyway."""
+    if rank > 0 and not hasattr(error, "__notes__"):
+        error.add_note(f"process {rank} of {size}")
+    return error
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

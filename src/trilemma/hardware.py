@@ -40,7 +40,7 @@ def tune_allocator() -> bool:
 
 def pick_device(word: str = "auto") -> torch.device:
     """The device a word names; "auto" takes the first of cuda, mps and cpu that exists. Of several processes that
-    torchrun has started on a machine, each has a GPU of its own.
+    torchrun has started on a machine, each has a GPU of its own, and none has mps.
 
     Raises:
         UserError: with what this machine has.
@@ -49,19 +49,35 @@ def pick_device(word: str = "auto") -> torch.device:
 
     devices = _devices()
     if word in ("auto", "cuda") and devices[0] == "cuda" and "LOCAL_RANK" in os.environ:
-        return torch.device(_own_gpu(int(os.environ["LOCAL_RANK"]), devices))
+        return torch.device("cuda", _required_gpu())
     if word == "auto":
         return torch.device(devices[0])
+    if word == "mps" and is_one_of_several():
+        raise UserError("device=mps: several processes cannot exchange what lies there; give device=cpu")
     if word not in devices:
         raise UserError(f'this machine has no device "{word}"; choose one of auto, {", ".join(devices)}')
     return torch.device(word)
 
 
-def _own_gpu(rank: int, devices: list[str]) -> str:
-    """The GPU of a process among those of its machine."""
-    if (own := f"cuda:{rank}") in devices:
+def own_gpu() -> int | None:
+    """The number of this process's GPU, among those that it sees; None where there are too few for all on its machine.
+    A batch system may show each process a GPU of its own alone (SLURM with --gpus-per-task=1), torchrun does not.
+    """
+    import torch
+
+    count, rank = torch.cuda.device_count() if torch.cuda.is_available() else 0, int(os.environ.get("LOCAL_RANK", "0"))
+    if count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 0
+    return rank if rank < count else None
+
+
+def _required_gpu() -> int:
+    """`own_gpu`, where one is asked for."""
+    import torch
+
+    if (own := own_gpu()) is not None:
         return own
-    count = sum(device.startswith("cuda:") for device in devices)
+    rank, count = os.environ["LOCAL_RANK"], torch.cuda.device_count()
     raise UserError(
         f"process {rank} of this machine has no GPU of its own, for there are {count}; start {count} processes "
         f"(--nproc-per-node {count}), or give device=cpu"
@@ -88,11 +104,15 @@ def supports_fast_bf16(device: torch.device | str) -> bool:
     return kind == "cpu" and any(flag in FAST_BF16 for flag in _processor("flags").split())
 
 
-def describe() -> dict[str, str | int | float]:
-    """Versions and hardware, as plain values: what a run writes down about where it was made. Memory in GiB."""
+def describe(device: torch.device | None = None) -> dict[str, str | int | float]:
+    """Versions and hardware, as plain values: what a run writes down about where it was made. Memory in GiB.
+
+    Args:
+        device: the one that is used (default: that of `pick_device`).
+    """
     import torch
 
-    device = pick_device()
+    device = device or pick_device()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -134,7 +154,8 @@ def _devices() -> list[str]:
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     cuda = ["cuda", *[f"cuda:{i}" for i in range(count)]] if count else []
-    return cuda + (["mps"] if torch.backends.mps.is_available() else []) + ["cpu"]
+    has_mps = torch.backends.mps.is_available() and not is_one_of_several()
+    return cuda + (["mps"] if has_mps else []) + ["cpu"]
 
 
 def _device_name(device: torch.device) -> str:

@@ -21,6 +21,10 @@ Inverted = Annotated[
 Quiet = Annotated[bool, Field(description="hide progress")]
 Out = Annotated[str | Path | None, Field(description="output file or folder (default: chosen for you and printed)")]
 Picture = Annotated[str | Path | None, Field(description="picture to write (default: inside the run folder)")]
+RunOrPipelinePicture = Annotated[
+    str | Path | None,
+    Field(description="picture to write (default: inside the run folder; of a pipeline, in this folder)"),
+]
 Label = Annotated[str | int | None, Field(description="class, by name or number, for a conditional model")]
 Caption = Annotated[
     str | None, Field(description="what the images show, for a model that reads captions; several with | between them")

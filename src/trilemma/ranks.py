@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trilemma.errors import Disconnected, UserError
-from trilemma.hardware import is_first_process, is_one_of_several
+from trilemma.errors import Disconnected, UserError, of_process
+from trilemma.hardware import is_first_process, is_one_of_several, own_gpu
 from trilemma.memory import is_out_of_memory
-from trilemma.team import ALONE, Team, wait
+from trilemma.team import ALONE, Team, barrier
 
 TIMEOUT_S = 1800  # seconds to wait for another process, unless TRILEMMA_TIMEOUT_S says how many
 POLL_S = 0.05  # seconds between two looks at the store
@@ -48,8 +48,8 @@ class Ranks:
         with _connected():
             dist.all_reduce(values)
 
-    def tell(self, text: str) -> str:
-        """The text that rank 0 has."""
+    def broadcast(self, text: str) -> str:
+        """The text of rank 0, in all ranks."""
         letters = torch.tensor(list(text.encode()), dtype=torch.uint8)
         length = torch.tensor([len(letters)])
         with _connected():
@@ -65,27 +65,30 @@ def current_team() -> Team:
 
 
 @contextmanager
-def connected_ranks() -> Iterator[None]:
+def connected_ranks(advice: str = "run the same command again") -> Iterator[None]:
     """Inside, the processes that torchrun has started are connected, if there are several, and they stay so until they
-    end; at the end of it each waits for the others. An error has a note that says in which of them it happened, unless
-    that is the first.
+    end; at the end of it each waits for the others. An error has a note that says in which process it happened, unless
+    that is the first, or it is a UserError: those are the same in all, or have the note already.
 
+    Args:
+        advice: what to do after another process was lost.
     Raises:
-        UserError: they cannot be connected.
+        UserError: they cannot be connected; Disconnected where one of them has ended, or does not answer.
     """
     if is_one_of_several() and not _is_connected():
         _connect()
     team = current_team()
     try:
         yield
-        wait(team)
+        barrier(team)
     except Exception as raised:
         is_lost = team.size > 1 and _is_lost_connection(raised)  # of a collective that is not one of `Ranks`
         error = _disconnected(raised) if is_lost else raised
         if isinstance(error, Disconnected):  # with one missing, the others can only leave
             atexit.unregister(dist.destroy_process_group)
-        if team.rank > 0:
-            error.add_note(f"process {team.rank} of {team.size}")
+            error = Disconnected(f"{error}; {advice}")
+        if isinstance(error, Disconnected) or not isinstance(error, UserError):
+            of_process(error, team.rank, team.size)
         if error is raised:
             raise
         raise error from None
@@ -104,9 +107,9 @@ def _connect() -> None:
     from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"
-    if torch.cuda.is_available():
+    if (gpu := own_gpu()) is not None:  # else device=cpu is to be used
         backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(gpu)
     try:
         timeout = _timeout()
         store, rank, size = next(rendezvous("env://", timeout=timeout))
@@ -115,7 +118,9 @@ def _connect() -> None:
         store = dist.PrefixStore(name, store)  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        refusal = UserError(f"the processes of this training cannot be connected: {error}")
+        text = f"the processes cannot be connected: {_first_line(error)}"
+        advice = "start all of them, with the MASTER_ADDR and MASTER_PORT of process 0"
+        refusal = Disconnected(f"{text}; {advice}") if _is_lost_connection(error) else UserError(text)
         if not is_first_process():
             refusal.add_note(f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}")
         raise refusal from None
@@ -154,7 +159,7 @@ def _name_of_group(store: Any, rank: int, size: int, timeout: timedelta) -> str:
     name, end = "", time.monotonic() + timeout.total_seconds()
     while not (name and store.check([f"{name}/agreed"])):
         if time.monotonic() > end:
-            raise RuntimeError("process 0 does not answer")
+            raise dist.DistStoreError("process 0 does not answer")
         if (offer := store.get("offer").decode()) not in (NO_OFFER, name):
             name = offer
             store.set(f"{name}/{rank}", "1")
@@ -164,28 +169,30 @@ def _name_of_group(store: Any, rank: int, size: int, timeout: timedelta) -> str:
 
 def _is_lost_connection(error: Exception) -> bool:
     """Whether it says that another process has ended, or does not answer."""
-    is_of_connection = isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))
-    return is_of_connection and not is_out_of_memory(error)
+    is_of_gloo = type(error) is RuntimeError and "gloo" in str(error).lower()
+    return (is_of_gloo or isinstance(error, dist.DistError)) and not is_out_of_memory(error)
 
 
 def _disconnected(error: Exception) -> Disconnected:
-    """An error of the connection as one that says what to do."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return Disconnected(
-        f"another process of this training has ended, or does not answer ({reason}); the same command resumes from "
-        "the last checkpoint"
-    )
+    """An error of the connection as one that says what happened."""
+    return Disconnected(f"another process has ended, or does not answer ({_first_line(error)})")
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the trace of calls in C++ that may follow."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @contextmanager
 def _connected() -> Iterator[None]:
-    """Inside, an error of the connection is one that says what to do. One of memory is not to be recovered from: the
-    other processes wait for what this one does not send."""
+    """Inside, an error of the connection is a Disconnected. One of memory is not to be recovered from: the other
+    processes wait for what this one does not send."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            raise UserError(
-                f"out of memory ({error}) in an exchange with the other processes; choose a smaller batch= or size="
-            ) from None
-        raise _disconnected(error) from None
+            team, text = current_team(), f"out of memory ({error}) in an exchange with the other processes"
+            raise of_process(UserError(f"{text}; choose a smaller batch= or size="), team.rank, team.size) from None
+        if _is_lost_connection(error):
+            raise _disconnected(error) from None
+        raise

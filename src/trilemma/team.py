@@ -3,13 +3,14 @@
 `ranks.py` has the processes of torch.distributed; one process alone is a team, too.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from trilemma.errors import ReportedElsewhere, UserError
+from trilemma.errors import ReportedElsewhere, UserError, of_process
 
 T = TypeVar("T")
 
@@ -40,8 +41,8 @@ class Team(Protocol):
         """Put the sum over all processes in the place of values, which have the same shape in all."""
         ...
 
-    def tell(self, text: str) -> str:
-        """The text that process 0 has."""
+    def broadcast(self, text: str) -> str:
+        """The text of process 0, in all processes."""
         ...
 
 
@@ -57,7 +58,7 @@ class Alone:
     def sum(self, values: Tensor) -> None:
         """They are the sum."""
 
-    def tell(self, text: str) -> str:
+    def broadcast(self, text: str) -> str:
         """The text itself."""
         return text
 
@@ -76,25 +77,25 @@ def is_alike(team: Team, number: float) -> bool:
     return largest == -negative
 
 
-def wait(team: Team) -> None:
-    """Wait for all processes."""
+def barrier(team: Team) -> None:
+    """Wait until all processes are here."""
     team.agree([0.0])
 
 
-def check_same(team: Team, mark: str, what: str) -> None:
-    """Refuse to go on with what is not the same in all processes.
+def check_same(team: Team, fingerprint: str, name: str) -> None:
+    """Check that something is the same in all processes.
 
     Args:
-        mark: tells it from others; what: it is, in words.
+        fingerprint: identifies its content; name: what it is, in the plural.
     Raises:
-        UserError: in the first process that has another mark than process 0; ReportedElsewhere in the others.
+        UserError: in the first process whose fingerprint is not that of process 0; ReportedElsewhere in the others.
     """
-    first = team.tell(mark)
+    first = team.broadcast(fingerprint)
 
     def check() -> None:
-        if mark != first:
+        if fingerprint != first:
             raise UserError(
-                f"the {what} of process {team.rank} are not those of process 0; give {what} on a disk that all "
+                f"the {name} of process {team.rank} are not those of process 0; give {name} on a disk that all "
                 "machines share"
             )
 
@@ -102,17 +103,23 @@ def check_same(team: Team, mark: str, what: str) -> None:
 
 
 @torch.no_grad()
-def send(team: Team, tensors: Iterable[Tensor]) -> None:
-    """Put what process 0 has, to the bit, in the place of tensors that have the same shapes in all processes."""
+def broadcast_tensors(team: Team, tensors: Iterable[Tensor]) -> None:
+    """Put those of process 0, to the bit, in the place of tensors that have the same shapes in all processes."""
     for tensor in tensors if team.size > 1 else ():
         if not tensor.numel():
             continue
         values = tensor.clone(memory_format=torch.contiguous_format)
         if team.rank > 0:
             values.zero_()
-        team.sum(values.view(-1).view(torch.uint8))  # of all but one process these are zeros
+        sum_bytes(team, values)
         if team.rank > 0:
             tensor.copy_(values)
+
+
+def sum_bytes(team: Team, values: Tensor) -> None:
+    """Put the sum over all processes in the place of values, contiguous in memory: for each number that is not 0 in one
+    process alone, its bits, also of NaN and -0."""
+    team.sum(values.view(-1).view(torch.uint8))
 
 
 def part_of(team: Team, total: int) -> tuple[int, int]:
@@ -122,7 +129,7 @@ def part_of(team: Team, total: int) -> tuple[int, int]:
 
 
 def together(team: Team, action: Callable[[], T]) -> T:
-    """`action()` in all processes, none of which goes on if it fails in one.
+    """`action()` in all processes; if it fails in one, an error in all.
 
     Raises:
         UserError, OSError: of the first process in which it failed; ReportedElsewhere in the others.
@@ -135,7 +142,7 @@ def together(team: Team, action: Callable[[], T]) -> T:
         error = failure
     first = int(smallest(team, team.size if error is None else team.rank))
     if error is not None and first == team.rank:
-        raise error
+        raise of_process(error, team.rank, team.size)
     if first < team.size:
         raise ReportedElsewhere(f"process {first} of {team.size} reports an error")
     return results[0]
@@ -146,6 +153,13 @@ def in_turn(team: Team, action: Callable[[], T]) -> T:
     result = together(team, lambda: action() if team.writes else None)
     rest = together(team, lambda: None if team.writes else action())
     return result if team.writes else rest  # type: ignore[return-value]
+
+
+def in_first(team: Team, measure: Callable[[], object]) -> Any:
+    """`measure()` in process 0, for which the others wait, and its result in all: numbers, texts and lists of them, as
+    JSON has them; errors as `together`."""
+    text = together(team, lambda: json.dumps(measure()) if team.rank == 0 else "")
+    return json.loads(team.broadcast(text))
 
 
 def by_batches(team: Team, total: int, batch: int, compute: Callable[[int, int], Tensor]) -> Tensor:
@@ -165,5 +179,5 @@ def by_batches(team: Team, total: int, batch: int, compute: Callable[[int, int],
         return rows
     whole = rows.new_zeros(total, *rows.shape[1:])
     whole[own[0] : own[0] + len(rows)] = rows
-    team.sum(whole)
+    sum_bytes(team, whole)
     return whole

@@ -10,6 +10,7 @@ from comparison.stand_ins import FAMILIES, FIGURES
 from trilemma.comparison import compare
 from trilemma.comparison.content import LearningPoint, SamplerPoint
 from trilemma.comparison.entries import rows_of, shown
+from trilemma.language import in_language, translated
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is no part of the extras")
 CHROMIUM = shutil.which("chromium")
@@ -42,16 +43,22 @@ def with_curves(entries, reference, batch, progress, measured):
         )
         ms = FIGURES[entry.name][3]
         entry.samplers = tuple(
-            SamplerPoint(f"steps={n}", own, ms * n / 20, v, [v - 0.1, v + 0.1], v, [v - 0.05, v + 0.05], 500, {})
+            SamplerPoint(f"steps={n}", own, ms * n / 20, v, [v - 0.1, v + 0.1], v, [v - 0.05, v + 0.05], 500, {}, {})
             for n, v, own in ((20, 0.8 - 0.1 * k, True), (5, 0.6 - 0.1 * k, False))
         )
         progress.done()
 
 
 @pytest.fixture
-def report(stage, plots, monkeypatch):
+def lang():
+    """The language of the report."""
+    return "en"
+
+
+@pytest.fixture
+def report(stage, plots, monkeypatch, lang):
     monkeypatch.setattr("trilemma.comparison.work.measure_curves", with_curves)
-    return compare(quiet=True, lang="en").html.resolve()
+    return compare(quiet=True, lang=lang).html.resolve()
 
 
 @pytest.fixture
@@ -92,12 +99,15 @@ def overlapping(texts):
     ]
 
 
-def test_a_report_in_a_browser(opened):
+@pytest.mark.parametrize("lang", ["en", "vi"])
+def test_a_report_in_a_browser(opened, lang):
+    with in_language(lang):
+        expected = {translated(text) for text in ("density", "images per second", "Kernel distance over the training")}
     for width, scheme in product(WIDTHS, ("light", "dark")):
         page = opened(width, scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (width, scheme)
         texts = page.evaluate(TEXTS)
-        assert {"density", "images per second", "Kernel distance over the training"} <= {one["text"] for one in texts}
+        assert page.evaluate("document.documentElement.lang") == lang and expected <= {one["text"] for one in texts}
         assert [one for one in texts if one["px"] < LEAST_PX] == [], width
         assert overlapping(texts) == [], width
         page.close()

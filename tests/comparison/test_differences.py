@@ -117,9 +117,18 @@ def test_the_spread_over_trainings_is_their_mean_and_the_variance_of_it():
     assert result.value == 4.0
     assert result.shared.tolist() == pytest.approx([0.3, 0.6, 0.9])
     assert result.own.square().sum().item() == pytest.approx(13 / 3)  # the variance of 1, 3 and 8 is 13
-    assert len(result.own) == 2  # degrees of freedom
+    assert result.unshared[0][1] == 2  # degrees of freedom
     one = Spread(1.0, real)
     assert over_trainings([one]) is one
+
+
+def test_a_mean_over_trainings_has_the_limits_and_the_kind_of_its_parts():
+    """It stays below the largest possible value; the scatter of cuts is in that of the trainings."""
+    real, cuts = torch.zeros(3, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    result = over_trainings([Spread(v, real, least=1.0, most=10.0, halves=True, cuts=cuts) for v in (9.8, 10.0, 9.9)])
+    assert (result.least, result.most, result.halves, len(result.cuts)) == (1.0, 10.0, True, 0)
+    low, high = result.estimate().interval
+    assert low < 9.9 < high == 10.0
 
 
 def test_the_level_shares_five_percent_among_the_pairs():

@@ -408,8 +408,8 @@ def with_curves(content):
     ]
     of_setting = {"density": receipt_of(replace(content.models[0].scores["density"], protocol="density_few"))}
     samplers = [
-        SamplerPoint("steps=50", True, 20.25, 0.9, [0.8, 1.0], 0.7, [0.6, 0.75], 360, of_setting, frontier=True),
-        SamplerPoint("steps=5", False, 2.125, 0.5, [0.4, 0.6], 0.3, [0.2, 0.35], 360, of_setting),
+        SamplerPoint("steps=50", True, 20.25, 0.9, [0.8, 1.0], 0.7, [0.6, 0.75], 360, of_setting, {}, frontier=True),
+        SamplerPoint("steps=5", False, 2.125, 0.5, [0.4, 0.6], 0.3, [0.2, 0.35], 360, of_setting, {}),
     ]
     return changed(content, 0, learning=points, forecast=forecast(points), samplers=samplers)
 
@@ -419,6 +419,7 @@ def test_curves_are_shown_with_their_values(plots, page):
     result = Page(text)
     assert {2.125, 20.25, 0.9, 0.3} <= set(result.values) and "steps=5" in text
     assert text.count('id="samplers"') == text.count('id="learning"') == 1
+    assert "This compares the values, of 360 images each, and not their intervals" in text
     assert 'href="#samplers"' in text and 'href="#learning"' in text
     assert "Kernel distance over the training: " in text and "Coverage and density over images per second of " in text
     first = values["models"][0]

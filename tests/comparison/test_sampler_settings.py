@@ -12,7 +12,7 @@ from trilemma.metrics.evaluate import reference_by
 
 
 def point(density: float, coverage: float, ms: float) -> SamplerPoint:
-    return SamplerPoint("", False, ms, density, [density, density], coverage, [coverage, coverage], 100, {})
+    return SamplerPoint("", False, ms, density, [density, density], coverage, [coverage, coverage], 100, {}, {})
 
 
 def test_the_frontier_holds_what_no_other_point_dominates() -> None:
@@ -55,6 +55,13 @@ def test_every_setting_is_measured(run) -> None:
         assert 0 <= one.coverage_interval[0] <= one.coverage <= one.coverage_interval[1] <= 1
         assert list(one.receipts) == ["density", "coverage", "ms_per_image"]
         assert [receipt["n_fake"] for receipt in one.receipts.values()] == [100, 100, 100]
+    for name in ("density", "coverage"):
+        own, *others = points
+        low, high = own.changes[name]
+        assert own.own and low == -high <= 0 and not any(one.own for one in others)
+        for one in others:
+            low, high = one.changes[name]
+            assert (low + high) / 2 == pytest.approx(getattr(one, name) - getattr(own, name), abs=1e-9)
     density, time = points[0].receipts["density"], points[0].receipts["ms_per_image"]
     assert density["protocol"] == "density_digits-cnn_100_test" and density["n_real"] == 100
     assert time["protocol"] == f"ms_{run.device.type}_batch64" and time["features"] == "none"

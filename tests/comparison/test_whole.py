@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from comparison.stand_ins import StandIn, evaluation, finished, make, reference, score
 
 import trilemma
@@ -19,6 +20,7 @@ from trilemma.comparison.rows import model_row
 from trilemma.comparison.trained import usefulness_of
 from trilemma.comparison.work import measure_curves
 from trilemma.metrics.catalogue import OF_CLASSIFIER
+from trilemma.metrics.intervals import Spread
 from trilemma.metrics.receipt import write_score
 
 POINT = LearningPoint(1, 2.0, 3.0, [2.0, 4.0], 0.1, 0.2, {"kernel_distance": {"protocol": "kernel_flat_10_test"}})
@@ -196,7 +198,7 @@ def stored(tmp_path, **changes):
 
     def measure():
         asked.append("scores")
-        return replace(evaluation("vae"), reference=by)
+        return replace(evaluation("vae"), reference=by, spreads=changes.get("spreads", {}))
 
     for _ in range(2):
         first = kept.evaluation(run, by, settings, measure), kept.points(run, by, LearningPoint, points)
@@ -235,6 +237,17 @@ def test_what_is_kept_is_what_was_measured(tmp_path):
     assert stored(tmp_path / "cut", complete=False)[1] == ["scores", "points", "points"]
 
 
+def test_how_a_score_scatters_is_kept_whole(tmp_path):
+    """With its limits, by which an interval stays one of possible values."""
+    parts = {name: torch.arange(n).double() - 1 for name, n in (("shared", 3), ("own", 0), ("cuts", 2))}
+    spread = Spread(0.5, **parts, n=5, least=0.25, most=0.75, halves=True)
+    (scores, _), asked = stored(tmp_path, spreads={"coverage": spread})
+    again = scores.spreads["coverage"]
+    assert asked == ["scores", "points"] and again == spread and again is not spread
+    assert all(getattr(again, name).equal(part) for name, part in parts.items())
+    assert again.estimate().interval == spread.estimate().interval
+
+
 def test_only_our_files_are_removed_and_none_is_needed(tmp_path):
     """Files of others stay; a damaged file is measured again; one that cannot be written is not kept."""
     stored(tmp_path)
@@ -252,7 +265,7 @@ def test_only_our_files_are_removed_and_none_is_needed(tmp_path):
 
 @pytest.mark.slow
 def test_the_same_report_twice_has_the_same_values(tmp_path):
-    """Of real models, all but times and energy, which are measured anew; and of a model without an encoder, too."""
+    """Of real models, all but times, energy and peak memory, which are measured anew; and of one without an encoder."""
     keys = {"data": "digits", "models": ["vae", "gan"], "images": 6_000, "n": 60, "inverted": 2, "quiet": True}
     first, second = (trilemma.compare(**keys, out=tmp_path / "c").report for _ in range(2))
     measured = {"ms_per_image", "ms_one_image", "ms_best_batch", "peak_memory_mb", "joules_per_image"}

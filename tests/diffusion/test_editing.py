@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from oracles import gaussian_denoiser
 from torch import Tensor
 
 from trilemma import rng
@@ -17,16 +18,7 @@ from trilemma.diffusion.solvers import unipc
 from trilemma.types import Redraw
 
 MEAN, STD = 0.3, 0.5
-
-
-def gaussian(schedule: Schedule) -> "partial[Tensor]":
-    """E[x0 | x_t] of x0 ~ N(MEAN, STD**2)."""
-
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (part.to(x_t)[:, None, None, None] for part in (schedule.alpha(t), schedule.sigma(t)))
-        return MEAN + alpha * STD**2 * (x_t - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2)
-
-    return partial(denoise)
+gaussian = partial(gaussian_denoiser, mean=MEAN, std=STD)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from trilemma.data import Data, Split
-from trilemma.diffusion.config import PixelDiffusionConfig, patch_of, side_shift
+from trilemma.diffusion.config import PixelDiffusionConfig, make_network, patch_of, side_shift
 from trilemma.diffusion.model import PixelDiffusion
+from trilemma.errors import UserError
 from trilemma.nets.unet import UNet
 from trilemma.registry import get_recipe, without_memory
 from trilemma.run.migration import migrated
@@ -63,6 +64,17 @@ def test_runs_of_earlier_formats_keep_their_patch(number: int) -> None:
 def test_the_patch_of_a_transformer_divides_the_sides() -> None:
     assert patch_of(PixelDiffusionConfig(shape=(1, 30, 30), network="dit")) == 2  # 4 does not divide 30
     assert patch_of(PixelDiffusionConfig(shape=(1, 27, 27), network="dit")) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 8, 12), (1, 12, 8)])
+def test_the_patch_of_a_unet_is_no_larger_than_the_longer_side(shape: tuple[int, int, int]) -> None:
+    """It pads, so that no other has to divide them."""
+    config, longer = PixelDiffusionConfig(shape=shape, width=4, multipliers=(1,), attention_px=0), max(shape)
+    network = make_network(config.with_(patch=longer))
+    assert network(torch.zeros(2, *shape), torch.zeros(2)).shape == (2, *shape)
+    for patch in (longer + 1, 1000):
+        with pytest.raises(UserError, match=f"patch={patch} is larger than the .*; give 1 to {longer}, or another"):
+            make_network(config.with_(patch=patch))
 
 
 def test_larger_images_have_more_noise() -> None:

@@ -57,15 +57,30 @@ def small(seed: int, **settings) -> PixelDiffusion:
     return PixelDiffusion(make(PixelDiffusionConfig, shape | settings))
 
 
-def test_at_scale_0_the_guide_draws_alone() -> None:
-    strong, weak = small(0), small(1)
+def stirred(seed: int) -> PixelDiffusion:
+    model = small(seed)
     with torch.no_grad():
-        for parameter in (*strong.parameters(), *weak.parameters()):
+        for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))  # outputs begin at zero
+    return model
+
+
+def test_at_scale_0_the_guide_draws_alone() -> None:
+    strong, weak = stirred(0), stirred(1)
     keys = make(DiffusionSampling, {"guide": "weak", "guidance": 0.0, "steps": 4})
     images = strong.sample(3, seed=0, keys=keys, guides=Guides(weak))
     torch.testing.assert_close(images, weak.sample(3, seed=0, keys=DiffusionSampling(steps=4)), atol=1e-6, rtol=0)
     assert (images - strong.sample(3, seed=0, keys=DiffusionSampling(steps=4))).abs().max() > 1e-3
+
+
+def test_a_grid_is_optimised_for_the_guided_denoiser() -> None:
+    """At scale 0 that is the guide."""
+    strong, weak = stirred(0), stirred(1)
+    image = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    keys = make(DiffusionSampling, {"guide": "weak", "guidance": 0.0, "steps": 4})
+    alone = [model.optimised_times(image, UNCONDITIONAL, DiffusionSampling(steps=4), 0) for model in (strong, weak)]
+    assert strong.optimised_times(image, UNCONDITIONAL, keys, 0, Guides(weak)).equal(alone[1])
+    assert not alone[0].equal(alone[1])
 
 
 class Dark(torch.nn.Module):
@@ -253,6 +268,38 @@ def test_guides_are_worked_out_once_for_all_batches(
     images = strong.sample(2, keys=keys)
     monkeypatch.setattr("trilemma.run.run.guides_of", None)
     assert strong.sample(2, keys=keys).equal(images)
+
+
+def test_a_kept_grid_is_of_its_guidance(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of the weights of the guide, whatever its path."""
+    measured = []
+
+    def measure(model: PixelDiffusion, image: Tensor, condition: Condition, *_: object) -> Tensor:
+        assert condition.label is not None and len(condition.label) == len(image)
+        measured.append(image)
+        return times_of("karras", model.schedule, 2)
+
+    def is_measured(**settings: object) -> bool:
+        before, run = len(measured), trilemma.load(tmp_path / "strong")
+        run.guides(run.sampling({"steps": 2, "grid": "optimised", **settings}, sample))
+        return len(measured) > before
+
+    monkeypatch.setattr(PixelDiffusion, "optimised_times", measure)
+    shutil.copytree(runs["strong"], tmp_path / "strong")
+    shutil.copytree(runs["weak"], tmp_path / "weak")
+    by_guide: dict[str, object] = {"guide": str(tmp_path / "weak"), "guidance": 2.0}
+    for settings in (
+        {},
+        by_guide,
+        {**by_guide, "guidance": 3.0},
+        {**by_guide, "guidance_interval": (-1.0, 1.0)},
+        {"classifier": "auto"},
+        {"classifier": "auto", "classifier_scale": 2.0},
+    ):
+        assert is_measured(**settings) and not is_measured(**settings)
+    shutil.rmtree(tmp_path / "weak")
+    shutil.copytree(runs["classes"], tmp_path / "weak")
+    assert is_measured(**by_guide)
 
 
 def test_a_label_needs_a_model_or_a_classifier_that_knows_it(strong: Run, runs: dict[str, Path]) -> None:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from oracles import gaussian_denoiser, gaussian_flow, order_of
 from torch import Tensor
 
 from trilemma.diffusion.grids import times_of
@@ -15,21 +16,11 @@ from trilemma.diffusion.likelihood import (
     range_of,
     variational_bound,
 )
-from trilemma.diffusion.schedule import SCHEDULES, Schedule, get_schedule, get_table, log_snr
+from trilemma.diffusion.schedule import SCHEDULES, get_schedule, get_table, log_snr
 from trilemma.diffusion.solvers import unipc
 from trilemma.errors import UserError
 
 MEAN, STD = 0.3, 0.5
-
-
-def gaussian(schedule: Schedule, mean: float = MEAN, std: float = STD):
-    """E[x0 | x_t] of x0 ~ N(mean, std**2)."""
-
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (part.to(x_t)[:, None, None, None] for part in (schedule.alpha(t), schedule.sigma(t)))
-        return mean + alpha * std**2 * (x_t - alpha * mean) / (alpha**2 * std**2 + sigma**2)
-
-    return denoise
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -40,35 +31,26 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(shape, generator=generator(), dtype=torch.float64)
 
 
-def spread(schedule: Schedule, t: float) -> float:
-    """Standard deviation of x_t."""
-    return math.sqrt(float(schedule.alpha(t)) ** 2 * STD**2 + float(schedule.sigma(t)) ** 2)
-
-
-def exact(schedule: Schedule, x: Tensor, s: float, t: float) -> Tensor:
-    """The point at t of the path through x at s."""
-    alpha_s, alpha_t = float(schedule.alpha(s)), float(schedule.alpha(t))
-    return alpha_t * MEAN + spread(schedule, t) / spread(schedule, s) * (x - alpha_s * MEAN)
-
-
 @pytest.mark.parametrize("name", ["cosine", "edm"])
 def test_inversion_has_order_3(name: str) -> None:
-    schedule, x0, errors = get_schedule(name), MEAN + STD * normal(16, 1, 1, 1), []
+    schedule, x0, errors, counts = get_schedule(name), MEAN + STD * normal(16, 1, 1, 1), [], (40, 80, 160)
     low, high = -4.0, 6.0
-    for steps in (40, 80, 160):
+    for steps in counts:
         times = schedule.t_of(torch.linspace(low, high, steps + 1, dtype=torch.float64))
-        expected = exact(schedule, x0, float(times[-1]), float(times[0]))
-        errors.append(float((invert(gaussian(schedule), schedule, times, x0) - expected).abs().mean()))
-    assert 2.85 < math.log2(errors[0] / errors[2]) / 2 < 3.6  # the corrected solver is between 3 and 4
+        expected = gaussian_flow(schedule, MEAN, STD, x0, float(times[-1]), float(times[0]))
+        x_T = invert(gaussian_denoiser(schedule, MEAN, STD), schedule, times, x0)
+        errors.append(float((x_T - expected).abs().mean()))
+    assert 2.85 < order_of(counts, errors) < 3.6  # the corrected solver is between 3 and 4
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_from_a_clean_image_to_noise_and_back(name: str) -> None:
     schedule, x0 = get_schedule(name), MEAN + STD * normal(16, 1, 1, 1)
     times = times_of("log-snr", schedule, 60)
-    denoise = gaussian(schedule)
+    denoise = gaussian_denoiser(schedule, MEAN, STD)
     x_T = invert(denoise, schedule, times, x0)
-    torch.testing.assert_close(x_T, exact(schedule, x0, 0.0, float(times[0])), atol=2e-3 * float(x_T.std()), rtol=0)
+    expected = gaussian_flow(schedule, MEAN, STD, x0, 0.0, float(times[0]))
+    torch.testing.assert_close(x_T, expected, atol=2e-3 * float(x_T.std()), rtol=0)
     again = unipc(denoise, schedule, times, x_T, lambda step: torch.zeros(()), order=3)
     torch.testing.assert_close(again, x0, atol=2e-3, rtol=0)
 
@@ -93,7 +75,7 @@ def test_the_density_along_the_path_is_that_of_the_data(name: str) -> None:
     std = math.sqrt(STD**2 + r_0**2)
     y = MEAN + std * normal(6, 1, 2, 2)
     probe = torch.ones_like(y)  # exact, for the Jacobian is diagonal
-    result = flow_log_density(gaussian(schedule), schedule, times, y, probe)
+    result = flow_log_density(gaussian_denoiser(schedule, MEAN, STD), schedule, times, y, probe)
     expected = torch.distributions.Normal(MEAN, std, validate_args=False).log_prob(y).flatten(1).sum(1)
     y_T = MEAN + math.sqrt(STD**2 + r_T**2) / std * (y - MEAN)
     instead = [torch.distributions.Normal(0.0, r_T), torch.distributions.Normal(MEAN, math.sqrt(STD**2 + r_T**2))]
@@ -124,7 +106,7 @@ def test_the_bound_of_gaussian_data_is_the_integral_of_its_error() -> None:
         low, high = range_of(schedule)
         s2, n = STD**2, 40_000
         x0 = STD * normal(1, 1, 200, 200)
-        denoise = gaussian(schedule, mean=0.0)
+        denoise = gaussian_denoiser(schedule, 0.0, STD)
         bound = variational_bound(denoise, schedule, x0, generator(), 64)
         r = math.exp(-high / 2)
         noise = level_log_probability(x0 + r * normal(1, 1, 200, 200).flip(3), x0, r)

@@ -194,6 +194,7 @@ def test_codes_of_a_model_that_was_always_told_a_caption_are_those_under_it(alwa
     [
         ("diffusion-dit", {"patch": 3}, "patch=3 does not divide images of 8x8; give 1, 2, 4, 8, or another size="),
         ("diffusion-dit", {"patch": 16}, "patch=16 does not divide images of 8x8"),
+        ("diffusion", {"patch": 9}, "patch=9 is larger than the 8x8 that the network sees; give 1 to 8, or another"),
         ("diffusion", {"schedule": "cosin"}, 'schedule=cosin: .*did you mean "cosine"'),
         ("diffusion", {"prediction": "epsilon"}, "prediction=epsilon: give one of eps, x0"),
         ("diffusion", {"network": "unnet"}, 'did you mean "unet"'),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles import modes_denoiser
 from presets import small
 from torch import Tensor
 
@@ -14,23 +15,12 @@ from trilemma.diffusion.grids import times_of
 from trilemma.diffusion.inversion import no_noise
 from trilemma.diffusion.optimised import optimised_times
 from trilemma.diffusion.sampling import DiffusionSampling
-from trilemma.diffusion.schedule import SCHEDULES, Schedule
+from trilemma.diffusion.schedule import SCHEDULES
 from trilemma.diffusion.solvers import dpmpp_2m, euler
 from trilemma.errors import UserError
 
 MODE, WIDTH = 0.7, 0.1
-
-
-def of_two_modes(schedule: Schedule):
-    """The best denoiser for numbers that are N(+-MODE, WIDTH**2), half each."""
-
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = float(schedule.alpha(float(t[0]))), float(schedule.sigma(float(t[0])))
-        variance = (alpha * WIDTH) ** 2 + sigma**2
-        mode = MODE * (alpha * MODE * x_t / variance).tanh()
-        return mode + alpha * WIDTH**2 / variance * (x_t - alpha * mode)
-
-    return denoise
+MODES = ((-MODE, WIDTH), (MODE, WIDTH))  # of the data
 
 
 def data(n: int) -> tuple[Tensor, Tensor]:
@@ -48,7 +38,7 @@ def data(n: int) -> tuple[Tensor, Tensor]:
 def test_other_paths_end_as_near_as_on_the_fixed_grids(solver, steps: int, share: float, schedule: str) -> None:
     """Measured on images that the grid has not seen, against a path of 400 steps."""
     levels = SCHEDULES[schedule]
-    denoise, (x0, eps) = of_two_modes(levels), data(64)
+    denoise, (x0, eps) = modes_denoiser(levels, MODES), data(64)
     best = optimised_times(denoise, levels, solver, steps, x0[:32], eps[:32])
     assert len(best) == steps + 1 and (best.diff() < 0).all() and best[-1] == 0
 
@@ -68,7 +58,7 @@ def test_other_paths_end_as_near_as_on_the_fixed_grids(solver, steps: int, share
 @pytest.mark.parametrize("steps", [1, 2])
 def test_few_steps(steps: int) -> None:
     levels = SCHEDULES["cosine"]
-    times = optimised_times(of_two_modes(levels), levels, euler, steps, *data(4))
+    times = optimised_times(modes_denoiser(levels, MODES), levels, euler, steps, *data(4))
     assert len(times) == steps + 1 and (times.diff() < 0).all()
 
 
@@ -85,7 +75,7 @@ def test_a_run_keeps_its_grids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file.write_text(content.replace(run.weights_id, "0" * 16))  # of other weights: measured again
     assert torch.equal(trilemma.load(run.path).sample(3, **keys), images)
     assert file.read_text() == content
-    file.write_text(content.replace('"method": 2', '"method": 1'))
+    file.write_text(content.replace('"method": 3', '"method": 1'))
     assert torch.equal(trilemma.load(run.path).sample(3, **keys), images) and file.read_text() == content
     trilemma.load(run.path).sample(3, sampler="ddpm", **keys)
     assert len(file.read_text()) > len(content)

@@ -180,7 +180,7 @@ def test_what_a_model_that_enlarges_is_asked_of_images_is_asked_of_what_they_shr
     asked = Condition(image=shrink(x, 2))
     codes = upscaler.invert(x, asked, steps=4)
     assert upscaler.generate(codes, asked).shape == x.shape
-    with pytest.raises(UserError, match="so that noise alone is no code of it"):
+    with pytest.raises(UserError, match="so that noise alone is not a code of it"):
         upscaler.invert(x, steps=4)
     how = Redraw(strength=0.5)
     again = upscaler.redraw(x, how, seed=1, keys=KEYS)

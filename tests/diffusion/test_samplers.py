@@ -8,7 +8,7 @@ import torch
 from oracles import ancestral_moments, gaussian_denoiser, gaussian_flow, order_of, posterior_variance
 from torch import Tensor
 
-from trilemma.diffusion.samplers import ddim, ddpm, get_sampler
+from trilemma.diffusion.samplers import calls_of, ddim, ddpm, get_sampler, steps_for
 from trilemma.diffusion.schedule import Table as Schedule
 from trilemma.diffusion.schedule import cosine, linear
 from trilemma.diffusion.steps import Denoise
@@ -116,6 +116,12 @@ def test_the_denoiser_is_called_once_a_step_with_the_time() -> None:
         seen.clear()
         sampler(denoise, schedule, schedule.times(4), torch.zeros(2, 1, 1, 1), lambda step: torch.zeros(2, 1, 1, 1))
         assert [t.tolist() for t in seen] == [[1, 1], [0.75, 0.75], [0.5, 0.5], [0.25, 0.25]]
+
+
+@pytest.mark.parametrize(("name", "calls", "steps"), [("heun", 10, 5), ("heun", 5, 3), ("heun", 1, 1), ("ddim", 7, 7)])
+def test_steps_that_make_so_many_calls(name: str, calls: int, steps: int) -> None:
+    assert steps_for(name, calls) == steps
+    assert calls_of(name, steps) <= calls < calls_of(name, steps + 1)
 
 
 def test_wrong_names_and_values_are_refused() -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import gaussian_denoiser, gaussian_flow, modes_denoiser, order_of
 from torch import Tensor
 
 from trilemma.diffusion.samplers import SAMPLERS, calls_of
 from trilemma.diffusion.schedule import SCHEDULES, Schedule, get_schedule
 from trilemma.diffusion.solvers import dpmpp_2m, euler, integral_weights, unipc
-from trilemma.diffusion.steps import Denoise
 from trilemma.errors import UserError
 from trilemma.lessons.mixture import Mixture
 
@@ -31,33 +31,6 @@ SETTINGS: list[tuple[str, dict[str, Any], float]] = [
 ]
 
 
-def levels(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-    return schedule.alpha(t).reshape(-1, 1, 1, 1), schedule.sigma(t).reshape(-1, 1, 1, 1)
-
-
-def of_gaussian(schedule: Schedule) -> Denoise:
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = levels(schedule, t)
-        return M + alpha * S**2 * (x_t - alpha * M) / (alpha**2 * S**2 + sigma**2)
-
-    return denoise
-
-
-def of_mixture(schedule: Schedule) -> Denoise:
-    """Bayes' rule over the modes, and the mean of each."""
-
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = levels(schedule, t)
-        means, logits = [], []
-        for m, s in MODES:
-            variance = alpha**2 * s**2 + sigma**2
-            means.append(m + alpha * s**2 * (x_t - alpha * m) / variance)
-            logits.append(-((x_t - alpha * m) ** 2) / (2 * variance) - variance.log() / 2 + 0 * x_t)
-        return (torch.stack(logits).softmax(0) * torch.stack(means)).sum(0)
-
-    return denoise
-
-
 def by_log_ratio(schedule: Schedule, steps: int, before: int = 0) -> Tensor:
     """Times with equal steps in l, from NOISY to CLEAN, after `before` steps so small that they cost no order."""
     inner = torch.linspace(NOISY, CLEAN, steps + 1, dtype=torch.float64)
@@ -66,23 +39,11 @@ def by_log_ratio(schedule: Schedule, steps: int, before: int = 0) -> Tensor:
 
 
 def starts(schedule: Schedule, t: Tensor) -> Tensor:
-    return torch.linspace(-2, 2, STARTS, dtype=torch.float64).reshape(-1, 1, 1, 1) * levels(schedule, t)[1]
+    return torch.linspace(-2, 2, STARTS, dtype=torch.float64).reshape(-1, 1, 1, 1) * schedule.sigma(t)
 
 
 def no_noise(step: int) -> Tensor:
     raise AssertionError("a deterministic solver asked for noise")
-
-
-def exact_path(schedule: Schedule, times: Tensor, x: Tensor) -> Tensor:
-    """x_t - alpha_t M is proportional to the standard deviation of x_t."""
-    alpha, sigma = levels(schedule, times[[0, -1]])
-    std = (alpha**2 * S**2 + sigma**2).sqrt()
-    return alpha[1] * M + (x - alpha[0] * M) * std[1] / std[0]
-
-
-def slope_of(counts: list[int], errors: list[float]) -> float:
-    x, y = (torch.tensor(values, dtype=torch.float64).log() for values in (counts, errors))
-    return float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
 
 
 def errors_of(name: str, schedule: Schedule, counts: list[int], options: dict[str, Any]) -> list[float]:
@@ -90,8 +51,8 @@ def errors_of(name: str, schedule: Schedule, counts: list[int], options: dict[st
     for n in counts:
         times = by_log_ratio(schedule, n, before=3)
         x = starts(schedule, times[0])
-        ends = SAMPLERS[name](of_gaussian(schedule), schedule, times, x, no_noise, **options)
-        errors.append(float((ends - exact_path(schedule, times, x)).abs().mean()))
+        ends = SAMPLERS[name](gaussian_denoiser(schedule, M, S), schedule, times, x, no_noise, **options)
+        errors.append(float((ends - gaussian_flow(schedule, M, S, x, times[0], times[-1])).abs().mean()))
     return errors
 
 
@@ -99,8 +60,8 @@ def errors_of(name: str, schedule: Schedule, counts: list[int], options: dict[st
 @pytest.mark.parametrize("schedule", ["cosine", "edm", "flow"])
 def test_order_on_gaussian_data(name: str, options: dict[str, Any], order: float, schedule: str) -> None:
     counts = [320, 640, 1280] if name == "eab3" else [40, 80, 160]  # it is better than its order on few steps
-    slope = slope_of(counts, errors_of(name, get_schedule(schedule), counts, options))
-    assert slope == pytest.approx(-order, abs=0.15)
+    errors = errors_of(name, get_schedule(schedule), counts, options)
+    assert order_of(counts, errors) == pytest.approx(order, abs=0.15)
 
 
 @pytest.mark.slow
@@ -112,10 +73,10 @@ def test_order_on_two_modes(name: str, options: dict[str, Any], order: float) ->
     for n in counts:
         times = by_log_ratio(schedule, n, before=3)
         x = starts(schedule, times[0])
-        ends = SAMPLERS[name](of_mixture(schedule), schedule, times, x, no_noise, **options)
+        ends = SAMPLERS[name](modes_denoiser(schedule, MODES), schedule, times, x, no_noise, **options)
         first, last = ((float(schedule.alpha(t)), float(schedule.sigma(t))) for t in times[[0, -1]])
         errors.append(float((ends.flatten(1) - modes.path_end(x.flatten(1), first, last)).abs().mean()))
-    assert slope_of(counts, errors) == pytest.approx(-order, abs=0.15)
+    assert order_of(counts, errors) == pytest.approx(order, abs=0.15)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -142,7 +103,7 @@ def test_euler_is_ddim_and_2m_without_noise_is_the_ode() -> None:
         schedule = get_schedule(name)
         times = by_log_ratio(schedule, 9)
         x = starts(schedule, times[0])
-        arguments = (of_mixture(schedule), schedule, times, x, no_noise)
+        arguments = (modes_denoiser(schedule, MODES), schedule, times, x, no_noise)
         torch.testing.assert_close(euler(*arguments), SAMPLERS["ddim"](*arguments), atol=1e-12, rtol=1e-12)
         torch.testing.assert_close(dpmpp_2m(*arguments), dpmpp_2m(*arguments, eta=0.0), atol=0, rtol=0)
         assert (dpmpp_2m(*arguments) - euler(*arguments)).abs().max() > 1e-4
@@ -164,7 +125,8 @@ def moments(schedule: Schedule, times: Tensor, spread: float, **options: Any) ->
     steps = len(times) - 1
     one = torch.eye(steps + 2, dtype=torch.float64).reshape(steps + 2, steps + 2, 1, 1, 1)
     x_T = spread * one[1]
-    x0 = dpmpp_2m(of_gaussian(schedule), schedule, times, x_T, lambda step: one[2 + step], **options).flatten()
+    denoise = gaussian_denoiser(schedule, M, S)
+    x0 = dpmpp_2m(denoise, schedule, times, x_T, lambda step: one[2 + step], **options).flatten()
     return [x0[0].item(), (x0[1:] - x0[0]).square().sum().item()]
 
 
@@ -219,11 +181,12 @@ def test_samplers_with_noise_converge_to_the_data_in_law(
         (alpha, end_alpha), (sigma, end_sigma) = levels_of.alpha(times[[0, -1]]), levels_of.sigma(times[[0, -1]])
         one = torch.eye(n + 2, dtype=torch.float64).reshape(n + 2, n + 2, 1, 1, 1)
         x_T = alpha * M + (alpha**2 * S**2 + sigma**2).sqrt() * one[1]
-        drawn = SAMPLERS[name](of_gaussian(levels_of), levels_of, times, x_T, lambda i, one=one: one[2 + i], **options)
+        denoise = gaussian_denoiser(levels_of, M, S)
+        drawn = SAMPLERS[name](denoise, levels_of, times, x_T, lambda i, one=one: one[2 + i], **options)
         mean, spread = drawn.flatten()[0], drawn.flatten()[1:] - drawn.flatten()[0]
         assert float(mean) == pytest.approx(float(end_alpha) * M, abs=1e-12)
         errors.append(abs(float(spread.square().sum() - end_alpha**2 * S**2 - end_sigma**2)))
-    assert slope_of(counts, errors) == pytest.approx(-order, abs=0.15)
+    assert order_of(counts, errors) == pytest.approx(order, abs=0.15)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -245,7 +208,7 @@ def test_calls_are_as_stated(name: str, steps: int) -> None:
 def test_values_outside_are_refused() -> None:
     schedule, x = get_schedule("cosine"), torch.zeros(1, 1, 1, 1)
     times = by_log_ratio(schedule, 2)
-    arguments = (of_gaussian(schedule), schedule, times, x, no_noise)
+    arguments = (gaussian_denoiser(schedule, M, S), schedule, times, x, no_noise)
     with pytest.raises(UserError, match="order=4: give 2 or 3"):
         unipc(*arguments, order=4)
     with pytest.raises(UserError, match="eta=2"):

@@ -27,7 +27,7 @@ QUICK = {
     "guidance": {"scales": [1.0, 2.0], "n": 20, "steps": 2},
     "calls": {"numbers": [1, 2], "samplers": ["ddim"], "n": 20, "reference": 3},
     "few-calls": {"steps": [1, 2], "points": 20},
-    "bits": {"told": [0.25]},
+    "bits": {"assumed_std": [0.25]},
 }
 RUNS = {
     "pca": ["ae-linear"],

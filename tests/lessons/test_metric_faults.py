@@ -1,5 +1,7 @@
 """Each fault, from none to all of it, moves the metrics that the page says it does."""
 
+import math
+
 import pytest
 import torch
 
@@ -62,6 +64,8 @@ def test_what_moves_the_metrics_of_a_model() -> None:
     for fault in ("blur", "noise"):
         error, likeness = ([one[f"reconstruction_{name}"] for one in values[fault]] for name in ("rmse", "ssim"))
         assert error[0] == values[fault][0]["reconstruction_features"] == 0
+        psnr, frechet = ([one[f"reconstruction_{name}"] for one in values[fault]] for name in ("psnr", "frechet"))
+        assert math.inf == psnr[0] > psnr[1] > psnr[2] and frechet[0] < 1e-6 < frechet[1] < frechet[2]
         assert error[2] == pytest.approx(2 * error[1], rel=0.02)  # but for rounding to levels
         assert likeness[0] == pytest.approx(1) and likeness[2] < likeness[1] < 1
     even, _, cliff = (one["path_length"] for one in values["a cliff"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 import trilemma
@@ -125,8 +126,9 @@ def test_the_f_score_by_hand():
     assert estimate.value == pytest.approx((4 / 5 + 4 / 5) / 2)
     values = [f_score(taken[keep], asked[keep], 3).value for keep in (torch.arange(5) != k for k in range(5))]
     spread = math.sqrt(4 / 5 * sum((value - sum(values) / 5) ** 2 for value in values))
-    for end, t in zip(estimate.interval, (-2.57, 2.57), strict=True):  # of 5 degrees, on the logit scale
-        assert math.log(end / (1 - end) / 4) * 0.8 * 0.2 / spread == pytest.approx(t, abs=0.01)
+    t = stats.t.ppf(0.975, 4)  # of five values less their mean
+    for end, sign in zip(estimate.interval, (-1, 1), strict=True):  # on the logit scale
+        assert math.log(end / (1 - end) / 4) * 0.8 * 0.2 / spread == pytest.approx(sign * t, rel=1e-6)
 
 
 @pytest.mark.parametrize("n", [2, 12, 30])

@@ -2,9 +2,11 @@
 
 import statistics
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+from threads import in_threads
 from torch import nn
 
 from trilemma.config import make
@@ -18,6 +20,8 @@ from trilemma.metrics.cost import (
     quickest_batch,
     time_in_turns,
 )
+from trilemma.metrics.cost_scores import details_of_cost
+from trilemma.metrics.quality import Setup
 from trilemma.nets.attention import Attention
 from trilemma.types import draw, keys_of
 
@@ -87,6 +91,51 @@ def test_slow_models_are_not_repeated(monkeypatch):
     assert cost.repeats == 1
     assert cost.ms_interval is None
     assert BUDGET_S > 0
+
+
+def test_several_processes_are_timed_by_the_first_alone(monkeypatch):
+    """Each draws its two batches; then process 0 draws one again, REPEATS times and once to warm up."""
+    monkeypatch.setattr("trilemma.metrics.cost.REPEATS", 3)
+    calls = []
+
+    def run(team):
+        model = Guided()
+
+        def draw(first, count):
+            calls.append((team.rank, first, count))
+            return model.sample(count, seed=0, first=first)
+
+        return draw_with_cost(draw, model, 8, batch=2, team=team)
+
+    (images, cost), (others, other) = in_threads(2, run)
+    assert torch.equal(images, others) and cost == other
+    assert cost.repeats == 3 and cost.calls_per_image == 6
+    assert [call[1:] for call in calls if call[0] == 0] == [(0, 2), (2, 2), *[(0, 2)] * 4]
+    assert [call[1:] for call in calls if call[0] == 1] == [(4, 2), (6, 2)]
+    assert calls[4:] == [(0, 0, 2)] * 4  # nobody else draws meanwhile
+
+
+def test_details_of_several_processes_are_those_of_the_first(monkeypatch):
+    data = SimpleNamespace(fingerprint="0")
+    monkeypatch.setattr("trilemma.metrics.cost.BUDGET_S", 0.01)
+    ranks = []
+
+    def run(team):
+        model = Guided()
+
+        def draw(first, count):
+            ranks.append(team.rank)
+            return model.sample(count, seed=0, first=first)
+
+        _, spent = draw_with_cost(draw, model, 4, batch=2, team=team)
+        drawn = len(ranks)
+        setup = Setup(data, "test", False, None, 4, 0, team=team)
+        scores = list(details_of_cost(setup, spent, draw, model, torch.device("cpu"), together=2))
+        assert set(ranks[drawn:]) <= {0}
+        return {score.name: score.value for score in scores}
+
+    first, second = in_threads(2, run)
+    assert first == second and first["ms_one_image"] > 0 and first["peak_memory_mb"] > 0
 
 
 def test_hook_is_removed():

@@ -160,7 +160,8 @@ def test_receipts_are_written(tmp_path):
     assert (authenticity.n_real, authenticity.n_fake, authenticity.split) == (400, 300, "train")
     assert authenticity.protocol == "authenticity_pixels_300_train" and authenticity.value > 0.2
     near = evaluation["near_copies"]
-    assert near.protocol == "near-copies_pixels_300_train" and near.value <= 0.05
+    assert near.protocol == "near-copies_pixels_300_train_300_test" and near.value <= 0.05
+    assert near.versions["held_out"] == "300 images of test" and "held_out" not in authenticity.versions
     assert (inception.n_real, inception.split, inception.data) == (0, "none", "")
     assert inception.protocol == "inception_pixels_300"
     kernel = evaluation["kernel_distance"]
@@ -171,6 +172,15 @@ def test_receipts_are_written(tmp_path):
     assert evaluation.fakes.dtype == torch.uint8
     with pytest.raises(UserError, match="unknown score"):
         evaluation["fid"]
+
+
+def test_near_copies_by_other_held_out_images_are_another_score(tmp_path):
+    """Their threshold is made by the images of the split; authenticity knows the training images alone."""
+    run = run_of(tmp_path, images_of(range(10), 120, seed=9))
+    by_valid, by_test = (evaluate(run, features=PIXELS, n=120, split=split) for split in ("valid", "test"))
+    assert by_valid["near_copies"].protocol != by_test["near_copies"].protocol
+    assert len([*(tmp_path / "metrics").glob("near-copies_pixels_120_train_120_*.json")]) == 2
+    assert by_valid["authenticity"] == by_test["authenticity"]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from trilemma import rng as random
 from trilemma.errors import UserError
@@ -158,8 +159,7 @@ def test_the_extrapolation_is_twice_the_distance_less_that_of_halves():
     real, fake = normal(400, 6, seed=1), 2 * normal(400, 6, seed=2) + 1
     at_n = frechet_distance(real=real, fake=fake, minimum=2)
     spread = infinity(real, fake)
-    by_cuts = spread.own[len(at_n.own) :]
-    assert torch.equal(spread.own[: len(at_n.own)], at_n.own) and torch.equal(spread.shared, at_n.shared)
+    assert torch.equal(spread.own, at_n.own) and torch.equal(spread.shared, at_n.shared)
 
     def halves(features: torch.Tensor, which: str, cut: int) -> tuple[torch.Tensor, ...]:
         return features[random.permutation(len(features), 0, f"halves of the {which} images", cut)].chunk(2)
@@ -169,8 +169,19 @@ def test_the_extrapolation_is_twice_the_distance_less_that_of_halves():
         for cut in range(8)
         for a, b in zip(halves(real, "real", cut), halves(fake, "generated", cut), strict=True)
     ]
-    assert spread.value == pytest.approx(2 * at_n.value - sum(of_halves) / 16, rel=1e-9) and len(by_cuts) == 8
+    assert spread.value == pytest.approx(2 * at_n.value - sum(of_halves) / 16, rel=1e-9) and len(spread.cuts) == 8
     assert infinity(real, fake).value == spread.value  # the cuts are the same every time
+
+
+def test_the_two_cuts_of_wide_features_have_one_degree_of_freedom():
+    """Beside 1,027 of each set of images: the interval is that of three groups, by Satterthwaite."""
+    n, d = 1028, 257
+    spread = infinity(normal(n, d, seed=1), 1.2 * normal(n, d, seed=2))
+    variances = [float(part.square().sum()) for part in (spread.shared, spread.own, spread.cuts)]
+    assert len(spread.cuts) == 2 and min(variances) > 0
+    df = sum(variances) ** 2 / sum(v**2 / f for v, f in zip(variances, (n - 1, n - 1, 1), strict=True))
+    half = stats.t.ppf(0.975, df) * math.sqrt(sum(variances))
+    assert spread.estimate().interval == pytest.approx((spread.value - half, spread.value + half), rel=1e-9)
 
 
 @pytest.mark.slow

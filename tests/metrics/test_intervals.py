@@ -64,16 +64,32 @@ def test_satterthwaite():
 
 
 def test_a_difference_leaves_out_what_both_share():
-    """Deviations that are equal cancel; own ones add up: variance 4 + 9 in 10 + 10 degrees."""
-    shared = normal(50)
-    a = Spread(3.0, shared, torch.full((10,), 2 / 10**0.5, dtype=torch.float64))
-    b = Spread(1.0, shared, torch.full((10,), 3 / 10**0.5, dtype=torch.float64))
+    """Deviations that are equal cancel; own ones add up: variance 4 + 9 in 9 + 9 degrees, as they are from means."""
+    shared, apart = normal(50), torch.tensor([1.0, -1.0]).double().repeat(5) / 10**0.5
+    a, b = Spread(3.0, shared, 2 * apart), Spread(1.0, shared, 3 * apart)
     value, (low, high) = difference(a, b)
-    half = stats.t.ppf(0.975, (4 + 9) ** 2 / (4**2 / 10 + 9**2 / 10)) * 13**0.5
+    half = stats.t.ppf(0.975, (4 + 9) ** 2 / (4**2 / 9 + 9**2 / 9)) * 13**0.5
     assert value == 2
     assert (low, high) == pytest.approx((2 - half, 2 + half))
     with pytest.raises(ValueError, match="are not of the same real images"):
         difference(a, Spread(1.0, normal(20)))
+
+
+def half_of(spread):
+    low, high = spread.estimate().interval
+    return (high - low) / 2
+
+
+def test_a_group_of_deviations_has_degrees_of_its_own():
+    """Ten from their mean have 9, ten differences of halves 10; two of few cuts have 1 beside those of the images,
+    which a hundred of these would hide."""
+    ten, two = (torch.tensor([1.0, -1.0]).double().repeat(n) / (2 * n) ** 0.5 for n in (5, 1))  # of variance 1
+    assert half_of(Spread(0.0, ten)) == pytest.approx(stats.t.ppf(0.975, 9))
+    assert half_of(Spread(0.0, ten, halves=True)) == pytest.approx(stats.t.ppf(0.975, 10))
+    df = 3**2 / (1 / 9 + 1 / 9 + 1 / 1)
+    assert half_of(Spread(0.0, ten, ten, cuts=two)) == pytest.approx(stats.t.ppf(0.975, df) * 3**0.5)
+    low, high = difference(Spread(0.0, ten, cuts=two), Spread(0.0, ten, cuts=two)).interval
+    assert high == -low == pytest.approx(stats.t.ppf(0.975, 2) * 2**0.5)  # the cuts of both, 1 degree each
 
 
 def test_an_interval_holds_its_value():

@@ -65,7 +65,7 @@ def test_interval_is_the_delete_one_jackknife():
     spread = kernel_distance(real=x, fake=y)
     assert [float(d.square().sum()) for d in (spread.shared, spread.own)] == pytest.approx(parts, rel=1e-6)
     value, (low, high) = spread.estimate()
-    df = sum(parts) ** 2 / (parts[0] ** 2 / 14 + parts[1] ** 2 / 11)
+    df = sum(parts) ** 2 / (parts[0] ** 2 / 13 + parts[1] ** 2 / 10)  # 14 and 11 values, each less their mean
     half = stats.t.ppf(0.975, df) * math.sqrt(sum(parts))
     assert (low, high) == pytest.approx((value - half, value + half), rel=1e-6)
 

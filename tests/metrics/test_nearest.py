@@ -2,14 +2,19 @@
 
 import math
 from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy import stats
 
+from trilemma.classifiers.bundled import FeatureNetwork
+from trilemma.data import Data, Split
+from trilemma.metrics.features import extract
 from trilemma.metrics.intervals import wilson
 from trilemma.metrics.nearest import authenticity, closeness, copies, near_copies, tail, threshold_interval
 from trilemma.metrics.neighbours import distances, nearest
+from trilemma.metrics.quality import Setup, _memorisation
 
 
 @pytest.mark.parametrize("n, m, k", [(3, 3, 1), (4, 3, 2), (2, 5, 5)])
@@ -127,6 +132,25 @@ def test_near_copies_need_a_hundred_held_out_images_that_are_not_training_images
     assert near_copies(index, distance, real=torch.ones(99)).startswith("99 held-out images")
     real = torch.ones(200).index_fill(0, torch.arange(2), 0.0)
     assert "are training images themselves" in near_copies(index, distance, real=real)
+
+
+class Pixels(torch.nn.Module):
+    """Features that need no training: the pixels."""
+
+    def features(self, image):
+        return image.flatten(1)
+
+
+def test_held_out_images_that_lie_class_after_class_are_taken_at_random():
+    """1,500 new images, then 1,500 training images: among the first 1,000 there is none of these."""
+    levels = torch.randint(0, 256, (3_000, 1, 2, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    splits = {"train": Split(levels[1_500:]), "test": Split(levels)}
+    network = FeatureNetwork("pixels", Pixels(), (1, 2, 4))
+    data = Data("made-up", "made-up", (1, 2, 4), (), splits, (), (), "fingerprint")
+    setup = Setup(data, "test", True, network, 3_000, 0)
+    real = SimpleNamespace(features=extract(network, levels))
+    scores = _memorisation(setup, real=real, fake=torch.rand(100, 8).double())
+    assert "are training images themselves" in scores["near_copies"]
 
 
 def test_authenticity_by_hand():

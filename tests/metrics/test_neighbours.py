@@ -231,6 +231,24 @@ def test_near_duplicates_have_their_exact_neighbours(spread):
     assert values(x, y, "density", "coverage") == pytest.approx(tuple(map(float, expected)), abs=1e-12)
 
 
+@pytest.mark.parametrize("block", [1, 32, 300])
+def test_half_of_the_products_give_the_neighbours_within_a_set(monkeypatch, block):
+    """Each product of two blocks serves both; the nearest are those of all distances, in their order."""
+    n, blocks, products = 300, neighbours._blocks, []
+
+    def counted(*args, **keys):
+        for pairs in blocks(*args, **keys):
+            products.append(pairs.lower.numel())
+            yield pairs
+
+    monkeypatch.setattr(neighbours, "_blocks", counted)
+    x = normal(n, 16, seed=1)
+    d = distances(x, x).fill_diagonal_(torch.inf)
+    near, expected = neighbours._among(x, block), d.topk(neighbours.LOOKED_AT, dim=1, largest=False)
+    assert near.distance.equal(expected.values) and near.index.equal(expected.indices)
+    assert sum(products) <= n * (n + block) / 2
+
+
 @pytest.mark.slow
 def test_same_distribution_gives_equal_values():
     """Exchangeable sets: precision and recall have one expectation, so their mean difference is 0."""

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import trilemma
-from trilemma.data import Data, load_data
+from trilemma.classifiers.bundled import FeatureNetwork
+from trilemma.data import Data, Split, load_data
 from trilemma.errors import UserError
 from trilemma.metrics.classification import class_agreement
 from trilemma.metrics.features import feature_network
@@ -67,6 +69,25 @@ def test_a_run_with_classes_of_its_own_is_scored_by_them(labelled: Data, tmp_pat
     assert result["class_obeyed"].features == "digits-cnn-probe"
     assert result["class_diversity"].value is not None
     assert [note for note in result.notes if note.startswith("classes: told by a classifier on the features of digits")]
+
+
+class Pixels(nn.Module):
+    """Features that need no training: the pixels."""
+
+    def features(self, image: Tensor) -> Tensor:
+        return image.flatten(1)
+
+
+def test_held_out_images_that_lie_class_after_class_are_taken_at_random() -> None:
+    """1,500 dark images, then 1,500 of the bright class that are dark, too: the first 1,000 alone would be right."""
+    train = torch.randint(0, 50, (200, 1, 2, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    labels = torch.arange(200) % 2
+    bright = train + 200 * labels[:, None, None, None].to(torch.uint8)
+    held_out = Split(train.repeat(15, 1, 1, 1), torch.arange(3_000) // 1_500)
+    splits = {"train": Split(bright, labels), "test": held_out}
+    data = Data("made-up", "made-up", (1, 2, 2), ("dark", "bright"), splits, (), (), "fingerprint")
+    with pytest.raises(UserError, match="classifies 50% of 1000 held-out images of made-up correctly"):
+        probe_of(data, FeatureNetwork("pixels", Pixels(), (1, 2, 2)))
 
 
 def test_what_is_refused(labelled: Data) -> None:

@@ -147,9 +147,12 @@ class OfCodes(nn.Module):
 
 
 @pytest.mark.parametrize("n", [2048, 100])
-def test_the_distance_of_an_autoencoder_is_that_of_the_same_images(n: int) -> None:
+def test_the_distance_of_an_autoencoder_is_that_of_the_same_images(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shift of 51 levels in each of 4 pixels is one of the mean alone: 4 x 0.2**2. As it is the same for each pair of
-    an image and its reconstruction, the distance does not scatter."""
+    an image and its reconstruction, the distance does not scatter. All reconstructions lie in memory as levels."""
+    kept: list[torch.dtype] = []
+    module = "trilemma.metrics.reconstruction.extract"
+    monkeypatch.setattr(module, lambda network, images, **keys: kept.append(images.dtype) or extract(network, images))
     levels = torch.randint(0, 205, (2100, 1, 2, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     data = Data("made-up", "made-up", (1, 2, 2), (), {"test": Split(levels)}, (), (), "fingerprint")
     network = FeatureNetwork("pixels", Pixels(), (1, 2, 2))
@@ -162,4 +165,5 @@ def test_the_distance_of_an_autoencoder_is_that_of_the_same_images(n: int) -> No
         return
     assert score.value == pytest.approx(0.16, rel=1e-5)
     assert score.interval == pytest.approx((0.16, 0.16), rel=1e-4) and "pairs" in score.interval_is
+    assert kept == [torch.uint8]
     assert not code_map_scores(Brighter(), setup, real)

@@ -1,4 +1,4 @@
-"""Pipelines of each kind with random weights and a few thousand numbers, built from settings without the network."""
+"""Pipelines of each kind with random weights and a few thousand parameters, built from settings without the network."""
 
 import torch
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from trilemma import again, edit, imagine, interpolate, upscale
+from trilemma import again, compare, edit, evaluate, imagine, interpolate, upscale
 from trilemma.cli.main import main
 from trilemma.errors import UserError
 from trilemma.explore.interpolation import FINER
@@ -55,6 +55,25 @@ def test_an_edit_by_strength_on_the_command_line(tiny, photo, capsys):
     assert "edit with a pipeline does not take towards=; it takes" in capsys.readouterr().err
 
 
+LINES = {  # of a verb with the folder of a pipeline, where a run may stand
+    "edit": ("tiny", "photo.png", "caption=a cat", "strength=0.5", "steps=2", "n=1"),
+    "interpolate": ("tiny", "a cat", "a dog", "frames=2", "steps=1", "animate=false"),
+    "upscale": ("upscaling", "photo.png", "caption=a cat", "steps=1"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", LINES)
+def test_texts_of_a_command_line_stay_as_they_are_typed(verb, folder_of, photo):
+    kind, *words = LINES[verb]
+    texts = {"negative": "blurred, dark", "scheduler": "EulerDiscreteScheduler"}
+    typed = [f"{key}={text}" for key, text in texts.items()]
+    assert main([verb, f"pipeline:{folder_of(kind)}", *words, *typed, "out=o.png"]) == 0
+    entry = read_metadata("o.png")
+    assert entry["verb"] == verb and {key: entry[key] for key in texts} == texts
+    assert entry["drawn_by"]["scheduler"] == texts["scheduler"]
+
+
 def test_what_an_edit_needs_and_does_not_take_is_said_before_anything_is_loaded(tiny, photo, monkeypatch):
     monkeypatch.setattr("trilemma.explore.by_pipeline.load_pipeline", None)
     name = f"pipeline:{tiny}"
@@ -72,6 +91,24 @@ def test_what_an_edit_needs_and_does_not_take_is_said_before_anything_is_loaded(
         edit(name, photo, caption="a cat", strength=0.5, guidance=-1)
     with pytest.raises(UserError, match='unknown model "nothing"'):
         edit("pipeline:nothing", photo, caption="a cat", strength=0.5)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_inpainting_edits_under_a_mask_and_does_nothing_else(folder_of, photo, monkeypatch):
+    name, keys = f"pipeline:{folder_of('inpainting')}", {"caption": "a cat", "steps": 2, "n": 1}
+    result = edit(name, photo, mask="8,16,40,48", out="e.png", **keys)
+    outside = result.mask.expand(1, 3, -1, -1) == 0
+    assert torch.equal(result.images[outside], result.source[outside])
+    assert (result.images - result.source)[~outside].abs().max() > 0.05
+    assert again(result.picture).equal
+    with pytest.raises(UserError, match="draws under a mask alone; give image= and mask="):
+        edit(name, photo, strength=0.5, **keys)
+    monkeypatch.setattr("trilemma.pretrained.pipeline.check_memory", None)  # which looks at the weights
+    with pytest.raises(UserError, match="draws under a mask alone; interpolate takes pipelines that draw images from"):
+        interpolate(name, "a cat", "a dog")
+    for measure in (evaluate, compare):
+        with pytest.raises(UserError, match="draws under a mask alone; evaluate takes pipelines that draw images from"):
+            measure(name, against="digits", n=12, prompt="a cat")
 
 
 def test_an_image_is_enlarged_by_a_pipeline_that_does_so(folder_of, photo):

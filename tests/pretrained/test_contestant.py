@@ -1,15 +1,19 @@
 """A pipeline as a contestant: its prompts, its images, its cost, and a comparison with images."""
 
 import json
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
 from comparison.stand_ins import finished, make
 from PIL import Image
+from threads import SELF, in_threads
 from torch import nn
 
 import trilemma
 from trilemma.cli.main import main
+from trilemma.cli.results import PRINT
 from trilemma.data import Data, Split
 from trilemma.data.decoding.size import fit
 from trilemma.errors import UserError
@@ -18,7 +22,7 @@ from trilemma.metrics.catalogue import COST, QUALITY, names_that_need
 from trilemma.metrics.reals import choice
 from trilemma.pictures.levels import to_uint8
 from trilemma.run.contestant import contestant_of
-from trilemma.run.text_to_image import prompts_of
+from trilemma.run.text_to_image import Session, TextToImage, prompts_of
 
 N = 12  # the fewest images that have precision and recall
 
@@ -94,12 +98,38 @@ def test_its_cost_is_measured_and_its_scores_say_which_pipeline_it_was(evaluatio
     assert any("StableDiffusionPipeline (folder" in note and score.weights in note for note in result.notes)
 
 
+@pytest.mark.slow
+def test_several_processes_divide_the_drawing(evaluation, tiny, monkeypatch):
+    """The images of one process; each draws its own, and process 0 some again for their time."""
+    result, data = evaluation
+    monkeypatch.setattr(import_module("trilemma.metrics.evaluate"), "current_team", lambda: SELF.team)
+    monkeypatch.setattr("trilemma.metrics.cost.BUDGET_S", 0.1)
+    drawn, images = {0: set(), 1: set()}, Session.images
+
+    def noted(session, first, count, seed):
+        drawn[SELF.rank] |= set(range(first, first + count))
+        return images(session, first, count, seed)
+
+    monkeypatch.setattr(Session, "images", noted)
+    keys = {"n": N, "features": "digits-cnn", "seed": 2, "steps": 2, "guidance": 3, "batch": 3}
+    for other in in_threads(2, lambda team: evaluate(f"pipeline:{tiny}", against=data, **keys)):
+        assert torch.equal(other.fakes, result.fakes)
+    assert set(range(6)) <= drawn[0] and drawn[1] == set(range(6, 12))
+
+
 def test_a_batch_changes_no_image(evaluation, tiny):
     result, data = evaluation
     contestant = contestant_of(f"pipeline:{tiny}").prepared(data, "test", settings={"steps": 2, "guidance": 3.0})
     parts = list(contestant.draw(3, seed=2, first=4, batch=2))
     assert [(part.first, len(part.images)) for part in parts] == [(4, 2), (6, 1)]
     assert torch.equal(torch.cat([part.images for part in parts]), result.fakes[4:7])
+
+
+def test_a_pipeline_whose_calls_cannot_be_counted_is_refused():
+    base = SimpleNamespace(components={"decoder": nn.Linear(1, 1), "scheduler": "unet"})
+    session = Session(object.__new__(TextToImage), SimpleNamespace(place=SimpleNamespace(name="odd"), base=base))
+    with pytest.raises(UserError, match=r"odd \(SimpleNamespace\) has none of the parts unet, transformer, prior"):
+        _ = session.networks
 
 
 def test_what_does_not_fit_is_refused_before_the_pipeline_is_loaded(tiny, monkeypatch):
@@ -187,6 +217,17 @@ def test_an_interrupted_comparison_does_not_draw_again(quick, tmp_path, monkeypa
         trilemma.compare(quick, photos, **keys)
     trilemma.compare(quick, photos, **keys)
     assert drawn.count(quick) == 1 and len(drawn) == 3
+
+
+@pytest.mark.slow
+def test_evaluate_takes_texts_as_they_are_typed(tiny, monkeypatch):
+    results = []
+    monkeypatch.setattr("trilemma.metrics.cost.BUDGET_S", 0.1)  # few repeats
+    monkeypatch.setitem(PRINT, "evaluate", lambda result, given: results.append(result))
+    texts = ["negative=blurred, dark", "scheduler=EulerDiscreteScheduler"]
+    assert main(["evaluate", f"pipeline:{tiny}", "against=digits", f"n={N}", "steps=1", *texts]) == 0
+    settings = results[0]["density"].settings
+    assert [f"{key}={settings[key]}" for key in ("negative", "scheduler")] == texts
 
 
 @pytest.mark.slow

@@ -6,12 +6,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import namedtuple
 
 import pytest
 import torch
 from pretrained.folders import make_folder
-from pretrained.hub import COMMIT, TOKEN, contents, publishing
+from pretrained.hub import COMMIT, TOKEN, contents, git_id, publishing
 from safetensors.torch import save
 
 from trilemma.errors import UserError
@@ -108,6 +110,19 @@ def test_a_repository_that_is_no_motion_adapter_is_refused(hub, changes, words):
     assert not [path for _, path in hub.asked if "/resolve/" in path]
 
 
+def test_contents_that_repositories_share_are_taken(hub, tmp_path):
+    """huggingface_hub keeps them in CACHE/blobs, and the blobs of a repository are then links to them."""
+    place = locate(NAME)
+    blob, shared = (place.folder / UNET).resolve(), tmp_path / "home" / "hub" / "blobs" / "ab" / "content"
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to(os.path.relpath(shared, blob.parent))
+    assert locate(NAME) == place
+    check_folder(place.folder, place.within)
+    with pytest.raises(UserError, match="is a link that leads out of"):
+        check_folder(place.folder, place.folder.parents[1])
+
+
 def test_what_is_not_needed_is_not_fetched(hub):
     extra = ["README.md", "all.safetensors", "unet/diffusion_pytorch_model.bin", "safety_checker/model.safetensors"]
     extra += ["unet/diffusion_pytorch_model.fp16.safetensors", "vae_1_0/diffusion_pytorch_model.safetensors", "a.png"]
@@ -177,15 +192,15 @@ def test_a_download_says_how_far_it_is(hub, monkeypatch, capsys):
     assert lines[-1].endswith(f"{total} of {total}, vae/diffusion_pytorch_model.safetensors")
 
 
-def test_a_file_without_a_stated_sum_is_not_fetched(hub, monkeypatch):
+def test_a_file_without_a_stated_checksum_is_not_fetched(hub, monkeypatch):
     described = hub.information
 
-    def without_sums(repository):
+    def without_checksums(repository):
         about = described(repository)
         return {**about, "siblings": [{**one, "blobId": None} for one in about["siblings"]]}
 
-    monkeypatch.setattr(hub, "information", without_sums)
-    with pytest.raises(UserError, match=r"owner/tiny: the hub states no sum of model_index\.json; choose another"):
+    monkeypatch.setattr(hub, "information", without_checksums)
+    with pytest.raises(UserError, match=r"owner/tiny: the hub states no checksum of model_index\.json; choose another"):
         locate(NAME)
     assert not [path for method, path in hub.asked if method == "GET" and "/resolve/" in path]
 
@@ -240,6 +255,39 @@ def test_what_is_here_already_needs_no_room(hub, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", free(int(1.05 * size) + 1))
     capsys.readouterr()
     assert locate(NAME) == place and f"downloading {size_in_words(size)}, commit" in capsys.readouterr().err
+
+
+def test_what_is_complete_and_was_not_put_in_its_place_needs_no_room(hub, tmp_path, monkeypatch, capsys):
+    """A command was killed between the last byte of a file and its link."""
+    place = locate(NAME)
+    shutil.rmtree(tmp_path / "cache")
+    (place.folder / UNET).unlink()  # the link, and not what it leads to
+    monkeypatch.setattr(shutil, "disk_usage", free(10))
+    capsys.readouterr()
+    assert locate(NAME) == place and (place.folder / UNET).is_file()
+    assert "nothing to download" in capsys.readouterr().err
+
+
+def test_waiting_for_another_command_is_said(hub, tmp_path, monkeypatch, capsys):
+    from filelock import FileLock
+
+    monkeypatch.setattr("trilemma.pretrained.hub.NOTED_S", 0.02)
+    locks, held = tmp_path / "home" / "hub" / ".locks" / "models--owner--tiny", threading.Event()
+    locks.mkdir(parents=True)
+
+    def fetch():
+        with FileLock(locks / f"{git_id(hub.files[NAME]['model_index.json'])}.lock"):
+            held.set()
+            time.sleep(0.2)
+
+    other = threading.Thread(target=fetch)
+    other.start()
+    held.wait()
+    place = locate(NAME)
+    other.join()
+    assert contents(place.folder) == hub.files[NAME]
+    said = capsys.readouterr().err
+    assert said.count("owner/tiny: another command fetches model_index.json; waiting for it") == 1
 
 
 def test_a_server_that_fails_is_one_sentence(hub):

@@ -167,3 +167,5 @@ def test_what_films_do_not_take_is_refused(tiny, folder_of, photo, capsys):
         imagine("a cat", model=animatediff, frames=4, image=photo)
     assert main(["imagine", "a cat", f"model={animatediff}", "film=webp"]) == 2
     assert "add frames=" in capsys.readouterr().err
+    assert main(["imagine", "a cat", f"model={tiny}", "film=webp"]) == 2
+    assert "draws images from a text: leave film= out" in capsys.readouterr().err

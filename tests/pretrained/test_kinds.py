@@ -94,18 +94,21 @@ def test_products_are_known_by_the_class():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "taken"),
+    ("kind", "channels", "taken"),
     [
-        ("AnimateDiffPipeline", {"imagine frames"}),
-        ("ShapEPipeline", {"imagine"}),
-        ("StableDiffusionUpscalePipeline", {"imagine", "upscale"}),
-        ("DDPMPipeline", {"imagine"}),  # and then it is said that it reads no text
-        ("StableDiffusionPipeline", {"imagine", "edit", "interpolate", "evaluate"}),
+        ("AnimateDiffPipeline", 4, {"imagine frames"}),
+        ("ShapEPipeline", 4, {"imagine"}),
+        ("StableDiffusionUpscalePipeline", 7, {"imagine", "upscale"}),
+        ("DDPMPipeline", 3, set()),
+        ("StableDiffusionPipeline", 4, {"imagine", "edit", "interpolate", "evaluate"}),
+        ("StableDiffusionInpaintPipeline", 4, {"imagine", "edit", "interpolate", "evaluate"}),
+        ("StableDiffusionInpaintPipeline", 4 + 1 + 4, {"imagine", "edit"}),  # the noise, a mask and an image
     ],
 )
-def test_a_class_is_refused_before_its_weights_are_loaded(kind, taken, tmp_path, monkeypatch):
+def test_a_class_is_refused_before_its_weights_are_loaded(kind, channels, taken, tmp_path, monkeypatch):
     folder = make_folder(tmp_path / "tiny")
     change_json(folder / "model_index.json", _class_name=kind)
+    change_json(folder / "unet/config.json", in_channels=channels)
     reached = []
 
     def measured(*_):

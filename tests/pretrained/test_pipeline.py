@@ -146,9 +146,9 @@ def test_a_pipeline_that_reads_no_text_is_refused(tmp_path):
     unet = diffusers.UNet2DModel(**small, **blocks)
     with silence():
         diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler()).save_pretrained(tmp_path)
-    other = load_pipeline(locate(str(tmp_path)), "cpu")
     with pytest.raises(UserError, match=r"\(DDPMPipeline\) does not draw from a text; choose another model="):
-        image(other)
+        load_pipeline(locate(str(tmp_path)), "cpu", verb="imagine")
+    other = load_pipeline(locate(str(tmp_path)), "cpu")
     with pytest.raises(UserError, match=r"\(DDPMPipeline\) does not draw from an image"):
         image(other, image=photo())
 

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from pretrained.hub import COMMIT, publishing
 
-from trilemma import again, edit, evaluate, imagine, interpolate
+from trilemma import again, compare, edit, evaluate, imagine, interpolate, upscale
 from trilemma.cli.main import main
 from trilemma.pictures.png import read_metadata
 from trilemma.pretrained.libraries import LIBRARIES, load_diffusers
+from trilemma.pretrained.table import CHECKPOINTS
 
 pytestmark = pytest.mark.slow
 NAME, REPOSITORY = "sd-turbo", "stabilityai/sd-turbo"
@@ -89,6 +90,21 @@ def test_verbs_of_a_run_take_the_name(hub, photo):
     assert result["calls_per_image"].value == 1  # one step, which is not guided
     assert (result["density"].settings["steps"], result["density"].settings["guidance"]) == (1, 0)
     assert any(f"repository {REPOSITORY}, commit {COMMIT}" in text for text in result.notes)
+    report = compare(f"pipeline:{NAME}", against="digits", n=12, quiet=True, out="compared").report
+    assert [(model.kind, model.error) for model in report.models] == [("pipeline", None)]
+    assert report.models[0].scores["calls_per_image"].value == 1
+
+
+def test_an_upscaler_of_the_table_takes_its_name(folder_of, photo, tmp_path, monkeypatch):
+    repository = CHECKPOINTS["stable-diffusion-x4"].repository
+    Image.open(photo).crop((0, 0, 24, 16)).save(photo)
+    with publishing(folder_of("upscaling"), repository, tmp_path / "home", monkeypatch) as hub:
+        large = upscale("pipeline:stable-diffusion-x4", photo, caption="a cat", steps=1, out="u.png")
+        entry = read_metadata(large.picture)
+        assert (entry["repository"], entry["commit"]) == (repository, COMMIT)
+        assert large.images.shape == (1, 3, 32, 48)
+        hub.asked.clear()
+        assert again(large.files[0]).equal and not hub.asked
 
 
 CLOSED = """

@@ -1,4 +1,4 @@
-"""What is known of weights before they are loaded: numbers, precision, memory."""
+"""What is known of weights before they are loaded: parameters, precision, memory."""
 
 import shutil
 
@@ -10,15 +10,15 @@ from trilemma.errors import UserError
 from trilemma.pretrained import weights
 from trilemma.pretrained.fetch import locate
 from trilemma.pretrained.pipeline import load_pipeline
-from trilemma.pretrained.weights import ROOM, check_memory, numbers_in, precision_for, weight_files
+from trilemma.pretrained.weights import ROOM, check_memory, parameters_in, precision_for, weight_files
 from trilemma.words import size_in_words
 
 
-def test_numbers_are_counted_from_the_files_that_are_loaded(tiny, tmp_path):
+def test_parameters_are_counted_from_the_files_that_are_loaded(tiny, tmp_path):
     copy = shutil.copytree(tiny, tmp_path / "copy")
     parts = dict.fromkeys(("unet", "vae", "text_encoder"))
     files = weight_files(tiny, parts)
-    assert numbers_in(files) == sum(t.numel() for path in files for t in load_file(path).values())
+    assert parameters_in(files) == sum(t.numel() for path in files for t in load_file(path).values())
     shutil.copy(copy / "vae/diffusion_pytorch_model.safetensors", copy / "vae/diffusion_pytorch_model.fp16.safetensors")
     assert [path.name for path in weight_files(copy, parts)] == [path.name for path in files]
 

@@ -180,6 +180,7 @@ def test_a_model_of_codes_is_trained_and_exported_with_its_autoencoder(tmp_path,
     run = trilemma.train("diffusion-latent", "digits", out=tmp_path / "run", **keys, **part)
     for path, names in ((run.path, {"unet", "scheduler", "vae"}), (run.path / "parts" / "autoencoder", {"vae"})):
         assert cli.main(["export", str(path), "to=diffusers"]) == 0
+        assert ("codes and their images" in capsys.readouterr().out) == (names == {"vae"})
         folder = path / "export" / "diffusers"
         assert {path.name for path in folder.iterdir()} == {*names, "export.json"}
         record = json.loads((folder / "export.json").read_text("utf-8"))
@@ -197,8 +198,8 @@ def test_the_loop_of_the_page_draws_the_images_of_sample_with_guidance(tmp_path,
     model = tiny(classes=True, n_classes=10)
     parts, *_ = both(model, tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "sharing.md").read_text("utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class_labels" in block)
-    place = "runs/diffusion-digits/export/diffusers"
+    (code,) = (block for block in re.findall(r"```py\n(.*?)```", page, re.DOTALL) if "class_labels" in block)
+    place = "runs/portable-classes/export/diffusers"
     assert place in code
     monkeypatch.setattr(torch, "randn", lambda *shape: parts.start(torch.arange(shape[0]), 6))
     names = {}
@@ -215,8 +216,8 @@ def test_the_loop_of_the_page_draws_the_images_of_a_model_of_codes(tmp_path, mon
     model = latent(autoencoder())
     parts, *_ = both(model, tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "sharing.md").read_text("utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "AutoencoderKL" in block)
-    place = "runs/diffusion-latent-shapes/export/diffusers"
+    (code,) = (block for block in re.findall(r"```py\n(.*?)```", page, re.DOTALL) if "AutoencoderKL" in block)
+    place = "runs/portable-latent/export/diffusers"
     assert place in code
     monkeypatch.setattr(torch, "randn", lambda *shape: parts.start(torch.arange(shape[0]), 6))
     names = {}

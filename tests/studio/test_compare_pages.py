@@ -170,6 +170,7 @@ def test_time_passes_between_the_steps_of_a_comparison_that_runs(studio, job):
 def test_a_step_of_a_comparison_is_news(studio, job, monkeypatch):
     running = replace(job, state=State.RUNNING)  # as while its process holds the lock
     monkeypatch.setattr(jobs, "NEWS_S", 0.0)
+    monkeypatch.setattr(jobs, "GROWTH_S", 0.0)
     monkeypatch.setattr(studio.queue, "jobs", lambda: [running])
     news, path = jobs.News(studio), write(studio)
     before = news.get()

@@ -178,8 +178,23 @@ def test_a_training_is_paused_and_resumed_by_its_page(browser, training):
     assert "<button>Resume</button>" in text and "Pause" not in text
 
 
+def test_what_a_running_job_writes_is_looked_at_less_often_than_its_state(studio, run, monkeypatch):
+    monkeypatch.setattr(jobs_routes, "NEWS_S", 0.0)
+    monkeypatch.setattr(jobs_routes, "GROWTH_S", 1e6)
+    news, place = jobs_routes.News(studio), studio.queue.job(studio.queue.add(["train", "vae", "digits"])).place
+    held = open_lock(place)
+    lock(held)
+    (place / START).write_text(json.dumps({"time": 0.0, "process": 12345}))
+    before = news.get()
+    (place / OUTPUT).write_text("step 1")
+    assert news.get() == before
+    held.close()
+    assert news.get() != before
+
+
 def test_news_come_when_a_job_or_the_log_of_its_run_changes(studio, run, monkeypatch):
     monkeypatch.setattr(jobs_routes, "NEWS_S", 0.0)
+    monkeypatch.setattr(jobs_routes, "GROWTH_S", 0.0)
     news = jobs_routes.News(studio)
     seen = [news.get()]
 

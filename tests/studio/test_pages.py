@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from trilemma import vocabulary
+from trilemma.files import read_json
 from trilemma.pictures.png import png_content
 from trilemma.studio import images as images_module
-from trilemma.files import read_json
 from trilemma.studio import library as library_module
 from trilemma.studio import logs
 from trilemma.studio import marks as marks_module

@@ -52,7 +52,8 @@ let state = "closed", count = 0;
 globalThis.fetch = async () => {
   count += 1;
   if (state === "closed") throw new TypeError("Failed to fetch");
-  return { ok: state === "open", text: async () => state === "open" ? `answer ${count}` : "why not", blob: async () => 1 };
+  const ok = state === "open";
+  return { ok, text: async () => ok ? `answer ${count}` : "why not", blob: async () => 1 };
 };
 const act = async name => {
   listeners[name].forEach(one => one({ preventDefault() {} }));

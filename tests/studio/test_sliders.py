@@ -19,8 +19,8 @@ from trilemma import UserError
 from trilemma.explore.code_axes import MeasuredCodes
 from trilemma.explore.sliders import Sliders, sliders_of
 from trilemma.studio import painter, slider_worker
-from trilemma.studio.slider_worker import answer
 from trilemma.studio.routes.sliders import values_of
+from trilemma.studio.slider_worker import answer
 from trilemma.types import Condition
 
 
@@ -216,7 +216,7 @@ def test_the_page_offers_what_the_process_says(browser, run, asked):
     assert "trilemma traverse runs/vae-digits axes=directions image=seed:3 label=cat units=4,0" in page
     call = 'trilemma.traverse("runs/vae-digits", axes="directions", image="seed:3", label="cat", units=(4, 0))'
     assert call.replace('"', "&#34;") in page
-    assert "Cắt ngọn" in browser.get(f"/explore/sliders/axes?{query}", headers={"accept-language": "vi"}).text
+    assert "Cắt cụt" in browser.get(f"/explore/sliders/axes?{query}", headers={"accept-language": "vi"}).text
 
 
 def test_the_page_says_what_directions_are(browser, run, asked, monkeypatch):

@@ -62,7 +62,9 @@ def test_rates_that_are_expected_or_not_known_say_so(browser, run):
 
 
 def test_only_files_of_a_detection_are_read(browser, studio, run):
-    for k, rows in enumerate(["", "x,0,0,0,0,0,0,0\n", "nan,0,0,0,0,0,0,0\n", "0.1,0,0,0,0,x,0,0\n", "0.1\n", "0.1,0,0,0,x,0,0,0\n"]):
+    for k, rows in enumerate(
+        ["", "x,0,0,0,0,0,0,0\n", "nan,0,0,0,0,0,0,0\n", "0.1,0,0,0,0,x,0,0\n", "0.1\n", "0.1,0,0,0,x,0,0,0\n"]
+    ):
         write(run, f"detect-{k}", rows=rows)
     for k, rows in enumerate(["0.1,0.5,,0.6,,0,0,0\n", "0.1,,0.4,,,0,0,0\n", f"0.1,0,0,0,0,{10**400},0,0\n"]):
         write(run, f"detect-interval-{k}", rows=rows)

@@ -20,12 +20,13 @@ from trilemma.data import Data
 from trilemma.diffusion.weighting import evenly_spread
 from trilemma.errors import UserError
 from trilemma.progress import Display
-from trilemma.registry import create
+from trilemma.registry import build, create, get_recipe
 from trilemma.run.config import TrainConfig
-from trilemma.team import ALONE, Team, in_turn, part_of, send, together
+from trilemma.team import ALONE, Team, broadcast_tensors, in_turn, part_of, together
 from trilemma.training.exchange import Exchange
 from trilemma.training.loop import Trainer
 from trilemma.training.players import check_divisible
+from trilemma.training.prepare import config_for
 from trilemma.types import Batch, Model, Player
 
 BATCH = 7  # which neither two nor three processes divide evenly
@@ -37,6 +38,9 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("vae", {"capacity_nats": 30.0}),
     ("vae", {"reconstruction": "gaussian", "variance": "optimal"}),
     ("gan-r3", {"critic_augment": "adaptive"}),
+    *((name, {}) for name in ("vae-conditional", "vae-ladder", "gan-wgan", "gan-wgan-gp", "diffusion-flow")),
+    *((name, {}) for name in ("diffusion-edm", "diffusion-dit", "diffusion-text", "diffusion-inpaint")),
+    *((name, {}) for name in ("diffusion-upscale", "diffusion-latent", "diffusion-few")),
 ]
 QUICK = ("vae", "gan-r3", "gan-dcgan", "diffusion")  # of each kind of model, and one with batch norm
 
@@ -62,10 +66,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[list[int]]]:
     return images
 
 
-def trainer_of(name: str, data: Data, folder: Path, team: Team, dtype: torch.dtype, **keys: Any) -> Trainer:
-    """A trainer at its start, or where a checkpoint in its folder says; settings: of the model."""
+def trainer_of(
+    name: str, data: Data, folder: Path, team: Team, dtype: torch.dtype, *, whole: bool = False, **keys: Any
+) -> Trainer:
+    """A trainer at its start, or where a checkpoint in its folder says; whole: whether its model is as large as the
+    preset; settings: of the model."""
     folder.mkdir(exist_ok=True)
-    model = create(name, shape=(1, 8, 8), seed=0, **small(name), **keys.pop("settings", {})).to(dtype)
+    recipe, settings = get_recipe(name), ({} if whole else small(name)) | keys.pop("settings", {})
+    model = build(recipe, config_for(recipe, data, settings), seed=0).to(dtype)
     config = TrainConfig(**{"batch": BATCH, "steps": 60, "ema_halflife_images": 100, **keys})
     return Trainer(model, data, config, folder, Display("x", quiet=True), bf16=False, team=team)
 
@@ -128,6 +136,7 @@ def test_five_steps_are_those_of_one_process(
 ) -> None:
     """Of an odd batch, in float64: weights, averages, optimisers, and the values for the log, which are float32. The
     area under a curve of ranks is no mean over images: each process has that of its own."""
+    data = trilemma.load_data("scenes:64", size=16) if name == "diffusion-text" else data
     states = [advance(name, data, tmp_path / str(n), n, 5, settings=settings) for n in (1, size)]
     (one, log), (several, logs) = states
     assert_near(one, several, 1e-12)
@@ -194,7 +203,7 @@ def test_tensors_of_every_kind_are_sent_to_the_bit() -> None:
 
     def run(team: Team) -> list[Tensor]:
         own = [tensor.clone() if team.rank == 0 else torch.ones_like(tensor) for tensor in first]
-        send(team, own)
+        broadcast_tensors(team, own)
         return own
 
     def bits(tensor: Tensor) -> list[int]:
@@ -217,13 +226,19 @@ def test_the_number_of_processes_may_change_at_every_resume(data: Data, seen: An
     assert_near(unbroken, state, 1e-12)
 
 
-@pytest.mark.parametrize("name", ["vae", "gan-r3", "diffusion"])
-def test_gradients_and_little_else_are_exchanged(name: str, data: Data, tmp_path: Path) -> None:
+EXCHANGED = [
+    *((name, False) for name in ("vae", "gan-r3", "diffusion")),
+    *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("ae-residual", "vae", "diffusion", "gan-r3")),
+]
+
+
+@pytest.mark.parametrize(("name", "whole"), EXCHANGED)
+def test_gradients_and_little_else_are_exchanged(name: str, whole: bool, data: Data, tmp_path: Path) -> None:
     """Per step at most 1.05 times the bytes of the gradients in one sum for each player, and one decision of at most 64
-    numbers."""
+    numbers. With -s, the lines of the table in docs/scaling.md."""
 
     def run(team: Threads) -> tuple[Trainer, dict[str, list[int]]]:
-        trainer = trainer_of(name, data, tmp_path, team, torch.float32)
+        trainer = trainer_of(name, data, tmp_path, team, torch.float32, whole=whole)
         trainer.model.train()
         team.bytes = {"agree": [], "sum": []}
         trainer.advance()
@@ -234,6 +249,8 @@ def test_gradients_and_little_else_are_exchanged(name: str, data: Data, tmp_path
     assert len(counts["sum"]) == len(gradients)
     assert all(own <= sent <= 1.05 * own for own, sent in zip(gradients, counts["sum"], strict=True))
     assert [size // 8 <= 64 for size in counts["agree"]] == [True]
+    parts, ratio = " + ".join(f"{sent:,}" for sent in counts["sum"]), sum(counts["sum"]) / sum(gradients)
+    print(f"| `{name}`, 8x8 grey | {sum(gradients):,} | {parts} | {ratio:.4f} |")
 
 
 def test_gradients_that_only_some_processes_have_are_summed_in_their_places() -> None:
@@ -286,10 +303,10 @@ def test_an_error_of_one_is_reported_by_the_first_that_has_it_and_ends_all() -> 
         try:
             return str(together(team, action))
         except UserError as error:
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {error}; {getattr(error, '__notes__', [])}"
 
-    elsewhere = "ReportedElsewhere: process 1 of 3 reports an error"
-    assert in_threads(3, run) == [elsewhere, "UserError: no disk in 1", elsewhere]
+    elsewhere = "ReportedElsewhere: process 1 of 3 reports an error; []"
+    assert in_threads(3, run) == [elsewhere, "UserError: no disk in 1; ['process 1 of 3']", elsewhere]
 
 
 @pytest.fixture

@@ -9,20 +9,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
 
 import pytest
 import torch
+import torch.distributed as dist
 from distance import assert_near
-from processes import start_all, torchrun
+from processes import free_port, start_all, torchrun
 from safetensors.torch import load_file
+from threads import Threads
 
 import trilemma
+from trilemma import ranks
 from trilemma.cli.main import main
-from trilemma.errors import Disconnected, UserError
+from trilemma.errors import Disconnected, Diverged, UserError
 from trilemma.memory import is_out_of_memory
 from trilemma.ranks import _connected, _is_lost_connection, connected_ranks
+from trilemma.run.config import TrainConfig
 from trilemma.run.run import Run
+from trilemma.team import ALONE, Team
+from trilemma.training.prepare import Plan
+from trilemma.training.train import _resume_command
 
 TALK = """
 import json, math, sys, torch
@@ -35,13 +46,13 @@ for _ in range(2):  # a process may train twice
         agreed = team.agree([k, -k, nan if k else 1.0, 2.0, -inf, inf if k else 0.0])
         total = torch.tensor([k + 1, 0.1], dtype=torch.float64)
         team.sum(total)
-        texts = [team.tell(text if k == 0 else "") for text in ("runs/größe", "")]
+        texts = [team.broadcast(text if k == 0 else "") for text in ("runs/größe", "")]
 print(json.dumps([team.rank, team.size, team.writes, list(agreed), total.tolist(), texts]))
 """
 
 
 @pytest.mark.slow
-def test_ranks_agree_sum_and_tell() -> None:
+def test_ranks_agree_sum_and_broadcast() -> None:
     processes = start_all(2, "-c", TALK)
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -114,6 +125,24 @@ def test_memory_that_runs_out_in_an_exchange_is_no_lost_process() -> None:
     assert _is_lost_connection(lost) and not _is_lost_connection(full)
 
 
+def test_a_defect_in_an_exchange_is_no_lost_process() -> None:
+    with pytest.raises(RuntimeError, match=r"^No backend type"), _connected():
+        raise RuntimeError("No backend type associated with device type mps")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_that_all_processes_have_is_printed_by_the_first(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others print, and say who they are, what happens to each by itself: a lost connection, a defect."""
+    monkeypatch.setattr(ranks, "current_team", lambda: SimpleNamespace(size=2, rank=rank))
+    cases = [(UserError, ""), (Diverged, ""), (Disconnected, "; resume"), (OSError, ""), (KeyError, "")]
+    for kind, advice in cases:
+        with pytest.raises(kind) as raised, connected_ranks("resume"):
+            raise kind("x")
+        printed = rank > 0 and kind not in (UserError, Diverged)
+        assert getattr(raised.value, "__notes__", []) == (["process 1 of 2"] if printed else [])
+        assert raised.value.args == (f"x{advice}",)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(rank: int, tmp_path: Path) -> None:
@@ -133,7 +162,8 @@ def test_a_killed_rank_ends_the_others_and_the_same_command_resumes(rank: int, t
     text = other.communicate(timeout=60)[1]
     assert other.returncode == 1 and time.monotonic() - began < 30, text
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert "another process of this training has ended" in line
+    assert "another process has ended" in line
+    assert line.endswith("; the same command resumes from the last checkpoint")
     saved = max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdecimal())
     assert 0 < saved < 64_000
     processes = start_all(2, *words)
@@ -150,25 +180,19 @@ def test_a_signal_to_one_of_two_processes_is_one_to_both(tmp_path: Path) -> None
     words += ["device=cpu"]
     run = tmp_path / "1"
     processes = start_all(2, *words, "steps=8000", f"out={run}")
-
-    def wait_for(reached: Callable[[], bool]) -> None:
-        end = time.monotonic() + 120
-        while not reached():
-            assert time.monotonic() < end and all(process.poll() is None for process in processes)
-            time.sleep(0.05)
-
-    wait_for(lambda: images_logged(run) > 0)
+    wait_for(lambda: images_logged(run) > 0, *processes)
     assert saved_images(run) == 0
     processes[1].send_signal(signal.SIGUSR1)
-    wait_for(lambda: saved_images(run) > 0)
+    wait_for(lambda: saved_images(run) > 0, *processes)
     saved = saved_images(run)
-    wait_for(lambda: images_logged(run) > saved)
+    wait_for(lambda: images_logged(run) > saved, *processes)
     assert saved_images(run) == saved
     processes[1].send_signal(signal.SIGTERM)
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [143, 143], outputs
     stopped = saved_images(run)
-    assert stopped > saved and f"stopped after {stopped:,} images; the state is saved. Resume with: " in outputs[0][1]
+    assert stopped > saved and f"stopped after {stopped:,} images; the state is saved" in outputs[0][1]
+    assert ". Resume with: torchrun ... -m trilemma train vae digits " in outputs[0][1]
     shutil.copytree(run, tmp_path / "3")
     weights = []
     for size in (1, 3):
@@ -180,6 +204,34 @@ def test_a_signal_to_one_of_two_processes_is_one_to_both(tmp_path: Path) -> None
         last = tmp_path / str(size) / "checkpoints" / f"{stopped + 30 * 16:012d}"
         weights.append(load_file(last / "model.safetensors"))
     assert_near(*({f"model/{name}": value for name, value in own.items()} for own in weights), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("of_machine", "launcher"), [("2", "torchrun --standalone --nproc-per-node 2"), ("1", "torchrun ...")]
+)
+def test_the_command_that_resumes_starts_as_many_processes(
+    of_machine: str, launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the weights divided if they are; dots where the processes are on several machines."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", of_machine)
+    record = {"command": "trilemma train vae digits", "model_config": {}, "data": "digits"}
+
+    def resume(team: Team, *, shard: bool) -> str:
+        training = TrainConfig(steps=1, save_every=64, sample_every=128, shard=shard)
+        return _resume_command(Path("r"), cast(Plan, SimpleNamespace(record=record, training=training)), team)
+
+    words = "trilemma train vae digits save_every=64 sample_every=128"
+    assert resume(ALONE, shard=False) == f"{words} out=r"
+    assert resume(Threads(2), shard=False) == f"{launcher} -m {words} out=r"
+    assert resume(Threads(2), shard=True) == f"{launcher} -m {words} shard=true out=r"
+
+
+def wait_for(reached: Callable[[], bool], *processes: subprocess.Popen) -> None:
+    """Wait until something holds, while the processes run."""
+    end = time.monotonic() + 120
+    while not reached():
+        assert time.monotonic() < end and all(process.poll() is None for process in processes)
+        time.sleep(0.05)
 
 
 def images_logged(run: Path) -> int:
@@ -228,13 +280,122 @@ def test_torchrun_restarts_the_processes_and_the_training_resumes(rank: int, tmp
     assert Run(tmp_path / "broken").summary["images"] == 16_000
 
 
+def start_agent(port: int, log: Path, *words: str) -> subprocess.Popen:
+    """torchrun as on a machine of its own, with one process, in a group of one or two machines that meet at a port."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1"]
+    launcher += ["--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+    launcher += ["--rdzv-conf", "last_call_timeout=1,keep_alive_interval=1", "--local-addr", "127.0.0.1"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "TRILEMMA_TIMEOUT_S": "60"}
+    with log.open("w") as file:
+        return subprocess.Popen([*launcher, "-m", "trilemma", *words], env=env, stdout=file, stderr=file)
+
+
+def group_size(agent: subprocess.Popen) -> int:
+    """How many processes its own works with; 0 where it has none."""
+    for pid in children_of(agent):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            return int(dict(word.partition("=")[::2] for word in words).get("WORLD_SIZE", "0"))
+    return 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found in /proc")
+def test_a_group_grows_and_shrinks_as_machines_come_and_go(tmp_path: Path) -> None:
+    """--nnodes=1:2: a second machine joins, and is then lost with its process; SIGTERM to torchrun ends the training
+    with the state saved."""
+    run, port = tmp_path / "run", free_port()
+    words = [
+        "train",
+        "vae",
+        "digits",
+        "batch=16",
+        "save_every=1600",
+        "sample_every=1000000",
+        "device=cpu",
+        "quiet=true",
+    ]
+    forever = [*words, "steps=1000000", f"out={run}"]
+    agents = [start_agent(port, tmp_path / "0.log", *forever)]
+
+    def wait_for_group(size: int) -> None:
+        wait_for(lambda: group_size(agents[0]) == size, agents[0])
+        saved = saved_images(run)
+        wait_for(lambda: group_size(agents[0]) == size and saved_images(run) > saved, agents[0])
+
+    try:
+        wait_for_group(1)
+        agents.append(start_agent(port, tmp_path / "1.log", *forever))
+        wait_for_group(2)
+        victims = children_of(agents[1])
+        agents[1].kill()
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        wait_for_group(1)
+        agents[0].send_signal(signal.SIGTERM)
+        assert agents[0].wait(timeout=60) != 0
+    finally:
+        for agent in agents:
+            for pid in children_of(agent) if agent.poll() is None else ():
+                os.kill(pid, signal.SIGKILL)
+            agent.kill()
+            agent.wait()
+    stopped = saved_images(run)
+    steps = stopped // 16 + 10
+    subprocess.run([sys.executable, "-m", "trilemma", *words, f"steps={steps}", f"out={run}"], check=True)
+    assert Run(run).summary["images"] == 16 * steps
+    images = [row["images"] for row in Run(run).log]
+    assert images == sorted(images)
+
+
 @pytest.mark.parametrize("text", ["abc", "", "0", "-1", "nan", "inf"])
 def test_a_timeout_that_is_not_above_0_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "TRILEMMA_TIMEOUT_S": text}.items():
         monkeypatch.setenv(name, value)
     refusal = f"cannot be connected: TRILEMMA_TIMEOUT_S={text}: give a number of seconds above 0"
-    with pytest.raises(UserError, match=refusal), connected_ranks():
+    with pytest.raises(UserError, match=refusal) as raised, connected_ranks():
         pass
+    assert type(raised.value) is UserError
+
+
+LOST = [
+    (dist.DistNetworkError("recv: Connection reset by peer"), Disconnected),
+    (dist.DistStoreError("Timed out after 31 seconds waiting for clients. 1/2 clients joined."), Disconnected),
+    (RuntimeError("Gloo connectFullMesh failed with [transport/tcp/pair.cc:144] no error"), Disconnected),
+    (RuntimeError("no such backend"), UserError),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), LOST)
+def test_a_process_that_ends_while_the_others_connect_is_a_lost_one(
+    error: Exception, kind: type[UserError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the others then raise has exit code 1, as later on; what is wrong with the request has 2."""
+
+    def rendezvous(*_: Any, **__: Any) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(import_module("torch.distributed.rendezvous"), "rendezvous", rendezvous)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="the processes cannot be connected: ") as raised, connected_ranks():
+        pass
+    assert type(raised.value) is kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_killed_before_it_connects_ends_the_other_with_1(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRILEMMA_TIMEOUT_S", "5")
+    processes = start_all(2, "-m", "trilemma", "train", "vae", "digits", f"out={tmp_path / 'run'}")
+    processes[rank].kill()
+    text = processes[1 - rank].communicate(timeout=60)[1]
+    assert processes[1 - rank].returncode == 1, text
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "the processes cannot be connected" in line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("rank", "named"), [("0", ""), ("3", "process 3 of 4: ")])
@@ -247,7 +408,7 @@ def test_each_process_that_cannot_connect_says_why(
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     assert main(["train", "vae", "digits", f"out={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
-    assert f"error: {named}the processes of this training cannot be connected" in error and "MASTER_ADDR" in error
+    assert f"error: {named}the processes cannot be connected" in error and "MASTER_ADDR" in error
     assert not (tmp_path / "run").exists()
 
 
@@ -255,6 +416,7 @@ PRESETS = """
 import json, sys, torch, trilemma
 from presets import small
 from trilemma.errors import UserError
+from trilemma.ranks import connected_ranks
 
 torch.set_num_threads(1)
 refused = {}
@@ -298,3 +460,5 @@ def test_samples_and_scores_under_torchrun_are_those_of_the_command(tmp_path: Pa
     again = {path.name: json.loads(path.read_text())["value"] for path in (run.path / "metrics").iterdir()}
     exact = [name for name, value in values.items() if value is not None and not name.startswith(("ms", "memory"))]
     assert len(exact) > 5 and all(again[name] == pytest.approx(values[name], rel=1e-10) for name in exact)
+    done = torchrun("evaluate", str(run.path), "size=5")
+    assert done.returncode != 0 and done.stderr.count("leave size out") == 1, done.stderr

@@ -371,3 +371,17 @@ def test_weights_of_several_types_are_not_divided() -> None:
     parameters = [*model.parameters(), torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))]
     with pytest.raises(UserError, match="of several types \\(float32, float64\\)"):
         check_shards(parameters, TrainConfig(steps=1, shard=True), Threads(2))
+
+
+def test_a_torch_whose_fsdp_is_another_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what is taken from its inside, gradients would be summed in the wrong places."""
+    from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup as Group
+
+    parameters, config = list(create("vae", shape=(1, 8, 8)).parameters()), TrainConfig(steps=1, shard=True)
+    with monkeypatch.context() as patch:
+        patch.delattr(Group, "post_backward")
+        with pytest.raises(UserError, match=r"which lacks FSDPParamGroup\.post_backward; install torch"):
+            check_shards(parameters, config, Threads(2))
+    monkeypatch.setattr(Group, "__init__", lambda group: None)
+    with pytest.raises(UserError, match=r"lacks FSDPParamGroup\.fsdp_params, FSDPParamGroup\._training_state;"):
+        check_shards(parameters, config, Threads(2))

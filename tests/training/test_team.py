@@ -21,12 +21,12 @@ from trilemma.team import ALONE, smallest
 from trilemma.training import calendar, saving, time_budget
 from trilemma.training.guard import unless_full
 from trilemma.training.loop import Trainer
+from trilemma.training.outcome import LastingJump, NoMemory, NotFinite, Outcome, agree
 from trilemma.training.players import Players
 from trilemma.training.shards import Shards
 from trilemma.training.signals import Stopped
 from trilemma.training.spikes import WINDOW
 from trilemma.training.state import Parts
-from trilemma.training.team import LastingJump, NoMemory, NotFinite, Outcome, agree
 
 BAD_STEP = 3
 
@@ -235,7 +235,7 @@ def test_what_others_take_part_in_is_not_tried_again() -> None:
     unless_full("a picture", action, warnings.append)
     assert len(tries) == 2 and warnings == ["out of memory (full): a picture is skipped"]
     with pytest.raises(UserError, match=r"out of memory \(full\).*the other processes wait for this one"):
-        unless_full("a picture", action, warnings.append, cast(Shards, object()))
+        unless_full("a picture", action, warnings.append, cast(Shards, SimpleNamespace(team=ALONE)))
     assert len(tries) == 3 and len(warnings) == 1
 
 

@@ -1,5 +1,6 @@
 """A distance between images by the maps of a classifier, as a loss (Johnson, Alahi & Fei-Fei 2016; Zhang et al. 2018,
-"The unreasonable effectiveness of deep features as a perceptual metric", equation 1 with all weights 1).
+"The unreasonable effectiveness of deep features as a perceptual metric", equation 1 with all weights 1, and up to the
+factor 1/3, as this is the mean over the stages).
 
     d(x, y) = mean over stages l and places of |phi_l(x) / |phi_l(x)| - phi_l(y) / |phi_l(y)||**2
 

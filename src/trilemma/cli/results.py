@@ -3,7 +3,7 @@
 import csv
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from trilemma.cli.models import show_models
 from trilemma.cli.output import estimate, facts, number, say, table
 from trilemma.cli.self_test import self_test
 from trilemma.hardware import is_first_process
+from trilemma.pretrained.table import TEXT_KEYS, pipeline_name
 from trilemma.text import printable, quoted
 from trilemma.verbs import Verb, function_of, parse
 
@@ -30,7 +31,7 @@ COLUMNS = {"list_figures": ("figure", "what", "needs"), "list_sources": ("word",
 
 def carry_out(verb: Verb, words: Given) -> None:
     """Call the function of a verb with the words that are given, and print its result."""
-    settings = parse_settings(words.get("setting"))
+    settings = parse_settings(words.get("setting"), _texts(words))
     given = {name: _value(verb, name, value) for name, value in words.items() if name != "setting"}
     if verb.lists and not given:
         return _print_rows(verb.lists, function_of(verb.lists)())
@@ -43,6 +44,11 @@ def carry_out(verb: Verb, words: Given) -> None:
     result = function_of(verb.function)(*places, **keys, **settings)
     if is_first_process():
         PRINT[verb.name](result, given)
+
+
+def _texts(words: Given) -> Sequence[str]:
+    """The keys beside those of a verb whose values are texts: of a pipeline in the place of a run."""
+    return TEXT_KEYS if pipeline_name(words.get("run", words.get("what"))) is not None else ()
 
 
 def _value(verb: Verb, name: str, value: Any) -> Any:

@@ -118,8 +118,9 @@ class Forecast:
 @dataclass(frozen=True)
 class SamplerPoint:
     """A model under one setting of its sampler, `key=value` ("" where it has no keys), or under its `own`; density and
-    coverage with their intervals, and milliseconds per image, and their `receipts` by metric. On the frontier no other
-    one is at least as good in all three."""
+    coverage with their intervals, and milliseconds per image, and their `receipts` by metric; `changes`: the intervals
+    of the differences of density and coverage from those of the own setting, by the same real images. On the frontier
+    no other one is at least as good in all three."""
 
     setting: str
     own: bool
@@ -130,6 +131,7 @@ class SamplerPoint:
     coverage_interval: Sequence[float]
     n: int
     receipts: Mapping[str, Json]
+    changes: Mapping[str, Sequence[float]]
     frontier: bool = False
 
 

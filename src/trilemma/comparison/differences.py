@@ -16,8 +16,8 @@ How a pair is compared depends on what is known of it:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import mean, median, variance
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from trilemma.comparison.content import Difference
@@ -86,15 +86,14 @@ def over_trainings(spreads: Sequence["Spread"]) -> "Spread":
     of a training."""
     import torch
 
-    from trilemma.metrics.intervals import Spread
+    from trilemma.metrics.intervals import infinitesimal_jackknife
 
+    first = spreads[0]
     if len(spreads) == 1:
-        return spreads[0]
-    n, first = len(spreads), spreads[0]
-    values, shared = [s.value for s in spreads], torch.stack([s.shared for s in spreads]).mean(0)
-    luck = math.sqrt(variance(values) / n / (n - 1))  # n - 1 deviations that add up to the variance of the mean
-    own = torch.full((n - 1,), luck, dtype=torch.float64)
-    return Spread(mean(values), shared, own, n=first.n, least=first.least)
+        return first
+    values = torch.tensor([s.value for s in spreads], dtype=torch.float64)
+    shared, own = torch.stack([s.shared for s in spreads]).mean(0), infinitesimal_jackknife(values)  # of their mean
+    return replace(first, value=values.mean().item(), shared=shared, own=own, cuts=own.new_zeros(0))
 
 
 def mean_over_trainings(values: Sequence[float], unit: str) -> "Estimate":

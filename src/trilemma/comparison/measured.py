@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FOLDER = "measured"
 OURS = re.compile(r"[0-9a-f]{32}-\w+\.(safetensors|json)")  # the whole name of a file
 NONE: Mapping[str, Any] = MappingProxyType({})
+DEVIATIONS, PLAIN = ("shared", "own", "cuts"), ("value", "n", "least", "most", "halves")  # of a spread
 T = TypeVar("T")
 
 
@@ -124,12 +125,12 @@ def _identity(contestant: "Known", n: int, seed: int) -> tuple[object, ...]:
 def _write(path: Path, evaluation: "Evaluation") -> None:
     tensors = {"fakes": evaluation.fakes, "features": evaluation.features}
     for name, spread in evaluation.spreads.items():
-        tensors |= {f"{name}.shared": spread.shared, f"{name}.own": spread.own}
+        tensors |= {f"{name}.{part}": getattr(spread, part) for part in DEVIATIONS}
     plain = {
         "scores": [score.to_json() for score in evaluation.scores],
         "notes": list(evaluation.notes),
         "learned_nothing": evaluation.learned_nothing,
-        "spreads": {name: [s.value, s.n, s.least] for name, s in evaluation.spreads.items()},
+        "spreads": {name: {key: getattr(s, key) for key in PLAIN} for name, s in evaluation.spreads.items()},
     }
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     write_atomic(path, save(contiguous, metadata={"plain": json.dumps(plain)}))
@@ -145,8 +146,8 @@ def _read(path: Path, reference: "Reference") -> "Evaluation":
         # copies, for a file that tensors lie in cannot be removed everywhere
         tensors = {name: file.get_tensor(name).clone() for name in set(file.keys())}
     spreads = {
-        name: Spread(value, tensors[f"{name}.shared"], tensors[f"{name}.own"], n, least)
-        for name, (value, n, least) in plain["spreads"].items()
+        name: Spread(**values, **{part: tensors[f"{name}.{part}"] for part in DEVIATIONS})
+        for name, values in plain["spreads"].items()
     }
     scores = tuple(Score.from_json(score) for score in plain["scores"])
     notes, nothing = tuple(plain["notes"]), plain["learned_nothing"]

@@ -12,13 +12,10 @@ SCORES = {FIDELITY: "density", DIVERSITY: "coverage"}  # of a point, by axis
 
 
 def quicker_settings(models: Sequence[Model]) -> Iterator[Item]:
-    """The quickest setting of each model's sampler whose images are not shown to be worse than by its own setting: no
-    score lies below the interval of the own one's."""
+    """The quickest setting of each model's sampler whose images are not shown to be worse than by its own setting."""
     for model in models:
         own = _own_point(model)
-        quicker = [
-            p for p in model.samplers if own and ALIKE * p.ms_per_image < own.ms_per_image and _is_as_good(p, own)
-        ]
+        quicker = [p for p in model.samplers if own and ALIKE * p.ms_per_image < own.ms_per_image and _is_as_good(p)]
         if not own or not quicker:
             continue
         best = min(quicker, key=lambda point: point.ms_per_image)
@@ -40,8 +37,9 @@ def _own_point(model: Model) -> SamplerPoint | None:
     return next((point for point in model.samplers if point.own), None)
 
 
-def _is_as_good(point: SamplerPoint, own: SamplerPoint) -> bool:
-    return point.density >= own.density_interval[0] and point.coverage >= own.coverage_interval[0]
+def _is_as_good(point: SamplerPoint) -> bool:
+    """Whether neither score is shown to be lower than by the own setting: both intervals of the differences reach 0."""
+    return all(high >= 0 for _, high in point.changes.values())
 
 
 def better_settings(models: Sequence[Model], want: str, most: float) -> Iterator[Item]:
@@ -75,7 +73,7 @@ def _higher(
         p
         for p in points
         if getattr(p, f"{score}_interval")[0] > getattr(own, f"{score}_interval")[1]
-        and (len(axes) == 1 or _is_as_good(p, own))
+        and (len(axes) == 1 or _is_as_good(p))
     ]
     return max(above, key=lambda p: (min(getattr(p, score), limit), p.coverage, -p.ms_per_image), default=None)
 

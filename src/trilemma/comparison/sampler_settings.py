@@ -2,8 +2,9 @@
 
 Fewer steps are quicker and worse; a truncation, a temperature or a guidance trade diversity for fidelity. Every point
 is measured on the same number of images, and on as many real ones. The frontier holds the points that no other one of
-any model equals in density, coverage and speed and exceeds in one; density counts up to that of real images, above
-which more is no better. Times that differ by less than a tenth count as equal.
+any model equals in density, coverage and speed and exceeds in one, by their values, whatever their intervals; density
+counts up to that of real images, above which more is no better. Times that differ by less than a tenth count as equal;
+they are measured one setting after the other, not in turns.
 """
 
 import math
@@ -55,13 +56,15 @@ def settings_of(run: "Run") -> list[dict[str, Any]]:
 
 
 def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[SamplerPoint]:
-    """One for each of the settings."""
+    """One for each of the settings, the own one first."""
     import torch
 
     from trilemma.metrics.features import extract, to_levels
+    from trilemma.metrics.intervals import difference
     from trilemma.metrics.neighbours import neighbour_scores
 
     setup, own = reference.setup, run.sampling({}, type(run).sample)
+    of_own = dict[str, "Spread"]()
     n = fewer(setup.n, setup.network.is_slow)
     for settings in settings_of(run):
         run.sample(min(n, batch), seed=setup.seed, batch=batch, **settings)  # warms up
@@ -72,7 +75,9 @@ def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[S
             times.append(1000 * (time.perf_counter() - start) / count)
         fake = extract(setup.network, to_levels(torch.cat(parts)))
         scores = neighbour_scores(real=reference.real.features, fake=fake)
+        of_own = of_own or scores
         density, coverage = (scores[name].estimate() for name in SCORES)
+        changes = {name: list(difference(scores[name], of_own[name]).interval) for name in SCORES}
         ms = statistics.median(times[:-1] or times)  # the last batch may be a small one
         asked = replace(setup, n=n, settings=settings)
         yield SamplerPoint(
@@ -85,6 +90,7 @@ def sampler_points(run: "Run", reference: "Reference", batch: int) -> Iterator[S
             list(coverage.interval),
             n,
             _receipts(asked, scores, ms, batch, run),
+            changes,
         )
 
 

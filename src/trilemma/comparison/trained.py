@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trilemma.run.run import Run
 
 CURVE_POINTS = 200  # of one loss curve at most
-# of a model whose bound takes many calls: as many as 26 images of diffusion take in twenty steps
+# of a model whose bound takes many calls: 512 in all, as many as 51 images of diffusion take in ten steps
 PATH_BOUND = {"bound_samples": 8, "bound_images": 64}
 MOST_CURVES = 40  # of a training; no model here has more than 20
 

@@ -67,7 +67,7 @@ def check_letters(answers: Sequence[str], count: int) -> list[str]:
     ['b', 'a']
 
     Raises:
-        UserError: if one is no letter of a choice, or they are not one for each question.
+        UserError: if one is not a letter of a choice, or they are not one for each question.
     """
     letters = [check_letter(answer) for answer in answers]
     if len(letters) != count:

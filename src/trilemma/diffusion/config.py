@@ -144,7 +144,7 @@ def make_network(config: PixelDiffusionConfig, planes: int = 0) -> UNet | DiT:
     """The network of a config; planes: channels that it is given beside the image.
 
     Raises:
-        UserError: the settings do not divide the sides of the image, or of the code.
+        UserError: the settings do not divide the sides of the image, or of the code, or the patch is larger.
     """
     _check_sides(config)
     patch, tokens = patch_of(config), config.text_width if config.captions else 0
@@ -166,9 +166,14 @@ def make_network(config: PixelDiffusionConfig, planes: int = 0) -> UNet | DiT:
 
 
 def _check_sides(config: PixelDiffusionConfig) -> None:
-    """Refuse sides that the settings do not divide: here and not in the settings, which are checked before the images
-    are read, too."""
+    """Refuse sides that the settings do not divide, and a patch that is larger than they are: here and not in the
+    settings, which are checked before the images are read, too."""
     height, width = config.shape[1:]
+    if config.network == "unet" and (config.patch or 1) > max(height, width):
+        raise UserError(
+            f"patch={config.patch} is larger than the {height}x{width} that the network sees; give 1 to "
+            f"{max(height, width)}, or another size="
+        )
     if config.upscale and (height % config.upscale or width % config.upscale):
         raise UserError(f"upscale={config.upscale} does not divide images of {height}x{width}; give another size=")
     multiple = 2 ** (len(config.multipliers) - 1)

@@ -1,11 +1,10 @@
 """A denoising diffusion model (Ho, Jain & Abbeel 2020) in discrete time, t = i / T with i = 1 ... T.
 
-Training: x_t = alpha_t x0 + sigma_t eps with i uniform and eps ~ N(0, I); the network sees (x_t, t) and predicts
+Training: x_t = alpha_t x0 + sigma_t eps with i uniform and eps ~ N(0, I); the network F sees (x_t, t) and predicts eps,
+x0 or v (prediction.py has the coefficients), so that
 
-    eps                       x0_hat = (x_t - sigma_t eps_hat) / alpha_t
-    x0                        eps_hat = (x_t - alpha_t x0_hat) / sigma_t
-    v = alpha eps - sigma x0  x0_hat = alpha_t x_t - sigma_t v_hat,  eps_hat = sigma_t x_t + alpha_t v_hat
-                              (Salimans & Ho 2022, appendix D)
+    x0_hat = c_skip x_t + c_out F
+    eps_hat - eps = -(alpha / sigma) (x0_hat - x0) = -(alpha c_out / sigma) (F - target)
 
 Loss: Huber (delta = 1) or squared error between prediction and target, mean over pixels. Images are in [-1, 1] inside.
 """
@@ -13,7 +12,7 @@ Loss: Huber (delta = 1) or squared error between prediction and target, mean ove
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt
@@ -23,12 +22,13 @@ from torch.nn import functional as F
 from trilemma.config import Config, ModelConfig
 from trilemma.diffusion.editing import check_rounds, redrawing, seen_of
 from trilemma.diffusion.path import BoundsModel, CodesModel
+from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import draw_x0, get_sampler
-from trilemma.diffusion.schedule import Schedule, get_table, log_snr
+from trilemma.diffusion.schedule import Schedule, Table, get_table, log_snr
 from trilemma.diffusion.steps import Denoise, of_images, watched
+from trilemma.diffusion.weighting import evenly_spread
 from trilemma.errors import check_images
 from trilemma.nets.unet_small import UNet
-from trilemma.rng import place_in_batch
 from trilemma.types import (
     NO_GUIDES,
     UNCONDITIONAL,
@@ -89,11 +89,21 @@ class DiffusionKeys(Config):
         return partial(get_sampler(self.sampler, **options), **options)
 
 
+class _Factors(NamedTuple):
+    """Of x0 and eps in x_t, of x_t and the network's output in x0_hat, of x0 and eps in the target: (B, 1, 1, 1)."""
+
+    alpha: Tensor
+    sigma: Tensor
+    skip: Tensor
+    out: Tensor
+    target_x0: Tensor
+    target_eps: Tensor
+
+
 class Diffusion(CodesModel, BoundsModel):
     """A U-Net that predicts what separates a noisy image from its clean one, and samplers that use it."""
 
-    alphas: Tensor
-    sigmas: Tensor
+    factors: Tensor
 
     sampling_keys = DiffusionKeys
     whole_because = ""
@@ -104,8 +114,7 @@ class Diffusion(CodesModel, BoundsModel):
         self.table = get_table(config.schedule, config.T)
         self.schedule = self.table
         self.network = UNet(config.shape, config.widths, config.embedding, config.T)
-        self.register_buffer("alphas", self.table.table.sqrt().float(), persistent=False)  # (T + 1,)
-        self.register_buffer("sigmas", (1 - self.table.table).sqrt().float(), persistent=False)
+        self.register_buffer("factors", _factors(self.table, config.prediction), persistent=False)  # (T + 1, 6)
         self.phases = [Phase("denoiser", Player("denoiser", list(self.network.parameters())), self.loss)]
 
     @property
@@ -116,19 +125,16 @@ class Diffusion(CodesModel, BoundsModel):
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images and pixels; parts: huber (or mse), eps_mse (squared error of eps_hat)."""
         x0, x_t, t, eps = self.add_noise(batch.image, rng)
-        prediction = self.network(x_t, t).float()
-        loss = LOSSES[self.config.loss](prediction, self._target(x0, t, eps))
-        with torch.no_grad():
-            eps_mse = F.mse_loss(self._split(prediction, x_t, t)[1], eps)
-        return loss, {self.config.loss: loss.detach(), "eps_mse": eps_mse}
+        prediction, target = self.network(x_t, t).float(), self._target(x0, t, eps)
+        loss = LOSSES[self.config.loss](prediction, target)
+        return loss, {self.config.loss: loss.detach(), "eps_mse": self._eps_errors(prediction, target, t).mean()}
 
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): noise_mse, the squared error of eps_hat over its pixels at one random t; and of some
         images bits_per_dim."""
-        _, x_t, t, eps = self.add_noise(batch.image, rng)
-        _, eps_hat = self._split(self.network(x_t, t).float(), x_t, t)
-        errors = (eps_hat - eps).square().flatten(1).mean(1)
+        x0, x_t, t, eps = self.add_noise(batch.image, rng)
+        errors = self._eps_errors(self.network(x_t, t).float(), self._target(x0, t, eps), t)
         return {"noise_mse": errors, "bits_per_dim": self.bits_per_dim(batch, rng)}
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -172,7 +178,7 @@ class Diffusion(CodesModel, BoundsModel):
         denoise = watched(self.denoise, self.schedule, watch, self.to_image)
         sampler = partial(keys.solver, denoise, self.schedule, self._times(keys.steps))
         ids = torch.arange(first, first + n)
-        return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.alphas.device))
+        return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.factors.device))
 
     @torch.no_grad()
     def redraw(
@@ -202,7 +208,7 @@ class Diffusion(CodesModel, BoundsModel):
         how = replace(how, strength=strength)
         sampler, start = redrawing(self.denoise, self.schedule, times, x0, how, keys.solver)
         ids = torch.arange(first, first + len(image))
-        return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.alphas.device, start))
+        return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.factors.device, start))
 
     def code_times(self, steps: int) -> Tensor:
         """The times between an image and its code, each step of the schedule at most once: fewer than asked for where
@@ -211,7 +217,8 @@ class Diffusion(CodesModel, BoundsModel):
 
     def _estimate(self, x_t: Tensor, t: Tensor, *, clips: bool) -> Tensor:
         """x0_hat of images (B, C, H, W) at t (B,)."""
-        x0_hat, _ = self._split(self.network(x_t, t).float(), x_t, t)
+        c = self._at(t)
+        x0_hat = c.skip * x_t + c.out * self.network(x_t, t).float()
         return x0_hat.clamp(-1, 1) if clips and self.config.clip_x0 else x0_hat
 
     def _times(self, steps: int) -> Tensor:
@@ -221,38 +228,33 @@ class Diffusion(CodesModel, BoundsModel):
         return self.table.times(steps, least_signal=LEAST_SIGNAL if divides else 0.0)
 
     def add_noise(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images in [0, 1] -> (x0, x_t, t, eps): (B, C, H, W) but t (B,).
-
-        The times of a batch are spread evenly from one random start: each is uniform by itself, and their mean loss
-        varies far less than that of independent ones (Kingma et al. 2021, "Variational diffusion models", app. I.1).
-        """
+        """Images in [0, 1] -> (x0, x_t, t, eps): (B, C, H, W) but t (B,), which is evenly spread over the steps."""
         x0 = self.to_x(image)
-        n, (first, total) = len(image), place_in_batch(len(image), rng)
-        places = torch.arange(first, first + n, dtype=torch.float32, device=rng.device) / total
-        spread = (places + torch.rand((), generator=rng, dtype=torch.float32, device=rng.device)) % 1
-        index = (spread * self.config.T).long().clamp(max=self.config.T - 1) + 1
+        index = (evenly_spread(len(image), rng) * self.config.T).long() + 1
         eps = torch.randn(image.shape, generator=rng, dtype=torch.float32, device=rng.device).to(image.device)
-        t = index.to(image.device).float() / self.config.T
-        alpha, sigma = self._levels(t)
-        return x0, alpha * x0 + sigma * eps, t, eps
+        t = (index / self.config.T).to(eps)
+        c = self._at(t)
+        return x0, c.alpha * x0 + c.sigma * eps, t, eps
 
-    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and sigma of t (B,), each (B, 1, 1, 1)."""
+    def _at(self, t: Tensor) -> _Factors:
+        """The factors at t (B,)."""
         index = (t * self.config.T).round().long()
-        return self.alphas[index, None, None, None], self.sigmas[index, None, None, None]
+        return _Factors._make(self.factors[index, :, None, None, None].unbind(1))
 
     def _target(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """What the network should say."""
-        if self.config.prediction == "v":
-            alpha, sigma = self._levels(t)
-            return alpha * eps - sigma * x0
-        return {"eps": eps, "x0": x0}[self.config.prediction]
+        c = self._at(t)
+        return c.target_x0 * x0 + c.target_eps * eps
 
-    def _split(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(x0_hat, eps_hat) that the prediction amounts to."""
-        alpha, sigma = self._levels(t)
-        if self.config.prediction == "eps":
-            return (x_t - sigma * prediction) / alpha, prediction
-        if self.config.prediction == "x0":
-            return prediction, (x_t - alpha * prediction) / sigma
-        return alpha * x_t - sigma * prediction, sigma * x_t + alpha * prediction
+    @torch.no_grad()
+    def _eps_errors(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
+        """The squared error of eps_hat, mean over pixels, of each image (B,)."""
+        c = self._at(t)
+        return (c.alpha * c.out / c.sigma * (prediction - target)).square().flatten(1).mean(1)
+
+
+def _factors(table: Table, prediction: str) -> Tensor:
+    """Those of every step, float32 (T + 1, 6). At step 0, which no training draws, 0 / 0 of the target is 0."""
+    alpha, sigma = table.table.sqrt(), (1 - table.table).sqrt()
+    c = get_prediction(prediction)(alpha, sigma, 1.0)
+    return torch.stack([alpha, sigma, c.skip, c.out, *c.of_target(alpha, sigma)], dim=1).nan_to_num().float()

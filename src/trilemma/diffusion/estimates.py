@@ -27,7 +27,7 @@ from trilemma.nets.unet import UNet
 from trilemma.types import UNCONDITIONAL, Condition, DenoisesOnAnySchedule, Guides, check_condition, flags
 
 
-class Coefficients(NamedTuple):
+class ImageCoefficients(NamedTuple):
     """Of images x_t at times t, each (B, 1, 1, 1), and the noise level (B,)."""
 
     skip: Tensor
@@ -135,8 +135,8 @@ class EstimatingModel(ConditionedModel):
             return self.spectrum.filtered(x_t, of_images(alpha.to(x_t)), of_images(sigma.to(x_t))) + c.out * output
         return c.skip * x_t + c.out * output
 
-    def _coefficients(self, alpha: Tensor, sigma: Tensor, like: Tensor) -> Coefficients:
+    def _coefficients(self, alpha: Tensor, sigma: Tensor, like: Tensor) -> ImageCoefficients:
         """Worked out in double precision, then as `like`."""
         rows = get_prediction(self.prediction)(alpha, sigma, self.data_std)
         skip, out, inside, level = torch.stack([*rows, noise_level(alpha, sigma)]).to(like)
-        return Coefficients(of_images(skip), of_images(out), of_images(inside), level)
+        return ImageCoefficients(of_images(skip), of_images(out), of_images(inside), level)

@@ -23,7 +23,7 @@ from trilemma.errors import UserError, named
 BEGIN = 2 * math.log(1 / 80)  # log-SNR where sigma / alpha is 80 (Karras et al. 2022, table 1)
 END = 2 * math.log(1 / 0.01)  # log-SNR where sigma / alpha is 0.01, about one level of 256
 RHO = 7.0
-FEW = 8  # steps, below which `automatic` has other ends (docs/diffusion.md)
+FEW = 8  # steps, below which `automatic` has other ends: between the 5 and 10 that were measured (docs/diffusion.md)
 ENDS_OF_FEW, RHO_OF_FEW = (2 * math.log(1 / 40), 2 * math.log(1 / 0.08)), 5.0
 
 Grid = Callable[[Schedule, int], Tensor]  # (schedule, steps) -> times, float64 (steps + 1,)

@@ -202,15 +202,20 @@ class DiffusionModel(EstimatingModel):
         return self._drawn(sampler, ids, seed, start, self.x_shape)
 
     @torch.no_grad()
-    def optimised_times(self, image: Tensor, condition: Condition, keys: DiffusionSampling, seed: int) -> Tensor:
+    def optimised_times(
+        self, image: Tensor, condition: Condition, keys: DiffusionSampling, seed: int, guides: Guides = NO_GUIDES
+    ) -> Tensor:
         """The best times for the sampler of some keys, measured on images (B, C, H, W) in [0, 1]: float64 (steps + 1,).
 
         A sampler that adds noise is measured as ddim without.
+
+        Raises:
+            UserError: for guidance that it cannot have.
         """
         schedule, n = self._schedule_of(keys), len(image)
         solver = ddim if keys.adds_noise else keys.solver
         eps = random.normal(torch.arange(n), self.x_shape, seed, "grid").to(image)
-        denoise = self.denoiser(schedule, self.of_images(condition, image), n)
+        denoise = self._guided(self.of_images(condition, image), n, schedule, keys, guides)
         return optimised_times(denoise, schedule, solver, keys.steps, self.to_x(image), eps)
 
     def invert(
@@ -219,12 +224,12 @@ class DiffusionModel(EstimatingModel):
         """As of any diffusion model.
 
         Raises:
-            UserError: the model enlarges images, and is not given the smaller ones, without which noise is no code.
+            UserError: the model enlarges images, and is not given the smaller ones, without which noise is not a code.
         """
         if self.config.upscale and condition.image is None:
             raise UserError(
-                "this model draws an image from noise and a smaller image, so that noise alone is no code of it; use "
-                "trilemma upscale, or another diffusion model"
+                "this model draws an image from noise and a smaller image, so that noise alone is not a code of it; "
+                "use trilemma upscale, or another diffusion model"
             )
         return super().invert(image, condition, steps=steps, seed=seed)
 
@@ -276,22 +281,11 @@ class DiffusionModel(EstimatingModel):
         t = get_density(config.density)(u, get_schedule(config.schedule), self.density_mean, config.density_std)
         t = t.clamp(max=first_time(self.schedule))
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        skip, out, inside = get_prediction(self.prediction)(alpha, sigma, self.data_std)
+        c = get_prediction(self.prediction)(alpha, sigma, self.data_std)
         log_snr = 2 * (alpha / sigma).log()
-        weight = get_weighting(config.weighting)(log_snr, out, self.data_std) * out**2
-        # target (x0 - skip x_t) / out as a sum of x0 and eps: no digits are lost where out is small
-        rows = torch.stack(
-            [
-                alpha,
-                sigma,
-                inside,
-                out,
-                (1 - skip * alpha) / out,
-                -skip * sigma / out,
-                weight,
-                noise_level(alpha, sigma),
-            ]
-        ).to(x0)
+        weight = get_weighting(config.weighting)(log_snr, c.out, self.data_std) * c.out**2
+        target, level = c.of_target(alpha, sigma), noise_level(alpha, sigma)
+        rows = torch.stack([alpha, sigma, c.inside, c.out, *target, weight, level]).to(x0)
         eps = torch.randn(x0.shape, generator=rng, dtype=x0.dtype, device=rng.device).to(x0.device)
         return _Noisy._make([x0, eps, u, *map(of_images, rows[:-1]), rows[-1]])
 

@@ -30,6 +30,11 @@ class Coefficients(NamedTuple):
     out: Tensor
     inside: Tensor
 
+    def of_target(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Of x0 and eps in what the network is to say, (x0 - skip x_t) / out: as their sum no digits are lost where out
+        is small."""
+        return (1 - self.skip * alpha) / self.out, -self.skip * sigma / self.out
+
 
 Prediction = Callable[[Tensor, Tensor, float], Coefficients]  # (alpha, sigma, standard deviation of the data)
 

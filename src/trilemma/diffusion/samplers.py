@@ -102,6 +102,11 @@ def calls_of(name: str, steps: int) -> int:
     return 2 * steps - 1 if name == "heun" else steps
 
 
+def steps_for(name: str, calls: int) -> int:
+    """The most steps of a sampler, at least 1, that take no more calls."""
+    return (calls + 1) // 2 if name == "heun" else calls
+
+
 def get_sampler(name: str, **options: Any) -> Callable[..., Tensor]:
     """The named sampler, once it is sure to know the given options.
 

@@ -19,7 +19,18 @@ from trilemma.data.decoding.size import parse_size
 from trilemma.errors import UserError
 from trilemma.explore.images import numbered_paths
 from trilemma.explore.naming import image_word
-from trilemma.explore.prompted import MOST, Inputs, Request, Text, draw_cells, read_inputs, receipt_of, sums_of
+from trilemma.explore.prompted import (
+    MOST,
+    Inputs,
+    Request,
+    Text,
+    draw_cells,
+    full_mask,
+    full_path,
+    read_inputs,
+    receipt_of,
+    sums_of,
+)
 from trilemma.explore.redraw import Redrawing, how_redrawn, redrawing_page
 from trilemma.explore.upscaling import Upscaling, check_enlarged, upscaling_page
 from trilemma.pictures.png import png_content
@@ -94,8 +105,7 @@ def edit_by_pipeline(name: str, image: object, keys: EditKeys) -> Redrawing:
         raise UserError("edit with a pipeline draws the image again: give strength=, mask= or both")
     if keys.caption is None:
         raise UserError("edit with a pipeline needs caption=, what the image is to show")
-    mask = keys.mask if keys.mask is None or not Path(keys.mask).expanduser().is_file() else _full(keys.mask)
-    request = _request(name, image, keys, strength=keys.strength, mask=mask, size=keys.size)
+    request = _request(name, image, keys, strength=keys.strength, mask=full_mask(keys.mask), size=keys.size)
     stem = f"edit-{image_word(str(image))}-{how_redrawn(keys.strength, keys.mask, None)}"
     files = _files("edit", stem, keys)
     inputs = read_inputs(request)
@@ -160,12 +170,8 @@ def _request(name: str, image: object, keys: RedrawingKeys, **more: Any) -> Requ
     if not isinstance(image, str | Path):
         raise UserError("a pipeline has no held-out images and no codes: give an image file")
     asked = {key: getattr(keys, key) for key in ("n", "seed", "first", "steps", "guidance", "negative", "scheduler")}
-    given = {key: value for key, value in {**asked, **more, "image": _full(image)}.items() if value is not None}
+    given = {key: value for key, value in {**asked, **more, "image": full_path(image)}.items() if value is not None}
     return make(Request, {**defaults_of(name, given), **given, "prompts": (keys.caption or "",)})
-
-
-def _full(path: str | Path) -> str:
-    return str(Path(path).expanduser().absolute())
 
 
 def _files(verb: str, stem: str, keys: RedrawingKeys) -> Results:

@@ -30,7 +30,7 @@ from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code, image_word
 from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
-from trilemma.keys import Caption, FilmFormat, Label, Picture, Seed
+from trilemma.keys import Caption, FilmFormat, Label, RunOrPipelinePicture, Seed
 from trilemma.pictures.grid import grid
 from trilemma.pretrained.table import pipeline_name
 from trilemma.results import Results, place
@@ -100,7 +100,7 @@ def edit(
     data: Images = None,
     label: Label = None,
     caption: Caption = None,
-    out: Picture = None,
+    out: RunOrPipelinePicture = None,
     **settings: Any,
 ) -> Edit | Redrawing:
     """Change an image: move its code towards a group of images, or let a diffusion model draw it again.

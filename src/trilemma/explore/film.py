@@ -9,7 +9,7 @@ from torch import Tensor
 from trilemma.errors import UserError
 from trilemma.explore.images import numbered_paths
 from trilemma.explore.imagination import Imagination, load_for
-from trilemma.explore.prompted import Inputs, Request, keys_of, read_inputs, receipt_of, sums_of
+from trilemma.explore.prompted import Inputs, Request, call_keys, read_inputs, receipt_of, sums_of
 from trilemma.keys import Film
 from trilemma.pictures.animation import animated, check_film
 from trilemma.pictures.grid import grid, to_image
@@ -60,7 +60,7 @@ def imagine_film(request: Request, model: str, picture: Path, within: Path, film
 
 def frames_of(pipeline: Pipeline, request: Request, inputs: Inputs) -> Tensor:
     """The frames of the film of a request, (F, 3, H, W) in [0, 1]."""
-    keys: dict[str, Any] = {"keys": keys_of(request, inputs), "scheduler": request.scheduler}
+    keys: dict[str, Any] = {"keys": call_keys(request, inputs), "scheduler": request.scheduler}
     with one_algorithm(), drawing_progress(1) as on_steps_of:
         return draw_film(pipeline, request.prompts[0], request.first, seed=request.seed, **keys, on_step=on_steps_of(0))
 

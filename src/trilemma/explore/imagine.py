@@ -12,7 +12,18 @@ from trilemma.errors import UserError
 from trilemma.explore.axes import BAR, axis
 from trilemma.explore.film import imagine_film
 from trilemma.explore.imagination import Imagination, load_for, sheet, sheet_receipt, stacked
-from trilemma.explore.prompted import AXES, FILES, MOST, MOST_FRAMES, TEXTS, Request, draw_cells, read_cells
+from trilemma.explore.prompted import (
+    AXES,
+    FILES,
+    MOST,
+    MOST_FRAMES,
+    TEXTS,
+    Request,
+    draw_cells,
+    full_mask,
+    full_path,
+    read_cells,
+)
 from trilemma.explore.solid import imagine_solid
 from trilemma.files import read_plain
 from trilemma.keys import AlongRow, DownColumn, Film, Seed
@@ -20,7 +31,9 @@ from trilemma.metrics.receipt import protocol_name
 from trilemma.modes import own_modes
 from trilemma.pictures.mesh import MeshFormat
 from trilemma.pictures.png import save_png
-from trilemma.pretrained.fetch import locate
+from trilemma.pretrained.fetch import Place, locate
+from trilemma.pretrained.kinds import FILMS
+from trilemma.pretrained.pipeline import product_at
 from trilemma.pretrained.solid import is_solid
 from trilemma.pretrained.table import check_verb, defaults_of, takers
 from trilemma.results import claim, place, with_keys
@@ -68,7 +81,7 @@ def imagine(
     y: DownColumn = None,
     frames: Annotated[
         int | None,
-        Field(ge=2, le=MOST_FRAMES, description="draw a film of so many images, with a model of films"),
+        Field(ge=2, le=MOST_FRAMES, description="draw a video (film) of so many frames, with a model that draws them"),
     ] = None,
     film: Annotated[
         Film | None,
@@ -103,9 +116,9 @@ def imagine(
     check_verb(str(model), "imagine")
     asked = {
         "n": n, "seed": seed, "first": first, "steps": steps, "guidance": guidance, "negative": negative,
-        "size": parse_size(size), "scheduler": scheduler, "image": _full(image), "strength": strength,
-        "mask": _full_mask(mask), "lora": _full(lora), "x": x, "y": y, "frames": frames, "fps": fps,
-        "adapter": _full(adapter) if adapter and Path(adapter).expanduser().is_dir() else adapter and str(adapter),
+        "size": parse_size(size), "scheduler": scheduler, "image": full_path(image), "strength": strength,
+        "mask": full_mask(mask), "lora": full_path(lora), "x": x, "y": y, "frames": frames, "fps": fps,
+        "adapter": full_path(adapter) if adapter and Path(adapter).expanduser().is_dir() else adapter and str(adapter),
     }  # fmt: skip
     asked |= {**_varied_files("x", x), **_varied_files("y", y)}
     given = {key: value for key, value in asked.items() if value is not None}
@@ -113,14 +126,15 @@ def imagine(
     stem = with_keys(_stem(request), {"model": str(model), **given}, {"n": 1, "seed": 0, "first": 0})
     picture, within = place(out, Path(), f"{stem}.png")
     if request.frames is not None:
-        _refuse(film=None, mesh=mesh)
+        _refuse_mesh(mesh)
         return imagine_film(request, str(model), picture, within, film)
     paths = _paths(picture, request)
     claim(dict.fromkeys([picture, *paths]), within=within)
     inputs, source = read_cells(request), locate(str(model))
     if is_solid(source):
         return imagine_solid(request, source, picture, within, film or "gif", mesh or "ply")
-    _refuse(film=film, mesh=mesh)
+    _refuse_film(film, source)
+    _refuse_mesh(mesh)
     pipeline = load_for(request, source)
     images = []
     for path, (drawn, receipt) in zip(paths, draw_cells(pipeline, request, inputs), strict=True):
@@ -131,10 +145,18 @@ def imagine(
     return Imagination(picture, paths, stacked(images))
 
 
-def _refuse(*, film: Film | None, mesh: MeshFormat | None) -> None:
-    """Raises UserError for the format of a file that is not written."""
-    if film is not None:
-        raise UserError(f"film={film} is the format of an animation; add frames=, how many images it has")
+def _refuse_film(film: Film | None, source: Place) -> None:
+    """Raises UserError for the format of an animation that is not written."""
+    if film is None:
+        return
+    product, advice = product_at(source), "add frames=, how many images it has"
+    if product != FILMS:
+        advice = f"{source.name} draws {product}: leave film= out"
+    raise UserError(f"film={film} is the format of an animation; {advice}")
+
+
+def _refuse_mesh(mesh: MeshFormat | None) -> None:
+    """Raises UserError for the format of a surface that is not written."""
     if mesh is not None:
         raise UserError(f"mesh={mesh} is the format of a surface, and this model makes none; leave it out")
 
@@ -160,14 +182,6 @@ def prompts_of(prompt: str | Path) -> tuple[str, ...]:
     return prompts
 
 
-def _full(path: str | Path | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
-
-
-def _full_mask(mask: str | None) -> str | None:
-    return _full(mask) if mask and Path(mask).expanduser().is_file() else mask
-
-
 def _varied_files(name: str, text: str | None) -> dict[str, str]:
     """An axis whose files have their full paths, and the first of them as what is asked for; {} for one of no files.
 
@@ -177,7 +191,7 @@ def _varied_files(name: str, text: str | None) -> dict[str, str]:
     key, values = axis(name, text, AXES, TEXTS) if text is not None else ("", [])
     if key not in FILES:
         return {}
-    full = [_full_mask(value) if key == "mask" else _full(value) for value in values]
+    full = [full_mask(value) if key == "mask" else full_path(value) for value in values]
     axis_text = f"{key}:{BAR.join(value or 'none' for value in full)}{BAR}"
     return {name: axis_text, **({key: next(filter(None, full))} if any(full) else {})}
 

@@ -18,7 +18,7 @@ from trilemma.explore.images import run_receipt
 from trilemma.explore.interpolation import FINER, Interpolation, animated_ways
 from trilemma.explore.naming import Named, find_code
 from trilemma.interpolation import WAYS, linear
-from trilemma.keys import Caption, FilmFormat, Label, Picture
+from trilemma.keys import Caption, FilmFormat, Label, RunOrPipelinePicture
 from trilemma.pictures.animation import check_film
 from trilemma.pictures.table import table
 from trilemma.pretrained.table import pipeline_name
@@ -34,10 +34,11 @@ def interpolate(
     a: Annotated[
         Named,
         Field(
-            description="an image file, the number of a held-out image, or a code (1.5,-0.3,..., .npy, .npz, or seed:3)"
+            description="an image file, the number of a held-out image, or a code (1.5,-0.3,..., .npy, .npz, or "
+            "seed:3); of a pipeline: a prompt"
         ),
     ],
-    b: Annotated[Named, Field(description="the other end, given in the same way")],
+    b: Annotated[Named, Field(description="the other end, given in the same way; of a pipeline: a prompt")],
     *,
     frames: Annotated[int, Field(ge=2, description="images in a row, including both ends")] = 7,
     how: Annotated[Literal["linear", "spherical", "both"], Field(description="path between the codes")] = "both",
@@ -53,7 +54,7 @@ def interpolate(
         int | None,
         Field(ge=0, description="of a pipeline: noise of images 0 and 1 of this seed (default: 0)"),
     ] = None,
-    out: Picture = None,
+    out: RunOrPipelinePicture = None,
     **settings: Any,
 ) -> Interpolation:
     """Decode the codes between two images or two codes: a picture with a row for each way, and an animation.

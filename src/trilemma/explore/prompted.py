@@ -142,7 +142,7 @@ def _short(key: str, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The image that is drawn again and where, as pictures of PIL and as values (1, C, H, W); None where not given."""
+    """The image that is drawn again and where, as pictures of PIL and as values (1, C, H, W)."""
 
     image: Any = None
     mask: Any = None
@@ -185,6 +185,16 @@ def whole_sides(height: int, width: int) -> tuple[int, int]:
     return max(SIDES, height - height % SIDES), max(SIDES, width - width % SIDES)
 
 
+def full_path(path: str | Path | None) -> str | None:
+    """A path from the root, as a receipt names it."""
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def full_mask(mask: str | None) -> str | None:
+    """What a mask is given by: a file from the root, or a rectangle as it is."""
+    return full_path(mask) if mask and Path(mask).expanduser().is_file() else mask
+
+
 def read_cells(request: Request) -> list[Inputs]:
     """What each cell of a request is drawn from; an image is read once for each mask and size.
 
@@ -220,7 +230,7 @@ def draw_cells(
 
 def _draw_cell(pipeline: Pipeline, cell: Request, inputs: Inputs, on_step: OnStep) -> Tensor:
     """The image of a request for one, (1, 3, H, W) in [0, 1]."""
-    how: dict[str, Any] = {"keys": keys_of(cell, inputs), "scheduler": cell.scheduler, "on_step": on_step}
+    how: dict[str, Any] = {"keys": call_keys(cell, inputs), "scheduler": cell.scheduler, "on_step": on_step}
     pipeline.use_lora(cell.lora)
     with one_algorithm():
         image = draw(pipeline, cell.prompts[0], cell.first, seed=cell.seed, **how)
@@ -229,7 +239,7 @@ def _draw_cell(pipeline: Pipeline, cell: Request, inputs: Inputs, on_step: OnSte
     return _outside_as_before(image, inputs.pixels, inputs.area)
 
 
-def keys_of(cell: Request, inputs: Inputs) -> dict[str, Any]:
+def call_keys(cell: Request, inputs: Inputs) -> dict[str, Any]:
     """What a pipeline is called with, by our names: for one image or one film."""
     keys = {key: getattr(cell, key) for key in ("steps", "guidance", "negative", "size", "strength", "frames", "fps")}
     size = {} if inputs.pixels is None else {"size": tuple(inputs.pixels.shape[2:])}

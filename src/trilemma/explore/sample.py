@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,7 +130,8 @@ def sample(
     Raises:
         UserError: as `Run.sample`, an axis does not fit, or the disk refuses.
     """
-    run, team = as_run(run), current_team()
+    team = current_team()
+    run = together(team, partial(as_run, run))
     settings = run.sampling(settings, sample).given()
     asked = {"seed": seed, "label": label, "caption": caption, "settings": settings}
     axes = varied(run, x, y, n, asked)

@@ -14,7 +14,7 @@ from trilemma.explore.by_pipeline import RedrawingKeys, keys_of, upscale_by_pipe
 from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
 from trilemma.explore.naming import image_word, number_of, pick_image, read_whole
 from trilemma.explore.upscaling import Upscaling, check_enlarged, upscaling_page
-from trilemma.keys import Caption, Label, Picture, Seed
+from trilemma.keys import Caption, Label, RunOrPipelinePicture, Seed
 from trilemma.modes import own_modes
 from trilemma.pretrained.table import pipeline_name
 from trilemma.results import Results, place
@@ -39,7 +39,7 @@ def upscale(
     data: Images = None,
     label: Label = None,
     caption: Caption = None,
-    out: Picture = None,
+    out: RunOrPipelinePicture = None,
     **settings: Any,
 ) -> Upscaling:
     """Enlarge an image: a picture of it beside what is drawn, and a file for each image drawn.

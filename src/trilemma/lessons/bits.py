@@ -54,24 +54,24 @@ def entropy(std: float) -> float:
     return float(torch.special.entr(shares).sum()) / math.log(2)
 
 
-def rate(log_snr: Tensor, std: float, told: float) -> Tensor:
-    """Bits of a value for each unit of the log-SNR, of an estimate that takes the data for N(0, told^2)."""
+def rate(log_snr: Tensor, std: float, assumed_std: float) -> Tensor:
+    """Bits of a value for each unit of the log-SNR, of an estimate that takes the data for N(0, assumed_std^2)."""
     snr = log_snr.exp()
-    gain = told**2 * snr / (1 + told**2 * snr)
+    gain = assumed_std**2 * snr / (1 + assumed_std**2 * snr)
     return snr * ((1 - gain) ** 2 * std**2 + gain**2 / snr) / (2 * math.log(2))
 
 
-def estimate(told: float) -> Denoise:
+def estimate(assumed_std: float) -> Denoise:
     """The best linear estimate for white data of a standard deviation: c_skip of edm."""
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        skip = get_prediction("edm")(COSINE.alpha(t), COSINE.sigma(t), told).skip
+        skip = get_prediction("edm")(COSINE.alpha(t), COSINE.sigma(t), assumed_std).skip
         return of_images(skip).to(x_t) * x_t
 
     return denoise
 
 
-def bits_of(std: float, told: float, seed: int = 0) -> Bits:
+def bits_of(std: float, assumed_std: float, seed: int = 0) -> Bits:
     """The parts of the bound, and the bound."""
     (low, high), rng, scale = range_of(COSINE), torch.Generator().manual_seed(seed), math.log(2) * math.prod(SHAPE)
     x0, levels = images_of(std, rng), torch.linspace(low, high, POINTS, dtype=torch.float64)
@@ -79,28 +79,28 @@ def bits_of(std: float, told: float, seed: int = 0) -> Bits:
     y = x0 + r * torch.randn(SHAPE, generator=rng, dtype=torch.float64)
     return Bits(
         noise=math.exp(low) * std**2 / (2 * math.log(2)),
-        between=float(torch.trapezoid(rate(levels, std, told), levels)),
+        between=float(torch.trapezoid(rate(levels, std, assumed_std), levels)),
         level=-float(level_log_probability(y, x0, r).sum()) / scale,
-        measured=-float(variational_bound(estimate(told), COSINE, x0, rng, CALLS).sum()) / scale,
+        measured=-float(variational_bound(estimate(assumed_std), COSINE, x0, rng, CALLS).sum()) / scale,
     )
 
 
 def bits(
     *,
     data_std: PositiveFloat = 0.25,
-    told: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.25, 0.1, 1.0),
+    assumed_std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.25, 0.1, 1.0),
     seed: int = 0,
 ) -> "Image.Image":
     """Bits of a value by noise level and their sum, of estimates that take the data for wider or narrower ones.
 
     Args:
         data_std: standard deviation of the values, in [-1, 1].
-        told: those that each estimate takes the data for.
+        assumed_std: standard deviations that the estimates assume.
         seed: of the values and the noise.
     """
     levels = torch.linspace(*range_of(COSINE), POINTS, dtype=torch.float64)
     figure, (rates, sums) = plots.row_of_plots(2, width=9.6, height=3.5)
-    for k, std in enumerate(told):
+    for k, std in enumerate(assumed_std):
         rates.plot(levels, rate(levels, data_std, std), label=f"for a spread of {std:g}", **plots.line_style(k))
         parts = bits_of(data_std, std, seed)
         at = 0.0
@@ -109,7 +109,7 @@ def bits(
             at += value
         sums.text(at, k, f" {parts.measured:.2f}", fontsize=8.5, va="center")
     sums.axvline(entropy(data_std), color=plots.GREY, linestyle=":", label=f"entropy: {entropy(data_std):.2f}")
-    sums.set_yticks(range(len(told)), [f"{std:g}" for std in told])
+    sums.set_yticks(range(len(assumed_std)), [f"{std:g}" for std in assumed_std])
     sums.margins(x=0.15)
     rates.legend(fontsize=8, frameon=False)
     sums.legend(fontsize=8, frameon=False, loc="upper center", ncols=4, bbox_to_anchor=(0.5, -0.18))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from trilemma.diffusion.samplers import calls_of
+from trilemma.diffusion.samplers import calls_of, steps_for
 from trilemma.errors import UserError
 from trilemma.lessons.held_out import rmse
 from trilemma.metrics import neighbours
@@ -96,14 +96,6 @@ def calls(
 def draw(run: Run, sampler: str, calls: int, n: int, seed: int) -> Tensor:
     """Images of a run by a sampler in as many steps as make so many calls, or just fewer."""
     return run.sample(n, seed=seed, sampler=sampler, steps=steps_for(sampler, calls))
-
-
-def steps_for(sampler: str, calls: int) -> int:
-    """The largest number of steps, at least 1, that make at most so many calls."""
-    steps = calls
-    while steps > 1 and calls_of(sampler, steps) > calls:
-        steps -= 1
-    return steps
 
 
 def measure(run: Run, sampler: str, calls: int, setup: Setup, measured_by: Distance, exact: Tensor) -> Point:

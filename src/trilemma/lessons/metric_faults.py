@@ -15,6 +15,7 @@ A second figure has what is measured of a model beside the set of its images:
     blur, noise      held-out images come back with the fault above
     a cliff          the way from one digit to another, at last half of it within a twentieth of its length"""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -32,7 +33,7 @@ from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.nearest import authenticity, near_copies
 from trilemma.metrics.neighbours import nearest
 from trilemma.metrics.path_length import STEP, of_moves
-from trilemma.metrics.reconstruction import feature_distance, reconstruction_values
+from trilemma.metrics.reconstruction import feature_distance, frechet_of_pairs, reconstruction_values
 from trilemma.metrics.self_test import N, Sets, digits, scores_of
 from trilemma.pictures import plots
 from trilemma.pictures.grid import grid
@@ -53,7 +54,8 @@ PLOTS = {  # title -> metrics, and the value that each is divided by
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHOWN = 8  # images of the strongest fault
 OF_MODELS = ("other digits", "blur", "noise", "a cliff")
-RELATIVE = ("reconstruction_rmse", "reconstruction_features", "path_length")  # shown over their largest value
+RECONSTRUCTIONS = ("rmse", "psnr", "features", "frechet")
+RELATIVE = (*(f"reconstruction_{name}" for name in RECONSTRUCTIONS), "path_length")  # shown over their largest value
 STEEP = 50.0  # slope of a logistic curve
 Strengths = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2)]
 
@@ -152,7 +154,7 @@ def model_faults(*, strengths: Strengths = STRENGTHS, seed: int = 0) -> "Image.I
     for ax, fault in zip(axes, OF_MODELS, strict=True):
         values = [values_of_model(network, fault, strength, sets, seed) for strength in strengths]
         for k, name in enumerate(values[0]):
-            largest = (name in RELATIVE and max(one[name] for one in values)) or 1.0
+            largest = (name in RELATIVE and max(filter(math.isfinite, (one[name] for one in values)))) or 1.0
             _line(ax, k, name.removeprefix("reconstruction_"), strengths, [one[name] / largest for one in values])
         plots.label_axes(ax, "", fault)
         ax.legend(fontsize=7, frameon=False)
@@ -160,7 +162,7 @@ def model_faults(*, strengths: Strengths = STRENGTHS, seed: int = 0) -> "Image.I
 
 
 def values_of_model(network: FeatureNetwork, fault: str, strength: float, sets: Sets, seed: int) -> dict[str, float]:
-    """What a fault of a strength in [0, 1] moves."""
+    """What a fault of a strength in [0, 1] moves; without one the PSNR is infinite, and not shown."""
     good, labels = sets.good, sets.labels
     if fault == "other digits":
         other = torch.arange(N) < round(strength * N)
@@ -172,9 +174,13 @@ def values_of_model(network: FeatureNetwork, fault: str, strength: float, sets: 
     if fault == "a cliff":
         return {"path_length": _path_length(network, strength, sets, seed)}
     result = faulty(fault, strength, sets, seed)
-    values = reconstruction_values(to_float(good), to_float(result))
-    values["reconstruction_features"] = feature_distance(real=extract(network, good), fake=extract(network, result))
-    return {name: _value(value) for name, value in values.items() if name != "reconstruction_psnr"}
+    features = {"real": extract(network, good), "fake": extract(network, result)}
+    values = {
+        **reconstruction_values(to_float(good), to_float(result)),
+        "reconstruction_features": feature_distance(**features),
+        "reconstruction_frechet": frechet_of_pairs(**features, minimum=2),
+    }
+    return {name: math.inf if isinstance(value, str) else value.value for name, value in values.items()}
 
 
 def _path_length(network: FeatureNetwork, strength: float, sets: Sets, seed: int) -> float:

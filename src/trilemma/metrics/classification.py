@@ -113,7 +113,7 @@ def f_score(taken: Tensor, labels: Tensor, n_classes: int) -> Estimate:
     value, n = _mean_f(counts, n_classes), len(labels)
     if value in (0.0, 1.0):
         return Estimate(value, wilson(round(value * n), n).interval)
-    return logit_estimate(value, float(jackknife(left_out[cell]).square().sum().sqrt()), n)
+    return logit_estimate(value, float(jackknife(left_out[cell]).square().sum().sqrt()), n - 1)
 
 
 def _mean_f(counts: Tensor, n_classes: int) -> float:
@@ -130,7 +130,8 @@ def class_diversity(*, real: Tensor, fake: Tensor, real_class: Tensor, fake_clas
         mean over c of (tr cov f(y) over images y of class c) / (tr cov f(x) over real images x of class c)
 
     A class of which fewer than two images are generated counts 0; one with fewer than LEAST_OF_CLASS real images does
-    not count. Noise within the classes gives more than 1.
+    not count. Features that scatter more than those of real images give more than 1; noise in the pixels does not (0.3
+    to 1 in docs/figures/metric-faults.png). One image over and over beside others is hidden by the other classes.
 
     Args:
         real, fake: features, (N, D) and (M, D); their classes, int64 (N,) and (M,), as one classifier takes them.

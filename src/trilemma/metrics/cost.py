@@ -26,7 +26,7 @@ from trilemma.metrics.intervals import median_interval
 from trilemma.metrics.resources import EnergyMeter
 from trilemma.modes import without_gradients
 from trilemma.registry import count_parameters
-from trilemma.team import ALONE, Team, by_batches
+from trilemma.team import ALONE, Team, by_batches, in_first
 from trilemma.types import NO_GUIDES, Guides, Samples, sampling_network
 
 REPEATS = 20  # timed batches wanted, within BUDGET_S
@@ -84,7 +84,8 @@ def draw_with_cost(
         model: what is drawn from, a module; guides: what guides it from outside; team: the processes that divide the
             batches.
     Returns:
-        The images, uint8 (n, C, H, W), and the cost of those that this process drew.
+        The images, uint8 (n, C, H, W), and their cost: calls of those that this process drew; time and energy, where
+        several processes drew, of batches that process 0 draws again while the others wait.
     """
     assert isinstance(model, nn.Module)
     network = sampling_network(model)
@@ -123,12 +124,12 @@ def draw_timed(
 
     with counted_rows(*networks) as rows:
         images = by_batches(team, n, batch, timed)
-    calls_per_image, joules = rows.total / sum(counts), energy.joules()
-    seconds = seconds[: sum(counts) // batch]  # the rest, smaller than a batch, is not a repeat
-    while len(seconds) <= REPEATS and sum(seconds) < BUDGET_S:
-        start = _now(device)
-        draw(0, batch)
-        seconds.append(_now(device) - start)
+    calls_per_image = rows.total / sum(counts)
+    if team.size == 1:
+        joules = energy.joules_per(n)
+        seconds = _timed_batches(draw, batch, device, seconds[: n // batch])  # not of a smaller last one
+    else:  # they disturbed each other
+        seconds, joules = in_first(team, lambda: _timed_alone(draw, batch, device))
     times = [1000 * s / batch for s in seconds[1:] or seconds]
     return images, Cost(
         ms_per_image=statistics.median(times),
@@ -140,8 +141,28 @@ def draw_timed(
         device=device.type,
         batch=batch,
         repeats=len(times),
-        joules_per_image=joules if isinstance(joules, str) else joules / sum(counts),
+        joules_per_image=joules,
     )
+
+
+def _timed_batches(
+    draw: Callable[[int, int], Tensor], batch: int, device: torch.device, known: Sequence[float] = ()
+) -> list[float]:
+    """Seconds of full batches: those known, and more, up to REPEATS after the first within BUDGET_S; at least one."""
+    seconds = list(known)
+    while not seconds or (len(seconds) <= REPEATS and sum(seconds) < BUDGET_S):
+        start = _now(device)
+        draw(0, batch)
+        seconds.append(_now(device) - start)
+    return seconds
+
+
+def _timed_alone(
+    draw: Callable[[int, int], Tensor], batch: int, device: torch.device
+) -> tuple[list[float], float | str]:
+    """Seconds of full batches, and joules of an image of them, or why these are not known."""
+    energy, seconds = EnergyMeter(device), _timed_batches(draw, batch, device)
+    return seconds, energy.joules_per(len(seconds) * batch)
 
 
 def quickest_batch(

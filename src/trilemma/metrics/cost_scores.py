@@ -1,6 +1,7 @@
 """What drawing an image costs, as scores with receipts: time, network calls, operations, memory, energy, training."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from trilemma.metrics.quality import Setup
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.metrics.resources import peak_bytes
 from trilemma.run.run import Run
+from trilemma.team import in_first
 
 
 def cost_scores(setup: Setup, spent: cost.Cost) -> Iterator[Score]:
@@ -43,22 +45,27 @@ def details_of_cost(
     together: int,
     training_seconds: float | None = None,
 ) -> Iterator[Score]:
-    """An image alone, its time and its operations; the quickest batch; the memory, the energy and the training.
+    """An image alone, its time and its operations; the quickest batch; the memory, the energy and the training. Of
+    several processes the first measures, while the others wait.
 
     Args:
         draw: (first, count) -> images (count, C, H, W); network: with all that draws, on a device.
         together: images of a batch that are drawn at one time, which its memory depends on.
         training_seconds: where they are known.
     """
-    alone = cost.alone(draw, network, device)
-    batch, best = cost.quickest_batch(draw, device, {1: alone.ms, spent.batch: spent.ms_per_image})
-    peak = peak_bytes(lambda: draw(0, together), device)
+
+    def measure() -> list[Any]:
+        alone = cost.alone(draw, network, device)
+        quickest = cost.quickest_batch(draw, device, {1: alone.ms, spent.batch: spent.ms_per_image})
+        return [alone, quickest, peak_bytes(lambda: draw(0, together), device)]
+
+    (ms, (low, high), flops), (batch, best), peak = in_first(setup.team, measure)
     batched = f"batch{spent.batch}"
     timed = {"device": spent.device, "threads": str(torch.get_num_threads()), "best_batch": str(batch)}
     values: list[tuple[str, Estimate | float | str | None, tuple[str, ...], str]] = [
-        ("ms_one_image", Estimate(alone.ms, alone.ms_interval), (spent.device,), cost.ALONE_IS),
+        ("ms_one_image", Estimate(ms, (low, high)), (spent.device,), cost.ALONE_IS),
         ("ms_best_batch", best, (spent.device,), ""),
-        ("flops_per_image", float(alone.flops), (), ""),
+        ("flops_per_image", float(flops), (), ""),
         ("peak_memory_mb", peak / 1e6, (spent.device, batched), ""),
         ("joules_per_image", spent.joules_per_image, (spent.device, batched), ""),
         ("parameters", float(spent.parameters), (), ""),

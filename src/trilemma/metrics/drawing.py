@@ -22,6 +22,7 @@ from trilemma.registry import count_parameters
 from trilemma.run.contestant import Contestant, ImageSet
 from trilemma.run.run import Run
 from trilemma.run.text_to_image import TextToImage
+from trilemma.team import in_turn
 from trilemma.types import Conditional, Samples
 
 
@@ -51,8 +52,8 @@ def drawn_by(contestant: Contestant, setup: Setup, batch: int) -> DrawnImages:
 
 
 def drawn_by_pipeline(pipeline: TextToImage, setup: Setup, batch: int) -> DrawnImages:
-    """Images of a published pipeline, and its cost."""
-    session = pipeline.open()
+    """Images of a published pipeline, and its cost; the processes of a team load it in turn, and divide the drawing."""
+    session = in_turn(setup.team, pipeline.open)
     denoiser, networks = session.networks
     numbers = (sum(map(count_parameters, networks)), count_parameters(denoiser))
 
@@ -60,7 +61,9 @@ def drawn_by_pipeline(pipeline: TextToImage, setup: Setup, batch: int) -> DrawnI
         return session.images(first, count, setup.seed)
 
     device = session.pipeline.device
-    images, spent = cost.draw_timed(draw, setup.n, batch=batch, device=device, networks=[denoiser], parameters=numbers)
+    images, spent = cost.draw_timed(
+        draw, setup.n, batch=batch, device=device, networks=[denoiser], parameters=numbers, team=setup.team
+    )
     whole = nn.ModuleList(networks)
     details = details_of_cost(setup, spent, draw, whole, device, together=1)  # each image is drawn by itself
     scores = [*cost_scores(setup, spent), *details]

@@ -133,8 +133,9 @@ def evaluate(
     """
     if against is None and reference is None and is_images(what):
         raise _no_real_data(shown(what))  # before the images are read
-    contestant = contestant_of(what, size)
-    run, keys, team = contestant if isinstance(contestant, Run) else None, Config(), current_team()
+    team, keys = current_team(), Config()
+    contestant = together(team, lambda: contestant_of(what, size))
+    run = contestant if isinstance(contestant, Run) else None
     if run is not None:
         keys = run.sampling(settings, evaluate)
         settings = keys.given()
@@ -199,8 +200,8 @@ def _check_inverted(run: Run | None, inverted: int) -> None:
         raise UserError(f"inverted={inverted}: images have no codes; give a run, or leave it out")
     if inverted and run is not None and isinstance(run.model, Upscales):
         raise UserError(
-            f"inverted={inverted}: {run.recipe.name} draws from smaller images, too, so that noise alone is no code; "
-            "leave it out"
+            f"inverted={inverted}: {run.recipe.name} draws from smaller images, too, so that noise alone is not a "
+            "code; leave it out"
         )
     if inverted and run is not None and not isinstance(run.model, Reconstructs):
         run.require(f"take inverted={inverted}", Inverts)

@@ -107,7 +107,7 @@ def frechet_infinity(*, real: Tensor | Gaussian, fake: Tensor, at_n: Spread, min
     cuts = range(CUTS if d <= WIDE else FEW_CUTS)
     values = torch.tensor([_of_halves(x, fake.double(), cut) for cut in cuts], dtype=torch.float64)
     by_cuts = infinitesimal_jackknife(values)  # of their mean
-    return Spread(2 * at_n.value - values.mean().item(), at_n.shared, torch.cat([at_n.own, by_cuts]))
+    return Spread(2 * at_n.value - values.mean().item(), at_n.shared, at_n.own, cuts=by_cuts)
 
 
 def _of_halves(x: Tensor, y: Tensor, cut: int) -> float:

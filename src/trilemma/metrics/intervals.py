@@ -6,7 +6,8 @@ due to each model's own. The variance of a difference A - B is
 
     sum (shared_A - shared_B)^2 + sum own_A^2 + sum own_B^2.
 
-Intervals have Student's t, with the degrees of freedom of Satterthwaite (1946).
+Intervals have Student's t, with the degrees of freedom of Satterthwaite (1946): R deviations from their own mean have
+R - 1, differences of halves R.
 """
 
 import math
@@ -38,6 +39,8 @@ class Spread:
     own: deviations due to the generated images alone, float64 (S,).
     n: images that a fraction is taken of; 0 for a score that is not a fraction.
     least, most: the smallest and the largest possible value.
+    cuts: deviations due to a mean over few random cuts of the sets, float64 (C,).
+    halves: whether `shared` are differences of halves; all other deviations are from their mean.
     """
 
     value: float
@@ -46,10 +49,22 @@ class Spread:
     n: int = 0
     least: float = -math.inf
     most: float = math.inf
+    cuts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64), compare=False)
+    halves: bool = False
+
+    @property
+    def shared_df(self) -> int:
+        """Degrees of freedom of the shared deviations."""
+        return len(self.shared) if self.halves else len(self.shared) - 1
+
+    @property
+    def unshared(self) -> list[tuple[Tensor, int]]:
+        """The groups of deviations that no other model has, with their degrees of freedom."""
+        return [(deviations, len(deviations) - 1) for deviations in (self.own, self.cuts)]
 
     def estimate(self, level: float = LEVEL) -> Estimate:
         """The value and its interval, which always holds the value."""
-        spread, df = _total([self.shared, self.own])
+        spread, df = _total([(self.shared, self.shared_df), *self.unshared])
         if self.n:
             spread = max(spread, self.value * (1 - self.value) / self.n)
             return fraction_estimate(self.value, spread, self.n, quantile(level, df))
@@ -67,7 +82,7 @@ def difference(a: Spread, b: Spread, *, level: float = LEVEL) -> Estimate:
         raise ValueError(
             f"{len(a.shared)} and {len(b.shared)} deviations: these scores are not of the same real images"
         )
-    spread, df = _total([a.shared - b.shared, a.own, b.own])
+    spread, df = _total([(a.shared - b.shared, a.shared_df), *a.unshared, *b.unshared])
     floor = sum(_least_variance(s) for s in (a, b) if s.n)
     half = quantile(level, df) * math.sqrt(max(spread, floor))
     return Estimate(a.value - b.value, (a.value - b.value - half, a.value - b.value + half))
@@ -141,9 +156,9 @@ def quantile(level: float = LEVEL, df: float = math.inf) -> float:
     return float(ndtri(p) if math.isinf(df) else stdtrit(max(df, 1.0), p))
 
 
-def _total(deviations: Sequence[Tensor]) -> tuple[float, float]:
-    """Variance and degrees of freedom of what independent groups of deviations add up to."""
-    parts = [(float(d.square().sum()), len(d)) for d in deviations if len(d)]
+def _total(groups: Sequence[tuple[Tensor, int]]) -> tuple[float, float]:
+    """Variance and degrees of freedom of what independent groups of deviations, each with its own, add up to."""
+    parts = [(float(deviations.square().sum()), df) for deviations, df in groups if df > 0]
     return sum(v for v, _ in parts), satterthwaite(parts)
 
 

@@ -4,7 +4,7 @@ A ball around each point of a set reaches to its k-th nearest other point of the
 
     precision   share of generated images inside a ball of a real one       Kynkaanniemi et al. 2019, k = 3
     recall      share of real images inside a ball of a generated one
-    density     real balls that hold a generated image, on average, / k     Naeem et al. 2020, eq. 4, k = 5
+    density     number of real balls around a generated image, on average, over k   Naeem et al. 2020, eq. 4, k = 5
     coverage    share of real balls that hold a generated image             Naeem et al. 2020, eq. 5
 
 A real image far from the others has a ball that may hold everything between, so precision can be fooled, by flat grey
@@ -199,18 +199,19 @@ def _halves(n: int, which: str) -> Tensor:
     return torch.stack([torch.zeros(n, dtype=torch.bool), *cuts])
 
 
-def _blocks(x: Tensor, y: Tensor, block: int) -> Iterator[Block]:
-    """Points x (N, D), `block` at a time, with all of y (M, D)."""
+def _blocks(x: Tensor, y: Tensor, block: int, *, upper: bool = False) -> Iterator[Block]:
+    """Points x (N, D), `block` at a time, with all of y (M, D); `upper`: with those from the first of x onwards."""
     centre = (x.mean(0) + y.mean(0)) / 2
     longest = max(float(side) for z in (x, y) for side in ((z.amax(0) - centre).max(), (centre - z.amin(0)).max()))
     scale = 2.0 ** math.frexp(longest)[1] if longest else 1.0  # by which a division is exact
     (short_x, length_x), (short_y, length_y) = (_shortened(z, centre, scale, block) for z in (x, y))
     error_x, error_y = (_rounding(x.shape[1]) * length for length in (length_x, length_y))
     for rows in torch.arange(len(x)).split(block):
-        lower = torch.addmm((length_y - error_y).float(), short_x[rows], short_y.T, alpha=-2)
+        columns = slice(int(rows[0]) if upper else 0, None)
+        lower = torch.addmm((length_y - error_y)[columns].float(), short_x[rows], short_y[columns].T, alpha=-2)
         of_row = error_x[rows, None] + FLOOR
         lower += (length_x[rows, None] - of_row).float()
-        yield Block(x[rows], y, lower, of_row.float(), error_y[None].float(), scale)
+        yield Block(x[rows], y[columns], lower, of_row.float(), error_y[None, columns].float(), scale)
 
 
 def _rounding(width: int) -> float:
@@ -228,32 +229,50 @@ def _shortened(x: Tensor, centre: Tensor, scale: float, block: int) -> tuple[Ten
 
 
 def _among(x: Tensor, block: int) -> Sorted:
-    """The nearest other points of each point of a set."""
-    starts = range(0, len(x), block)
-    return _joined([_nearest(pairs, start) for start, pairs in zip(starts, _blocks(x, x, block), strict=True)])
+    """The nearest other points of each point of a set; distances are symmetric, so half of the products are enough."""
+    n, scale = len(x), 1.0
+    least = torch.full((n, min(LOOKED_AT + SPARE, n - 1)), torch.inf, dtype=torch.float32)
+    few = torch.zeros_like(least, dtype=torch.int64)
+    for start, pairs in zip(range(0, n, block), _blocks(x, x, block, upper=True), strict=True):
+        end, scale = start + len(pairs.rows), pairs.scale
+        pairs.lower.diagonal().fill_(torch.inf)  # no point is its own neighbour
+        for points, lower in ((slice(start, end), pairs.lower), (slice(end, n), pairs.lower[:, end - start :].T)):
+            least[points], few[points] = _least(least[points], few[points], lower, start)
+    return _sorted(x, x, least, few, scale, one_set=True)
 
 
-def _nearest(pairs: Block, start: int | None = None) -> Sorted:
-    """The nearest columns of each row. Where a row has itself among the columns, its bound there becomes infinite.
+def _least(least: Tensor, few: Tensor, lower: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    """The K least bounds of each of some points, and the numbers of the other points: of those known, (P, K) each, and
+    of bounds with the points from number `start` onwards, (P, Q)."""
+    k = least.shape[1]
+    least, place = torch.cat([least, lower], 1).topk(k, dim=1, largest=False)
+    return least, torch.where(place < k, few.gather(1, place.clamp(max=k - 1)), place - k + start)
+
+
+def _nearest(pairs: Block) -> Sorted:
+    """The nearest columns of each row."""
+    least, few = pairs.lower.topk(min(LOOKED_AT + SPARE, pairs.lower.shape[1]), dim=1, largest=False)
+    return _sorted(pairs.rows, pairs.columns, least, few, pairs.scale)
+
+
+def _sorted(x: Tensor, y: Tensor, least: Tensor, few: Tensor, scale: float, *, one_set: bool = False) -> Sorted:
+    """The nearest points of y (M, D) to each of x (N, D), by exact distances.
 
     Args:
-        start: the number of the column that is the first row itself, where both are of one set; no row is its own
-            neighbour.
+        least, few: the least lower bounds of their squared distances, ascending, in units of scale**2, and with which
+            points, (N, K) each.
+        one_set: whether y is x; no point is its own neighbour then.
     """
-    others = pairs.lower.shape[1] - (start is not None)
-    if start is not None:
-        pairs.lower.diagonal(start).fill_(torch.inf)
-    least, few = pairs.lower.topk(min(LOOKED_AT + SPARE, others), dim=1, largest=False)
-    rows = torch.arange(len(few))
-    d = torch.cat([pairs.exact(i, few[i]) for i in rows.split(ROWS)])
+    others, rows = len(y) - one_set, torch.arange(len(x))
+    d = torch.cat([distances(x[i, None], y[few[i]])[:, 0] for i in rows.split(ROWS)])
     d, order = d.topk(min(LOOKED_AT, others), dim=1, largest=False)
     near = Sorted(d, few.gather(1, order))
-    last = (d[:, -1] / pairs.scale).square()
+    last = (d[:, -1] / scale).square()
     missed = (last > 0) & (last > least[:, -1]) & (few.shape[1] < others)
     for i in rows[missed].split(ROWS):
-        d = distances(pairs.rows[i], pairs.columns)
-        if start is not None:
-            d[torch.arange(len(i)), start + i] = torch.inf
+        d = distances(x[i], y)
+        if one_set:
+            d[torch.arange(len(i)), i] = torch.inf
         near.distance[i], near.index[i] = d.topk(near.index.shape[1], dim=1, largest=False)
     return near
 
@@ -338,7 +357,8 @@ def _first(nearest: Sorted, half_x: Tensor, half_y: Tensor) -> Tensor:
 def _mean(values: Tensor, half: Tensor, scale: float = 1.0) -> Spread:
     """Mean of values (1 + SPLITS, n), and its spread from what the halves of each cut differ by."""
     first, second = _half_means(values, half)
-    return Spread(float(values[0].double().mean()), scale * (first - second) / (2 * math.sqrt(SPLITS)), least=0.0)
+    deviations = scale * (first - second) / (2 * math.sqrt(SPLITS))
+    return Spread(float(values[0].double().mean()), deviations, least=0.0, halves=True)
 
 
 def _fraction(values: Tensor, half: Tensor) -> Spread:
@@ -346,7 +366,7 @@ def _fraction(values: Tensor, half: Tensor) -> Spread:
     p, p_half = float(values[0].double().mean()), float(torch.stack(_half_means(values, half)).mean())
     scattered = 0 < p < 1 and 0 < p_half < 1
     spread = _mean(values, half, math.sqrt(p * (1 - p) / (p_half * (1 - p_half))) if scattered else 1.0)
-    return Spread(spread.value, spread.shared, n=values.shape[1])
+    return Spread(spread.value, spread.shared, n=values.shape[1], halves=True)
 
 
 def _half_means(values: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:

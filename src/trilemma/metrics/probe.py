@@ -66,9 +66,9 @@ def probe_of(data: Data, network: FeatureNetwork, seed: int = 0) -> FeatureNetwo
     weight, bias = discriminants(cached_features(network, data.train.images[rows]), labels)
     probe = Probe(network.network, weight, bias).to(network.device).eval()
     classifier = replace(network, name=f"{network.name}-probe", network=probe)
-    n = min(HELD_OUT, len(held_out))
-    taken = classifier.classify(cached_features(network, held_out.images[:n])).argmax(1)
-    correct = balanced_accuracy(taken, held_out.labels[:n])
+    some = choice(len(held_out), HELD_OUT, seed)
+    n, taken = len(some), classifier.classify(cached_features(network, held_out.images[some])).argmax(1)
+    correct = balanced_accuracy(taken, held_out.labels[some])
     if correct < LEAST:
         raise UserError(
             f"a classifier on the features of {network.name} classifies {correct:.0%} of {n} held-out images of "

@@ -16,6 +16,7 @@ from trilemma.metrics.catalogue import CATALOGUE, DETAILS, QUALITY
 from trilemma.metrics.feature_cache import cached_features, cached_statistics
 from trilemma.metrics.intervals import Estimate, Spread
 from trilemma.metrics.probe import probe_of
+from trilemma.metrics.reals import choice
 from trilemma.metrics.receipt import Score, protocol_name, score_of
 from trilemma.team import ALONE, Team
 
@@ -162,19 +163,25 @@ def _class_diversity(
 
 
 def _memorisation(setup: Setup, *, real: Real, fake: Tensor) -> dict[str, Estimate | str]:
-    """Of the first images of a run; {} where the training images are not those of these data."""
+    """Of the first images of a run, by as many of the real ones at random; {} where the training images are not those
+    of these data."""
     images = setup.data.train.images
     if not setup.own or len(images) < 2:
         return {}
     if refused := nearest.refusal(len(images), setup.network):
         return dict.fromkeys(OF_TRAINING, refused)
     train, n = cached_features(setup.network, images, setup.team), min(SEARCHED, len(fake))
-    held_out = real.features[: 0 if setup.split in ("train", ALL) else SEARCHED]
+    held_out = real.features[choice(len(real.features), _n_held_out(setup), setup.seed)]
     index, distance = nearest.nearest(torch.cat([fake[:n], held_out]), train.split(nearest.BLOCK))
     scores: dict[str, Estimate | str] = {"authenticity": nearest.authenticity(index[:n], distance[:n], train)}
     if len(held_out):
         scores["near_copies"] = nearest.near_copies(index[:n], distance[:n], real=distance[n:])
     return scores
+
+
+def _n_held_out(setup: Setup) -> int:
+    """How many of the real images are compared with the training images: none where they are some of these."""
+    return 0 if setup.split in ("train", ALL) else min(setup.n, SEARCHED)
 
 
 def quality_scores(setup: Setup, values: Mapping[str, Spread | Estimate | str], resize: str) -> list[Score]:
@@ -183,21 +190,29 @@ def quality_scores(setup: Setup, values: Mapping[str, Spread | Estimate | str], 
 
 
 def _score(setup: Setup, name: str, value: Spread | Estimate | str, resize: str) -> Score:
-    measured = _measured(setup, name)
-    label = "train" if name in OF_TRAINING else "" if name == "inception_score" else setup.split_label
+    measured, used = _measured(setup, name), {"feature_weights_sha256": setup.network.sha256}
+    if name == "near_copies":
+        used["held_out"] = f"{_n_held_out(setup)} images of {setup.split_label}"
     return score_of(
         name,
-        protocol_name(*filter(None, (CATALOGUE[name].word, setup.network.name, measured.n_fake, label))),
+        protocol_name(CATALOGUE[name].word, setup.network.name, measured.n_fake, *_labels(setup, name)),
         value.estimate() if isinstance(value, Spread) else value,
         interval_is=INTERVAL_IS.get(name, neighbours.INTERVAL_IS),
         features=setup.network.name,
         seed=setup.seed,
         resize=resize,
-        used={"feature_weights_sha256": setup.network.sha256},
+        used=used,
         rough=name in ROUGH and setup.n < neighbours.ROUGH,
         settings=setup.settings,
         **measured._asdict(),
     )
+
+
+def _labels(setup: Setup, name: str) -> list[str | int]:
+    """Which real images the protocol of a score names; of near copies also those that make the threshold."""
+    if name in OF_TRAINING:
+        return ["train", *([_n_held_out(setup), setup.split_label] if name == "near_copies" else [])]
+    return [] if name == "inception_score" else [setup.split_label]
 
 
 class _Measured(NamedTuple):

@@ -26,7 +26,7 @@ from trilemma.data.selection import part_named
 from trilemma.errors import UserError, check_finite
 from trilemma.metrics import frechet
 from trilemma.metrics.catalogue import CATALOGUE
-from trilemma.metrics.features import extract
+from trilemma.metrics.features import extract, to_levels
 from trilemma.metrics.intervals import Estimate, Spread, mean_estimate
 from trilemma.metrics.likelihood import IMAGES, INTERVAL_IS, refusal, some_images
 from trilemma.metrics.quality import Setup
@@ -90,13 +90,19 @@ def code_map_scores(model: nn.Module, setup: Setup, real: frechet.Gaussian) -> l
 
         def compute(start: int, count: int) -> Tensor:
             part = to_float(images[start : start + count].to(device))
-            return autoencoder.from_map(autoencoder.to_map(part)).float().cpu()
+            return to_levels(autoencoder.from_map(autoencoder.to_map(part))).cpu()
 
         rows = max(1, MOST_NUMBERS // images[0].numel())
         rebuilt = torch.cat([part for _, part in in_batches(compute, 0, len(images), rows)])
-        spread = frechet.frechet_distance(real=real, fake=extract(setup.network, rebuilt, team=setup.team))
-        value = Spread(spread.value, spread.shared + spread.own, least=0.0).estimate()  # of pairs
+        value = frechet_of_pairs(real=real, fake=extract(setup.network, rebuilt, team=setup.team)).estimate()
     return [_score(setup, "reconstruction_frechet", setup.n, value, features=True, interval_is=PAIRS_INTERVAL_IS)]
+
+
+def frechet_of_pairs(*, real: Tensor | frechet.Gaussian, fake: Tensor, minimum: int = frechet.MINIMUM) -> Spread:
+    """Frechet distance of features (N, D) of images and of their reconstructions in the same order, with the spread of
+    pairs."""
+    spread = frechet.frechet_distance(real=real, fake=fake, minimum=minimum)
+    return Spread(spread.value, spread.shared + spread.own, least=0.0)
 
 
 def check_inverted(n: int) -> None:

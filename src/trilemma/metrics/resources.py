@@ -53,6 +53,11 @@ class EnergyMeter:
             total += moved if moved >= 0 else moved + largest
         return total / 1e6
 
+    def joules_per(self, images: int) -> float | str:
+        """Of so many images since the creation, each; or the reason why that is not known."""
+        joules = self.joules()
+        return joules if isinstance(joules, str) else joules / images
+
 
 def _of_gpu(device: torch.device) -> Counters | str:
     """The counter of an NVIDIA GPU, 64 bits wide; the reason where it cannot be read."""

@@ -3,9 +3,10 @@
 On the 8x8 digits, which need no network: some are the real images, others the training images, and others are drawn by
 a model that is as good as can be. Beside that, models with one fault each: the real images themselves, one image over
 and over, noise, three digits that are never drawn, blur, copies of training images. A fault must show as a difference
-from the good model whose 95% interval leaves out 0. The real images themselves have the least distance of all. What is
-measured of a model beside its images has faults of its own: another class is drawn than was asked for, images come back
-blurred or as noise, the way between two codes has a cliff.
+from the good model whose 95% interval leaves out 0. The real images themselves have the least distance of all, and a
+density of (k + 1) / k, as each ball holds its own image, too. What is measured of a model beside its images has faults
+of its own: another class is drawn than was asked for, images come back blurred or as noise, the way between two codes
+has a cliff.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from trilemma.metrics.inception import inception_score
 from trilemma.metrics.intervals import Estimate, Spread, difference
 from trilemma.metrics.kernel import kernel_distance
 from trilemma.metrics.nearest import authenticity, closeness, copies, near_copies
-from trilemma.metrics.neighbours import nearest, neighbour_scores
+from trilemma.metrics.neighbours import K_DENSITY, nearest, neighbour_scores
 from trilemma.metrics.path_length import STEP, of_moves
 from trilemma.metrics.reconstruction import feature_distance, reconstruction_values
 from trilemma.pictures.levels import to_float
@@ -40,12 +41,12 @@ DIRECTIONS: dict[str, dict[str, str]] = {  # metric -> fault -> where it moves
     "frechet_distance": dict.fromkeys(("one image", "noise", "missing classes", "blur"), HIGHER),
     "frechet_infinity": dict.fromkeys(("one image", "noise", "missing classes", "blur"), HIGHER),
     "kernel_distance": dict.fromkeys(("one image", "noise", "missing classes", "blur"), HIGHER),
-    "precision": {"noise": LOWER, "real images": HIGHER},
-    "recall": {"one image": LOWER, "noise": LOWER, "missing classes": LOWER, "real images": HIGHER},
-    "density": {"noise": LOWER, "blur": LOWER},
-    "coverage": {"one image": LOWER, "noise": LOWER, "missing classes": LOWER, "real images": HIGHER},
-    "inception_score": {"one image": LOWER, "missing classes": LOWER},
-    "class_diversity": {"one image": LOWER, "missing classes": LOWER},
+    "precision": {**dict.fromkeys(("noise", "blur"), LOWER), "real images": HIGHER},
+    "recall": {**dict.fromkeys(("one image", "noise", "missing classes", "blur"), LOWER), "real images": HIGHER},
+    "density": dict.fromkeys(("noise", "blur"), LOWER),
+    "coverage": {**dict.fromkeys(("one image", "noise", "missing classes", "blur"), LOWER), "real images": HIGHER},
+    "inception_score": dict.fromkeys(("one image", "noise", "missing classes", "blur"), LOWER),
+    "class_diversity": dict.fromkeys(("one image", "missing classes", "blur"), LOWER),
 }
 UNTESTED: dict[Needs, str] = {  # what metrics need that are not tested here, and why
     "sampler": "a time or a count, which no image tells",
@@ -147,12 +148,15 @@ def _moved(metric: str, fault: str, direction: str, of_fault: Spread, base: Spre
 
 
 def _identical(same: Mapping[str, Spread], others: Sequence[Mapping[str, Spread]]) -> Iterator[Verdict]:
-    """Whether the real images themselves have a Frechet distance of 0, up to rounding, and the least kernel distance:
-    unbiased at new images, it is below 0 there."""
+    """Whether the real images themselves have a Frechet distance of 0, up to rounding, the least kernel distance
+    (unbiased at new images, it is below 0 there), and the density of k + 1 images in each ball."""
     for name, most in (("frechet_distance", 1e-6), ("kernel_distance", 1.0)):
         value, least = same[name].value, min(scores[name].value for scores in others)
         right = value < most * least
         yield Verdict(name, "real images", right, f"{_words([value])}, of others at least {_words([least])}")
+    density, expected = same["density"].value, (K_DENSITY + 1) / K_DENSITY
+    right = abs(density - expected) < 1e-9
+    yield Verdict("density", "real images", right, f"{_words([density])}, expected {_words([expected])}")
 
 
 def _asked(network: FeatureNetwork, good: Tensor, labels: Tensor) -> Iterator[Verdict]:

@@ -60,7 +60,10 @@ class _Block(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Positions (B, N, D) that look at tokens (B, M, T); its last layer begins at zero (Rombach et al. 2022, eq. 5)."""
+    """Positions (B, N, D) that look at tokens (B, M, T); its last layer begins at zero.
+
+    Rombach et al. (2022), section 3.3.
+    """
 
     def __init__(self, width: int, tokens: int, heads: int) -> None:
         super().__init__()

@@ -106,10 +106,6 @@ def draw(
     task = task_of(keys)
     pipe = pipeline.for_task(task)
     known = inspect.signature(type(pipe).__call__).parameters
-    if "prompt" not in known:
-        raise UserError(
-            f"{pipeline.place.name} ({type(pipe).__name__}) does not draw from a text; choose another model="
-        )
     if task != "text" and "height" not in known:
         keys = {**keys, "size": None}  # that of the image
     values = arguments(pipe, keys)
@@ -195,20 +191,30 @@ def draw_film(
     Raises:
         UserError: the pipeline does not take a key, reads no text, needs an image, or cannot draw this.
     """
-    pipe, name = pipeline.base, f"{pipeline.place.name} ({type(pipeline.base).__name__})"
+    pipe, text = pipeline.base, text_of(pipeline, prompt, keys.get("image"))
     known = inspect.signature(type(pipe).__call__).parameters
-    if prompt and "prompt" not in known:
-        raise UserError(f'{name} reads no text, only an image; give "" for it')
-    if keys.get("image") is None and "image" in known and known["image"].default in (inspect.Parameter.empty, None):
-        raise UserError(f"{name} draws from an image; give image=")
-    values = arguments(pipe, {key: value for key, value in keys.items() if key != "fps"})
+    values = {**arguments(pipe, {key: value for key, value in keys.items() if key != "fps"}), **text}
     values |= {name: keys["fps"] for name in RATES if name in known and keys.get("fps") is not None}
-    values |= {"prompt": prompt} if "prompt" in known else {}
     pipeline.use_scheduler(scheduler)
     result = call(pipeline, pipe, on_step, **values, generator=noise_of(seed, k), output_type="pt")
     films = result.frames.float().cpu()  # (1, F, 3, H, W)
     check_finite(films, "images", "take another scheduler=, or more steps=", first=k)
     return films[0].clamp(0, 1)
+
+
+def text_of(pipeline: Pipeline, prompt: str, image: Any) -> dict[str, str]:
+    """The prompt by its keyword in the call of `pipeline.base`; {} where that reads no text.
+
+    Raises:
+        UserError: it reads no text and is given one, or draws from an image and is given none.
+    """
+    known = inspect.signature(type(pipeline.base).__call__).parameters
+    name = f"{pipeline.place.name} ({type(pipeline.base).__name__})"
+    if prompt and "prompt" not in known:
+        raise UserError(f'{name} reads no text, only an image; give "" for it')
+    if image is None and "image" in known and known["image"].default in (inspect.Parameter.empty, None):
+        raise UserError(f"{name} draws from an image; give image=")
+    return {"prompt": prompt} if "prompt" in known else {}
 
 
 def draw_between(

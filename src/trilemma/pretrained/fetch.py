@@ -1,7 +1,7 @@
 """Where a pipeline is: a short name, a repository of the hub, or a folder.
 
 A repository is resolved to a commit before a file of it is touched; that commit's files are downloaded and checked
-against the sums that the hub states (hub.py). The next use makes no call to any machine.
+against the checksums that the hub states (hub.py). The next use makes no call to any machine.
 """
 
 from dataclasses import dataclass
@@ -65,9 +65,7 @@ def locate(name: str, *, download: bool = True) -> Place:
         raise UserError(
             f"{repository} was not downloaded here; draw an image with it first: trilemma imagine model={name}"
         )
-    record = record or _download(repository)
-    folder = Path(record.folder)
-    return Place(name, folder, folder.parents[2], repository, record.commit, record.licence)
+    return _downloaded(name, record or _download(repository))
 
 
 def locate_adapter(name: str, *, download: bool = True) -> Place:
@@ -86,9 +84,14 @@ def locate_adapter(name: str, *, download: bool = True) -> Place:
     record = read_record(ADAPTERS, name)
     if record is None and not download:
         raise UserError(f"{name} was not downloaded here; draw a film with it first: trilemma imagine adapter={name}")
-    record = record or _download_adapter(name)
+    return _downloaded(name, record or _download_adapter(name))
+
+
+def _downloaded(name: str, record: Record) -> Place:
+    """Where a download is. Its links may lead anywhere in the cache of the hub, and not in its own repository alone:
+    huggingface_hub keeps contents that several repositories share in CACHE/blobs."""
     folder = Path(record.folder)
-    return Place(name, folder, folder.parents[2], name, record.commit, record.licence)
+    return Place(name, folder, folder.parents[2], record.repository, record.commit, record.licence)
 
 
 def _download_adapter(repository: str) -> Record:

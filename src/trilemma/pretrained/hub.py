@@ -1,4 +1,4 @@
-"""Repositories of the hub: resolved to a commit, fetched file by file, checked against the sums that the hub states.
+"""Repositories of the hub: resolved to a commit, fetched file by file, checked against its checksums.
 
 What was fetched is recorded in CACHE/KIND/, so that the next use makes no call to any machine.
 """
@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from trilemma.data.sources.download import Progress
 
 COMMIT = re.compile("[0-9a-f]{40}")
-SUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")  # git's name of a content, or its SHA-256
+CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")  # git's name of a content, or its SHA-256
 SPARE = 1.05  # of the disk, for each byte that is downloaded
+NOTED_S = 3.0  # of waiting for another command
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def fetch_file(
         folder: where to put it; default: the cache of the hub.
         progress: is given the bytes so far and in all.
     Raises:
-        UserError: the hub states no sum of it, or sends another content; it cannot be fetched.
+        UserError: the hub states no checksum of it, or sends another content; it cannot be fetched.
     """
     from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportMissingImports]
 
@@ -196,10 +197,10 @@ def _path_here(info: "ModelInfo", name: str, folder: Path | None) -> Path | None
 
 
 def _target(info: "ModelInfo", sibling: "RepoSibling", folder: Path | None) -> Path:
-    """Where a file is fetched to: in the cache of the hub, contents have their sums as names."""
+    """Where a file is fetched to: in the cache of the hub, contents have their checksums as names."""
     if folder is not None:
         return folder / sibling.rfilename
-    return Path(load_hub().constants.HF_HUB_CACHE) / _stored_as(info) / "blobs" / _sum_of(info, sibling)
+    return Path(load_hub().constants.HF_HUB_CACHE) / _stored_as(info) / "blobs" / _checksum_of(info, sibling)
 
 
 def _stored_as(info: "ModelInfo") -> str:
@@ -207,26 +208,32 @@ def _stored_as(info: "ModelInfo") -> str:
     return f"models--{info.id.replace('/', '--')}"
 
 
-def _sum_of(info: "ModelInfo", sibling: "RepoSibling") -> str:
+def _checksum_of(info: "ModelInfo", sibling: "RepoSibling") -> str:
     """The SHA-256 that the hub states of a large file, or git's blob id of a small one.
 
     Raises:
         UserError: it states none.
     """
     stated = sibling.blob_id if sibling.lfs is None else sibling.lfs.sha256
-    if not SUM.fullmatch(stated or ""):
-        raise UserError(f"{info.id}: the hub states no sum of {sibling.rfilename:.80}; choose another repository")
+    if not CHECKSUM.fullmatch(stated or ""):
+        raise UserError(f"{info.id}: the hub states no checksum of {sibling.rfilename:.80}; choose another repository")
     return str(stated)
 
 
 @contextmanager
 def _locked(info: "ModelInfo", sibling: "RepoSibling") -> Iterator[None]:
     """Inside, no other process of ours fetches the same content; the lock is that of the hub's own library."""
+    from filelock import Timeout  # pyright: ignore[reportMissingImports]
     from huggingface_hub.utils import WeakFileLock  # pyright: ignore[reportMissingImports]
 
-    lock = Path(load_hub().constants.HF_HUB_CACHE) / ".locks" / _stored_as(info) / f"{_sum_of(info, sibling)}.lock"
+    lock = Path(load_hub().constants.HF_HUB_CACHE) / ".locks" / _stored_as(info) / f"{_checksum_of(info, sibling)}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
+    with ExitStack() as held:
+        try:
+            held.enter_context(WeakFileLock(lock, timeout=NOTED_S))
+        except Timeout:
+            note(f"{info.id}: another command fetches {sibling.rfilename:.80}; waiting for it")
+            held.enter_context(WeakFileLock(lock))
         yield
 
 
@@ -308,11 +315,15 @@ def _missing(info: "ModelInfo", sibling: "RepoSibling", folder: Path | None) -> 
     """The bytes of a file that are still to be fetched."""
     from trilemma.data.sources.download import part_of
 
-    size, here = sibling.size or 0, _path_here(info, sibling.rfilename, folder)
-    if here is not None and here.stat().st_size == size:
+    size, target = sibling.size or 0, _target(info, sibling, folder)
+    if size in (_bytes_of(_path_here(info, sibling.rfilename, folder)), _bytes_of(target)):
         return 0
-    part = part_of(_target(info, sibling, folder))
-    return max(0, size - (part.stat().st_size if part.exists() else 0))
+    return max(0, size - _bytes_of(part_of(target)))
+
+
+def _bytes_of(path: Path | None) -> int:
+    """The size of a file, 0 where there is none."""
+    return path.stat().st_size if path is not None and path.is_file() else 0
 
 
 def _check_disk(needed: int, folder: Path | None) -> None:

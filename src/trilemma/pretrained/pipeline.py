@@ -23,10 +23,10 @@ from trilemma.hardware import pick_device
 from trilemma.memory import is_out_of_memory
 from trilemma.pretrained.content import origin
 from trilemma.pretrained.fetch import HALF, Place
-from trilemma.pretrained.kinds import check_kind
+from trilemma.pretrained.kinds import check_kind, is_masked, product_of
 from trilemma.pretrained.libraries import brief, load_diffusers, silence
 from trilemma.pretrained.safety import INDEX, WEIGHTS, check_folder, check_network, components
-from trilemma.pretrained.weights import check_memory, numbers_in, precision_for, weight_files
+from trilemma.pretrained.weights import check_memory, parameters_in, precision_for, weight_files
 from trilemma.text import note
 
 UNFILLED = ("newly initialized", "MISSING")  # how the libraries say that weights are not in the files
@@ -80,7 +80,7 @@ class Pipeline:
         if takes(self.base, task):
             return self.base
         kind = type(self.base).__name__
-        if _reads_mask(self.base):
+        if is_masked(type(self.base), self.place.folder):
             raise UserError(
                 f"{self.place.name} ({kind}) draws under a mask alone; give image= and mask=, or choose another model="
             )
@@ -181,12 +181,12 @@ def load_pipeline(
         kind = pipeline_class(diffusers, _class_of(index, place, adapter))
         _check_classes(diffusers, parts, place)
     if verb is not None:
-        check_kind(kind, place.name, verb, frames=frames)
+        check_kind(kind, place, verb, frames=frames)
     where = pick_device(device)
     dtype = precision_for(where)
     files = weight_files(place.folder, parts)
     more = [] if adapter is None else _adapter_files(adapter)
-    offloads = check_memory(place.name, numbers_in([*files, *more]) * dtype.itemsize, where, dtype)
+    offloads = check_memory(place.name, parameters_in([*files, *more]) * dtype.itemsize, where, dtype)
     keys: dict[str, Any] = {"variant": "fp16"} if any(HALF in path.name for path in files) else {}
     keys |= {name: value for name, value in WITHOUT_CHECKER.items() if name in _keywords(kind.__init__)}
     keys |= {} if adapter is None else {"motion_adapter": _load_adapter(adapter, dtype)}
@@ -206,11 +206,22 @@ def load_pipeline(
     return Pipeline(place, pipe, where, dtype, offloads, adapter)
 
 
+def product_at(place: Place) -> str:
+    """What the pipeline at a place draws, by the class that its index names (see `product_of`); no weights are loaded.
+
+    Raises:
+        UserError: the folder holds what it may not, or its class is unknown.
+    """
+    index, diffusers = check_folder(place.folder, place.within), load_diffusers()
+    with silence():  # classes are imported when they are looked up
+        return product_of(pipeline_class(diffusers, index["_class_name"]))
+
+
 def _class_of(index: dict[str, Any], place: Place, adapter: Place | None) -> str:
     """The name of the class that an index names, or that of a Stable Diffusion with an adapter.
 
     Raises:
-        UserError: it is no Stable Diffusion.
+        UserError: it is not a Stable Diffusion.
     """
     if adapter is None:
         return index["_class_name"]
@@ -261,7 +272,7 @@ def pipeline_class(diffusers: Any, name: str) -> Any:
 
 
 def _check_classes(diffusers: Any, parts: dict[str, tuple[str, str]], place: Place) -> None:
-    """Raises UserError for a part whose class is no network, scheduler, tokeniser or processor."""
+    """Raises UserError for a part whose class is not a network, scheduler, tokeniser or processor."""
     import transformers  # pyright: ignore[reportMissingImports]
     from diffusers import pipelines  # pyright: ignore[reportMissingImports]
 
@@ -291,14 +302,6 @@ def takes(pipe: Any, task: str) -> bool:
     keys = _keywords(type(pipe).__call__)
     wanted = {"image": task in ("image", "mask"), "mask_image": task == "mask"}
     return all((key in keys) == is_wanted for key, is_wanted in wanted.items())
-
-
-def _reads_mask(pipe: Any) -> bool:
-    """Whether the network of a pipeline reads a mask and an image beside the noise, and so draws under a mask alone."""
-    parts = pipe.components
-    if parts.get("unet") is None or parts.get("vae") is None or not takes(pipe, "mask"):
-        return False
-    return parts["unet"].config.in_channels > parts["vae"].config.latent_channels
 
 
 def _keywords(function: Any) -> set[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from trilemma.errors import UserError, check_finite
 from trilemma.files import read_json
 from trilemma.pictures.mesh import Mesh
-from trilemma.pretrained.drawing import arguments, call, noise_of
+from trilemma.pretrained.drawing import arguments, call, noise_of, text_of
 from trilemma.pretrained.fetch import Place
 from trilemma.pretrained.kinds import SOLIDS
 from trilemma.pretrained.libraries import silence
@@ -46,14 +46,8 @@ def draw_solid(
     Raises:
         UserError: the pipeline reads no text, needs an image, does not take a key, or cannot draw this.
     """
-    pipe, name = pipeline.base, f"{pipeline.place.name} ({type(pipeline.base).__name__})"
-    known = inspect.signature(type(pipe).__call__).parameters
-    if prompt and "prompt" not in known:
-        raise UserError(f'{name} reads no text, only an image; give "" for it')
-    if "image" in known and keys.get("image") is None:
-        raise UserError(f"{name} draws from an image; give image=")
-    values = arguments(pipe, {key: value for key, value in keys.items() if key != "size"})
-    values |= {"prompt": prompt} if "prompt" in known else {}
+    pipe, text = pipeline.base, text_of(pipeline, prompt, keys.get("image"))
+    values = {**arguments(pipe, {key: value for key, value in keys.items() if key != "size"}), **text}
     pipeline.use_scheduler(scheduler)
     latents = call(pipeline, pipe, **values, generator=noise_of(seed, k), output_type="latent").images
     check_finite(latents, "objects", "take another scheduler=, or more steps=", first=k)

@@ -32,6 +32,7 @@ class Checkpoint:
 
 REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
 PREFIX = "pipeline:"  # before the name of a pipeline where a run may stand, too
+TEXT_KEYS = ("negative", "scheduler")  # of a pipeline there: their values are texts, with commas or of digits, too
 STRENGTH = 0.5  # default, where a checkpoint whose steps are in the table draws an image again
 MOST_STEPS = 1000  # that are asked for
 

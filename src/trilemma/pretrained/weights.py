@@ -1,4 +1,4 @@
-"""The weights of a pipeline before they are loaded: how many numbers, in which precision, and whether they fit."""
+"""The weights of a pipeline before they are loaded: how many parameters, in which precision, and whether they fit."""
 
 import math
 from pathlib import Path
@@ -34,8 +34,8 @@ def weight_files(folder: Path, parts: dict[str, Any]) -> list[Path]:
     return files
 
 
-def numbers_in(files: list[Path]) -> int:
-    """How many numbers files of weights hold, by their headers."""
+def parameters_in(files: list[Path]) -> int:
+    """How many parameters files of weights hold, by their headers."""
     from safetensors import safe_open
 
     total = 0

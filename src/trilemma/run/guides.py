@@ -3,6 +3,7 @@ time grid that was optimised on held-out images (grid=optimised)."""
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,14 +23,14 @@ from trilemma.types import NO_GUIDES, Condition, Conditional, DenoisesOnAnySched
 
 GRIDS = "grids.json"  # in a run's folder: time grids that were optimised for its model
 GRID_IMAGES = 32  # held-out images that they are measured on
-GRID_METHOD = 2  # of the measurement: grids that were measured by another are measured again
+GRID_METHOD = 3  # of the measurement: grids that were measured by another are measured again
 
 
 @runtime_checkable
 class OptimisesTimes(Protocol):
     """A model whose time grid can be optimised on images."""
 
-    def optimised_times(self, image: Tensor, condition: Condition, keys: Any, seed: int) -> Tensor: ...
+    def optimised_times(self, image: Tensor, condition: Condition, keys: Any, seed: int, guides: Guides) -> Tensor: ...
 
 
 Opened = Callable[[str], tuple[StoredRun, nn.Module]]  # path -> the run there, and its model on the same device
@@ -57,29 +58,33 @@ def guides_of(run: StoredRun, model: nn.Module, keys: Config, opened: Opened) ->
     is_optimised = keys.get("grid") == "optimised"
     if guide is None and classifier is None and not is_optimised:
         return NO_GUIDES
-    return Guides(
+    guides = Guides(
         None if guide is None else _weak(run, model, guide, opened, has_classes=isinstance(model, Conditional)),
         None if classifier is None else _classifier(run, classifier),
-        optimised_grid(run, model, keys) if is_optimised else None,
     )
+    if not is_optimised:
+        return guides
+    weights = None if guide is None else opened(guide)[0].weights_id
+    return replace(guides, times=optimised_grid(run, model, keys, guides, weights))
 
 
-def optimised_grid(run: StoredRun, model: nn.Module, keys: Config) -> Tensor:
-    """The times that suit the model best, measured once on held-out images and kept in GRIDS.
+def optimised_grid(run: StoredRun, model: nn.Module, keys: Config, guides: Guides, guide_weights: str | None) -> Tensor:
+    """The times that suit the model best, guided as asked, measured once on held-out images and kept in GRIDS.
 
+    Args:
+        guide_weights: the weights_id of the run that guides it, if one does.
     Raises:
-        UserError: the images of the run cannot be read.
+        UserError: the images of the run cannot be read, or it cannot be guided so.
     """
     assert isinstance(model, OptimisesTimes)
-    file, options = run.path / GRIDS, [f"{keys.get(name)}" for name in ("sampler", "schedule", "eta", "order", "steps")]
+    file, settings = run.path / GRIDS, {**keys.to_json(), "guide": guide_weights}
     kept = _kept(file, run.weights_id)
-    if (name := "-".join(options)) not in kept:
+    if (name := " ".join(f"{key}={value}" for key, value in settings.items() if value is not None)) not in kept:
         images = run.data.splits.get("valid", run.data.held_out[1])  # not those of the test, which scores are of
         index = torch.linspace(0, len(images) - 1, min(len(images), GRID_IMAGES)).long()
         part = images.take(index)
-        image = to_float(part.images.to(run.device))
-        label = part.labels.to(run.device) if part.labels is not None and isinstance(model, Conditional) else None
-        kept[name] = model.optimised_times(image, Condition(label=label), keys, 0).tolist()
+        image, condition = to_float(part.images.to(run.device)), Condition(part.labels, part.captions).to(run.device)
+        kept[name] = model.optimised_times(image, condition, keys, 0, guides).tolist()
         with suppress(OSError):  # a folder that cannot be written: it is measured again
             write_json(file, {"weights": run.weights_id, "method": GRID_METHOD, "times": kept})
     return torch.tensor(kept[name], dtype=torch.float64)

@@ -1,9 +1,9 @@
 """A run of the hub, hf:OWNER/NAME: fetched once, then used as any other run folder, without a call to any machine.
 
 The repository is resolved to a commit. Of its files those of a run are fetched and no others, each is checked against
-the sum that the hub states, and they are put into CACHE/runs/OWNER--NAME/COMMIT/. What they hold is a stranger's, and
-is checked where every run folder is: weights are safetensors of the shapes that the settings describe, settings are
-JSON within bounds, nothing is run or imported because a file names it.
+the checksum that the hub states, and they are put into CACHE/runs/OWNER--NAME/COMMIT/. What they hold is a
+stranger's, and is checked where every run folder is: weights are safetensors of the shapes that the settings describe,
+settings are JSON within bounds, nothing is run or imported because a file names it.
 """
 
 from pathlib import Path

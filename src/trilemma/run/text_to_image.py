@@ -30,6 +30,7 @@ from trilemma.pretrained.table import PREFIX, check_verb, defaults_of
 from trilemma.run.compute import ImageBatch, one_algorithm
 
 OF_CLASSES, OF_CAPTIONS = "a photo of {}", "{}"  # prompts where nothing is said
+CALLED = ("unet", "transformer", "prior")  # the part of a pipeline that each step calls, by its name
 
 
 class Keys(Config):
@@ -214,9 +215,20 @@ class Session:
 
     @property
     def networks(self) -> tuple[nn.Module, list[nn.Module]]:
-        """The network that sampling calls, and all networks."""
-        parts = {name: part for name, part in self.pipeline.base.components.items() if isinstance(part, nn.Module)}
-        return next(parts[name] for name in ("unet", "transformer", "prior") if name in parts), [*parts.values()]
+        """The network that sampling calls, and all networks.
+
+        Raises:
+            UserError: it is not known which one is called.
+        """
+        base = self.pipeline.base
+        parts = {name: part for name, part in base.components.items() if isinstance(part, nn.Module)}
+        called = next((parts[name] for name in CALLED if name in parts), None)
+        if called is None:
+            raise UserError(
+                f"{self.pipeline.place.name} ({type(base).__name__}) has none of the parts {', '.join(CALLED)}, whose "
+                "calls are its cost; measure another pipeline"
+            )
+        return called, [*parts.values()]
 
     def described(self) -> list[str]:
         """What drew the images and how, for the reader of the scores."""

@@ -19,13 +19,14 @@ from trilemma.sharing.folder import claim_export, write_export
 from trilemma.sharing.graphs import graphs_of
 from trilemma.sharing.onnx_graphs import check_installed, convert
 from trilemma.sharing.parity import TOLERANCE
+from trilemma.types import DiffusersParts
 from trilemma.values import checked_call
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The folder, its record, and for each file, or for the images, the largest difference to the model, over its
-    largest value where that is more than 1."""
+    """The folder, its record, and for each file, or for the images (of an autoencoder its codes, too), the largest
+    difference to the model, over its largest value where that is more than 1."""
 
     folder: Path
     record: Path
@@ -83,10 +84,11 @@ def _writer_of_graphs(run: Run, model: nn.Module, parity: dict[str, float]) -> W
 
 def _writer_of_folder(run: Run, model: nn.Module, parity: dict[str, float]) -> Write:
     parts = parts_of(model, run.recipe.name)
+    compared = "images" if isinstance(parts, DiffusersParts) else "codes and their images"
 
     def write(place: Path) -> dict[str, Any]:
         about = write_folder(place, model, parts, str(run.path))
-        parity["images"] = about["parity"]
+        parity[compared] = about["parity"]
         return {"tolerance": TOLERANCE, **about}
 
     return write

@@ -114,7 +114,9 @@ def band(healthy: tuple[float, float], low: float, high: float) -> tuple[float, 
     return round(top, 1), round(bottom - top, 1)
 
 
-def _plot(name: str, images: Sequence[float], values: Sequence[float], inputs: RangeInputs, linear_rmse: float | None) -> Plot:
+def _plot(
+    name: str, images: Sequence[float], values: Sequence[float], inputs: RangeInputs, linear_rmse: float | None
+) -> Plot:
     low, high = min(values), max(values)
     words = title(name.partition("/")[2] or name.removeprefix("valid_"))
     text = f"{words}, validation" if name.startswith("valid_") else words

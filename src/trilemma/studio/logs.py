@@ -1,6 +1,6 @@
 """The logs of trainings as pages show them: the values by name, and the warnings.
 
-A log grows by dozens of rows a second, and the page of a training is made anew twice a second. So what was read is
+A log grows by dozens of rows a second, and the page of a training is made anew every two seconds. So what was read is
 kept, and only what was appended since is read. A log that does not continue what was read, as of a training that went
 back to its checkpoint, is read anew.
 """

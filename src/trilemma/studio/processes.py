@@ -58,9 +58,7 @@ class OneProcess:
         with self._guard:
             if self._closed:
                 raise UserError("the studio is being closed")
-            process = start(
-                self.module, *words, folder=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-            )
+            process = start(self.module, *words, folder=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             self._process = process
         try:
             return process.communicate(timeout=limit_s)[0]

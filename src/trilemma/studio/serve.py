@@ -43,8 +43,8 @@ def open_studio(
     jobs: Annotated[
         Literal["keep", "stop"],
         Field(
-            description="running jobs when the studio closes: they run on (keep), or are stopped and keep their results so "
-            "far (stop)"
+            description="running jobs when the studio closes: they run on (keep), or are stopped and keep their "
+            "results so far (stop)"
         ),
     ] = "keep",
 ) -> None:

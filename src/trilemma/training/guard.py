@@ -5,8 +5,9 @@
   times the learning rate; once. A state in doubt is not saved, so this is the same wherever a training was interrupted.
 - Memory that runs out: return to the last good state, and divide each batch into twice as many micro-batches.
 
-A fault is met in one process (`attempt`), agreed on by all (team.py), and mended in all alike (`recover`). What is only
-tried again or skipped where memory runs out (`unless_full`) is no part of that: others must not have to wait for it.
+A fault is met in one process (`attempt`), agreed on by all (outcome.py), and mended in all alike (`recover`). What is
+only tried again or skipped where memory runs out (`unless_full`) is no part of that: others must not have to wait for
+it.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from trilemma.errors import Diverged, UserError
+from trilemma.errors import Diverged, UserError, of_process
 from trilemma.memory import is_out_of_memory, release, with_room
 from trilemma.run.state import Checkpoint, not_finite
 from trilemma.team import Team
@@ -24,10 +25,10 @@ from trilemma.training.health import PlayerStep, StepMonitor
 from trilemma.training.history import History
 from trilemma.training.incidents import Incidents
 from trilemma.training.log import LogFile
+from trilemma.training.outcome import Fault, LastingJump, NoMemory, NotFinite, Outcome, agree
 from trilemma.training.players import PhaseLoss, Players, needing_whole_batch
 from trilemma.training.shards import Shards
 from trilemma.training.spikes import WINDOW, LossJump, LossSpikeDetector
-from trilemma.training.team import Fault, LastingJump, NoMemory, NotFinite, Outcome, agree
 from trilemma.types import Batch, count_players
 
 T = TypeVar("T")
@@ -100,9 +101,10 @@ class Guard:
             if not is_out_of_memory(error):
                 raise
             if self.team.size > 1 and (whole := needing_whole_batch(self.players.model)):
-                raise _too_large(self.players.config.batch, error, whole[0]) from None  # the others wait in its loss
+                refusal = _too_large(self.players.config.batch, error, whole[0])  # the others wait in its loss
+                raise of_process(refusal, self.team.rank, self.team.size) from None
             if self.players.shards is not None:
-                raise _awaited(error) from None
+                raise _awaited(error, self.team) from None
             fault = NoMemory(self.calendar.step, str(error))
         if fault is not None:
             self.players.exchange.abandon()
@@ -211,11 +213,12 @@ def _too_large(batch: int, error: Exception, part: str) -> UserError:
     )
 
 
-def _awaited(error: Exception) -> UserError:
-    return UserError(
+def _awaited(error: Exception, team: Team) -> UserError:
+    refusal = UserError(
         f"out of memory ({error}); with shard=true the other processes wait for this one, so choose a smaller batch= "
         "or size= yourself"
     )
+    return of_process(refusal, team.rank, team.size)
 
 
 def with_own_room(action: Callable[[], T], shards: Shards | None) -> T:
@@ -231,7 +234,7 @@ def with_own_room(action: Callable[[], T], shards: Shards | None) -> T:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _awaited(error) from None
+        raise _awaited(error, shards.team) from None
 
 
 def unless_full(

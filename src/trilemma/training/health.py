@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trilemma.training.outcome import NotFinite
 from trilemma.training.spikes import LossJump, LossSpikeDetector
-from trilemma.training.team import NotFinite
 from trilemma.types import Batch, Logs, Phase
 
 Check = Callable[[Any], list[LossJump]]

@@ -31,7 +31,7 @@ from trilemma.pictures.levels import to_float
 from trilemma.progress import Display
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, is_finite
-from trilemma.team import ALONE, Team, part_of, send
+from trilemma.team import ALONE, Team, broadcast_tensors, part_of
 from trilemma.training.calendar import Calendar
 from trilemma.training.earlier import drop_later
 from trilemma.training.evaluation import Evaluation
@@ -40,12 +40,12 @@ from trilemma.training.history import History
 from trilemma.training.in_use import ModelInUse
 from trilemma.training.incidents import Incidents
 from trilemma.training.log import Averages, LogFile, row_text
+from trilemma.training.outcome import Fault, Outcome, agree
 from trilemma.training.players import Players
 from trilemma.training.saving import Saver
 from trilemma.training.signals import Interrupted, Signals, Stopped
 from trilemma.training.spikes import LossSpikeDetector
 from trilemma.training.state import Parts
-from trilemma.training.team import Fault, Outcome, agree
 from trilemma.types import Batch, Model, Precomputes, phases_of, players_of, repeats_of
 
 START_IMAGES = 10_000  # training images that the start of a phase is shown
@@ -74,7 +74,9 @@ class Trainer:
         team: Team = ALONE,
     ) -> None:
         self.model, self.data, self.config, self.display, self.team = model, data, config, display, team
-        send(team, (*model.parameters(), *model.buffers()))  # a module of one's own may have drawn other ones
+        broadcast_tensors(
+            team, (*model.parameters(), *model.buffers())
+        )  # a module of one's own may have drawn other ones
         if config.channels_last and not config.shard:  # shards are rows, one after the other
             to_channels_last(model)
         self.players = Players(model, config, bf16=bf16, team=team)

@@ -227,7 +227,7 @@ def check_divisible(model: nn.Module, batch: int, team: Team) -> None:
             f"batch={batch} for {team.size} processes, of which each needs an image; give batch={team.size} or more, "
             "or start fewer processes"
         )
-    if whole := [name or "its loss" for name, module in model.named_modules() if _needs_one_process(module)]:
+    if whole := _parts_that(model, _needs_one_process):
         raise UserError(
             f"{whole[0]} takes statistics over a batch, which each of {team.size} processes would take over its own "
             "part: train this model in one process"
@@ -236,7 +236,12 @@ def check_divisible(model: nn.Module, batch: int, team: Team) -> None:
 
 def needing_whole_batch(model: nn.Module) -> list[str]:
     """The parts of a model whose training depends on statistics of the batch."""
-    return [name or "its loss" for name, module in model.named_modules() if needs_whole_batch(module)]
+    return _parts_that(model, needs_whole_batch)
+
+
+def _parts_that(model: nn.Module, need: Callable[[nn.Module], bool]) -> list[str]:
+    """The names of the parts of a model for which something holds; the model itself is "its loss"."""
+    return [name or "its loss" for name, module in model.named_modules() if need(module)]
 
 
 def needs_whole_batch(module: nn.Module) -> bool:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from trilemma.errors import UserError
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, Tensors
-from trilemma.team import Team
+from trilemma.team import Team, sum_bytes
 from trilemma.training.blocks import blocks_of, division
 from trilemma.types import Logs, Model, Phase, Player, players_of
 
@@ -221,10 +221,15 @@ class Shards:
 
     def _gathered(self, shard: Tensor, shape: torch.Size) -> Tensor:
         """A whole tensor in the process that writes, to the bit; what the others get is of no use."""
-        whole = shard.new_zeros(shape)
-        self.own_rows(whole).copy_(shard)
-        self.team.sum(whole.view(-1).view(torch.uint8))  # of all but one process these are zeros
+        whole = self._joined(shard, shape)
         return whole if self.team.writes else shard
+
+    def _joined(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """A whole tensor of that shape, to the bit, of the rows that each process has."""
+        whole = rows.new_zeros(shape)
+        self.own_rows(whole).copy_(rows)
+        sum_bytes(self.team, whole)
+        return whole
 
     def shape_of(self, weight: Tensor) -> torch.Size:
         """The shape of a whole weight, of which this process has the shard `weight`, or all of it."""
@@ -235,10 +240,7 @@ class Shards:
         """The whole of what the processes have rows of, as of that weight; all processes take part."""
         if id(weight) not in self._names:
             return rows
-        whole = rows.new_zeros(self.shape_of(weight))
-        self.own_rows(whole).copy_(rows)
-        self.team.sum(whole)
-        return whole
+        return self._joined(rows, self.shape_of(weight))
 
     def own_rows(self, whole: Tensor) -> Tensor:
         """The rows of a whole tensor that this process has."""
@@ -280,6 +282,41 @@ def check_shards(parameters: Sequence[nn.Parameter], config: TrainConfig, team: 
             f"the weights of this model are of several types ({', '.join(sorted(types))}), which shard=true does not "
             "divide; leave it out"
         )
+    _check_fsdp()
+
+
+def _check_fsdp() -> None:
+    """Refuse a torch whose FSDP lacks what `Shards` takes from its inside, which may change.
+
+    Raises:
+        UserError: with the names.
+    """
+    try:
+        from torch.distributed.fsdp import FSDPModule
+        from torch.distributed.fsdp._fully_shard._fsdp_param import FSDPParam
+        from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+        from torch.distributed.fsdp._fully_shard._fsdp_state import FSDPState
+
+        used = {
+            FSDPModule: ("_get_fsdp_state",),
+            FSDPState: ("_fsdp_param_group",),
+            FSDPParamGroup: ("fsdp_params", "post_backward", "_training_state"),
+            FSDPParam: ("sharded_param", "_unsharded_param"),
+        }
+        missing = [f"{kind.__name__}.{name}" for kind, names in used.items() for name in names if not _has(kind, name)]
+    except ImportError as error:
+        missing = [str(error)]
+    if missing:
+        raise UserError(
+            f"shard=true does not work with torch {torch.__version__}, which lacks {', '.join(missing)}; install torch "
+            "2.13, or leave shard=true out"
+        )
+
+
+def _has(kind: type, name: str) -> bool:
+    """Whether objects of a class have an attribute: the class has it, declares it, or its `__init__` names it."""
+    start = getattr(kind.__init__, "__code__", None)
+    return hasattr(kind, name) or name in kind.__annotations__ or (start is not None and name in start.co_names)
 
 
 def _remove_hooks(module: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """From words to a run folder: `train("vae", "fashion-mnist")`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -60,7 +61,7 @@ class _Owner(NamedTuple):
 
 @checked_call
 @own_modes()
-@connected_ranks()
+@connected_ranks("the same command resumes from the last checkpoint")
 def train(
     model: Annotated[
         str | Path | nn.Module,
@@ -168,11 +169,11 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
     team = owner.team
     plan = together(team, lambda: _divisible(plan_of(order, data, display.say), team))
     folder = together(team, lambda: _open(plan, out, display) if team.writes else None)
-    path = Path(team.tell("" if folder is None else str(folder.path)))
+    path = Path(team.broadcast("" if folder is None else str(folder.path)))
     try:
         if plan.recipe.parts:
             plan = together(team, lambda: _after_parts(plan, path, display))
-        owner = _Owner(team, owner.prefix, owner.resume or _resume_command(path, plan))
+        owner = _Owner(team, owner.prefix, owner.resume or _resume_command(path, plan, team))
         if plan.recipe.parts:
             plan = _with_trained_parts(plan, path, display, owner)
             plan = together(team, lambda: _with_checked_autoencoder(plan, path, display))
@@ -263,7 +264,7 @@ def _train_in(path: Path, plan: Plan, display: Display, owner: _Owner) -> None:
     data, module, training, record, team = plan.data, plan.module, plan.training, plan.record, owner.team
     device = next(module.parameters()).device
     bf16 = training.precision == "bf16" or (training.precision == "auto" and supports_fast_bf16(device))
-    environment = {**describe(), "device": str(device), "precision": "bf16 autocast" if bf16 else "float32"}
+    environment = {**describe(device), "precision": "bf16 autocast" if bf16 else "float32"}
     trainer = Trainer(module, data, training, path, display, bf16=bf16, command=record["command"], team=team)
     at = trainer.calendar
     if at.progress >= 1 and smallest(team, has_results(path, at.step, module)):  # in all alike
@@ -309,12 +310,21 @@ def _lower_rate(lr: float | dict[str, float], recipe: Recipe) -> str:
     return f"{usual if usual < lr else lr / 10:g}"
 
 
-def _resume_command(path: Path, plan: Plan) -> str:
-    """The command line that continues a folder, with the keys that do not change what is trained."""
+def _resume_command(path: Path, plan: Plan, team: Team) -> str:
+    """The command line that continues a folder in as many processes, with keys that do not change what is trained."""
     record, training = plan.record, plan.training
     if "module" in record["model_config"] or record["data"].startswith(f"{GIVEN}:"):  # which cannot be typed
         return f"the same call of trilemma.train, with out={str(path)!r}"
     keys = {name: getattr(training, name) for name in ("save_every", "sample_every")}
     keys["device"] = training.device if training.device != "auto" else None
+    keys["shard"] = True if training.shard else None
     words = typed({name: value for name, value in keys.items() if value is not None})
-    return f"{record['command']} {quoted([*words, f'out={path}'])}"
+    return f"{_launcher(team)}{record['command']} {quoted([*words, f'out={path}'])}"
+
+
+def _launcher(team: Team) -> str:
+    """What stands before the command of a training in several processes; dots where they are on several machines."""
+    if team.size == 1:
+        return ""
+    on_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == str(team.size)
+    return f"torchrun {f'--standalone --nproc-per-node {team.size}' if on_one_machine else '...'} -m "

@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool  # pyright: ignore[reportMissi
 from fastapi.responses import Response  # pyright: ignore[reportMissingImports]
 from starlette.responses import StreamingResponse  # pyright: ignore[reportMissingImports]
 
-from trilemma.studio.curves import plots_of, thinned, range_inputs
+from trilemma.studio.curves import plots_of, range_inputs, thinned
 from trilemma.studio.described import ACTIONS, form, text
 from trilemma.studio.jobs import OUTPUT, Job, State, output_of
 from trilemma.studio.library import PICTURES, StudioRun
@@ -27,7 +27,7 @@ from trilemma.studio.report import report_policy
 from trilemma.studio.service import READ, Result, Studio
 from trilemma.verbs import default_of, find
 
-NEWS_S, PING_S = 0.5, 15.0  # seconds between two looks, and between two signs of life
+NEWS_S, GROWTH_S, PING_S = 0.5, 2.0, 15.0  # seconds between two looks, at what a job writes, and signs of life
 LATEST = 12  # warnings, and pictures of samples
 MOVES = {"up": -1, "down": 1}  # places in the queue
 BACK = text("jobs, to go back to the queue")
@@ -167,6 +167,7 @@ class News:
         self.studio, self._last, self._since, self._turn = studio, "", -NEWS_S, threading.Lock()
         self._logs: dict[str, Path] = {}  # of the runs that are trained, by the id of the job
         self._partials: dict[str, Path] = {}  # of comparisons, likewise
+        self._growths: dict[str, tuple[float, list[int]]] = {}  # of jobs that run: when they were looked at
 
     def get(self) -> str:
         """A few digits, which are not those of before if something changed; at most NEWS_S old."""
@@ -181,11 +182,18 @@ class News:
             jobs = self.studio.queue.jobs()
         except OSError as error:
             return [str(error)]
-        rows = [
-            (job.id, job.state, job.order, _size(job.place / OUTPUT), self._logged(job), self._reported(job))
-            for job in jobs
-        ]
+        rows = [(job.id, job.state, job.order, self._growth(job)) for job in jobs]
         return [rows, self.studio.queue.paused, self.studio.queue.fault]
+
+    def _growth(self, job: Job) -> list[int]:
+        """How far what a job writes has grown. While it runs, at most GROWTH_S old: a training writes dozens of lines a
+        second, and each page that is made anew takes time from it."""
+        since, growth = self._growths.get(job.id, (-GROWTH_S, []))
+        if job.state is State.RUNNING and time.monotonic() - since < GROWTH_S:
+            return growth
+        growth = [_size(job.place / OUTPUT), self._logged(job), self._reported(job)]
+        self._growths[job.id] = time.monotonic(), growth
+        return growth
 
     def _logged(self, job: Job) -> int:
         """Bytes in the log of the run that a job trains."""
