@@ -3,7 +3,6 @@
 import importlib.util
 import io
 import json
-import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,8 +31,8 @@ def test_the_sliders_of_a_page_are_sent_as_its_script_sends_them(script, studio,
     place.mkdir(parents=True)
     (place / "config.json").write_text('{"model": "gan-style"}')
     facts = {"kind": "directions", "kinds": ["directions", "units"], "classes": [], "reads_captions": False}
-    axes = [{"unit": unit, **AXIS} for unit in (7, 3)]
-    monkeypatch.setattr(studio.painter, "axes", lambda *_: {**facts, "axes": axes, "calls": None, "layers": 8})
+    axes, more = [{"unit": unit, **AXIS} for unit in (7, 3)], {"by_effect": False}
+    monkeypatch.setattr(studio.painter, "axes", lambda *_: {**facts, "axes": axes, "calls": None, "layers": 8, **more})
     (run,) = studio.library.runs()
     address, values, ends = script.handles_of(SimpleNamespace(client=browser), run.id)
     assert address == f"/explore/sliders/picture?run={run.id}" and ends == (-2.5, 1e-05)
@@ -86,15 +85,18 @@ def test_slow_pages_are_not_hidden_by_many_quick_live_parts(script, capsys):
     assert script.page_p95_ms([(0.5, "/jobs/ID/live"), (0.1, "/")]) == pytest.approx(500)
 
 
-def test_the_speed_on_the_clock_has_validation_and_pictures_in_it(script, tmp_path):
-    for name, changed_s, images in [("old", 50.0, 1), ("new", 120.0, 4000)]:
-        run = tmp_path / "runs" / name
-        run.mkdir(parents=True)
-        (run / "config.json").write_text("{}")
-        (run / "summary.json").write_text(json.dumps({"images": images, "images_per_second": 50.0}))
-        os.utime(run / "config.json", (40.0, 40.0))
-        os.utime(run / "summary.json", (changed_s, changed_s))
-    assert script.newest_speeds(tmp_path) == (50.0, 4000 / 80)
+def test_images_are_counted_by_the_last_whole_row_of_a_log(script, tmp_path, monkeypatch):
+    log, rows = tmp_path / "log.jsonl", [json.dumps({"images": 10 * k, "loss": 0.5}) + "\n" for k in range(1, 9)]
+    log.write_text("".join(rows) + rows[0][:-1])
+    for tail in (script.TAIL, 90):  # all of it, and from within a row on
+        monkeypatch.setattr(script, "TAIL", tail)
+        assert script.images_in(log) == 80
+    clock = iter([100.0, 104.0])
+    training = SimpleNamespace(
+        sleep=lambda _: log.write_text('{"images": 200}\n'), perf_counter=lambda: next(clock)
+    )
+    monkeypatch.setattr(script, "time", training)
+    assert script.speed(log, 4.0) == (200 - 80) / 4
 
 
 def test_all_pages_are_for_pictures(script, monkeypatch, capsys):

@@ -15,11 +15,12 @@ PAGE = """
 const listeners = {}, later = setTimeout, rejected = [], wait = { hidden: true }, notice = { hidden: true };
 const hear = { addEventListener(name, action) { (listeners[name] ||= []).push(action); } };
 const place = () => ({
-  innerHTML: "", error: null, querySelector() { return this.error; }, querySelectorAll: () => [],
-  replaceChildren() { this.innerHTML = ""; this.error = null; }, prepend(error) { this.error = error; },
+  html: "", error: null, querySelector() { return this.error; }, querySelectorAll: () => [],
+  get innerHTML() { return this.html; }, set innerHTML(text) { this.html = text; this.error = null; },
+  replaceChildren() { this.innerHTML = ""; }, prepend(error) { this.error = error; },
   get text() { return this.error ? `fault: ${this.error.textContent}` : this.innerHTML.slice(0, 6); },
 });
-const shown = place(), lines = place(), fault = place(), waits = { ...hear, ...place(), dataset: { once: "/once" } };
+const shown = place(), lines = place(), fault = place(), waits = Object.assign(place(), { dataset: { once: "/once" } });
 waits.innerHTML = "a few seconds";
 const form = { ...hear, dataset: { answer: "/ask", into: "#shown" }, reportValidity: () => true };
 const filled = { ...hear, dataset: { lines: "#lines" }, getAttribute: () => "/train" };
