@@ -46,8 +46,8 @@ from trilemma.types import (
 
 NAME = "path_length"
 INTERVAL_IS = (
-    "95% of the mean over pairs of codes (Student's t), the distance of two different images held fixed; too narrow where "
-    "a few pairs cross cliffs"
+    "95% of the mean over pairs of codes (Student's t), the distance of two different images held fixed; too narrow "
+    "where a few pairs cross cliffs"
 )
 PAIRS = 500  # of codes
 REAL = 4  # times as many real images, whose distance is the unit

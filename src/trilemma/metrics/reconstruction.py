@@ -119,9 +119,7 @@ def _scores(setup: Setup, image: Tensor, result: Tensor) -> Iterator[Score]:
         yield _score(setup, name, len(image), value)
     real, made = extract(network, image), extract(network, result)
     value = feature_distance(real=real, fake=made)
-    yield _score(
-        setup, "reconstruction_features", len(image), value, features=True, interval_is=FEATURES_INTERVAL_IS
-    )
+    yield _score(setup, "reconstruction_features", len(image), value, features=True, interval_is=FEATURES_INTERVAL_IS)
 
 
 def _score(
