@@ -92,9 +92,7 @@ def test_images_are_counted_by_the_last_whole_row_of_a_log(script, tmp_path, mon
         monkeypatch.setattr(script, "TAIL", tail)
         assert script.images_in(log) == 80
     clock = iter([100.0, 104.0])
-    training = SimpleNamespace(
-        sleep=lambda _: log.write_text('{"images": 200}\n'), perf_counter=lambda: next(clock)
-    )
+    training = SimpleNamespace(sleep=lambda _: log.write_text('{"images": 200}\n'), perf_counter=lambda: next(clock))
     monkeypatch.setattr(script, "time", training)
     assert script.speed(log, 4.0) == (200 - 80) / 4
 
