@@ -59,7 +59,7 @@ def test_options_are_the_keywords_of_the_function(verb):
 
 def test_the_verbs_that_processes_divide_connect_them():
     sources = {verb.name: inspect.getsource(inspect.unwrap(function_of(verb.function))) for verb in VERBS}
-    connecting = {name for name, source in sources.items() if "@connected_ranks()" in source}
+    connecting = {name for name, source in sources.items() if "@connected_ranks(" in source}
     assert connecting == {verb.name for verb in VERBS if verb.divided}
 
 
