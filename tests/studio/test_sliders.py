@@ -221,6 +221,7 @@ def test_the_page_offers_what_the_process_says(browser, run, asked):
 
 def test_the_page_says_what_directions_are(browser, run, asked, monkeypatch):
     ask = lambda **headers: browser.get(f"/explore/sliders/axes?run={run.id}", headers=headers).text  # noqa: E731
+    assert ">direction 4<" in ask()
     assert "The principal components of the codes" in ask() and "thành phần chính" in ask(**{"accept-language": "vi"})
     monkeypatch.setitem(FACTS, "by_effect", True)
     assert "Directions of the codes along which the images change most." in ask()
