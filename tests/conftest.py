@@ -5,8 +5,11 @@ unless a test asks for them."""
 import gc
 import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from importlib import util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from trilemma.training import results
 from trilemma.training.pictures import draw_curves
 
 collect_ignore_glob = ["fixtures/*"]  # scripts for the code of earlier versions
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 
 os.environ["MPLBACKEND"] = "Agg"
 if "TRILEMMA_DATA" in os.environ:
@@ -78,3 +82,21 @@ def own_consent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test whose trainings do draw them."""
     monkeypatch.setattr(results, "draw_curves", draw_curves)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """A benchmark by its name, as a module."""
+    if not SCRIPTS.exists():
+        pytest.skip("needs benchmarks/")
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(SCRIPTS)  # for those that it imports
+        spec = util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -1,34 +1,13 @@
 """The scripts that measure GANs: what they resume, refuse and count; no training of theirs is run."""
 
 import argparse
-import sys
 from collections.abc import Callable
-from importlib import util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-
-SCRIPTS = Path(__file__).parents[2] / "benchmarks"
-pytestmark = pytest.mark.skipif(not SCRIPTS.exists(), reason="needs benchmarks/")
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """A script by its name, as a module."""
-
-    def load(name: str) -> ModuleType:
-        monkeypatch.syspath_prepend(SCRIPTS)  # for those that it imports
-        spec = util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 class Training:

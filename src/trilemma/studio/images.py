@@ -58,11 +58,13 @@ class Images:
         return ID.fullmatch(ident) is not None and path.is_file() and not path.is_symlink()
 
     def keep_mask(self, painted: str) -> Path:
-        """Write a mask as a page paints it, white where pixels are drawn, and give its file.
+        """Write a mask as a page paints it, white where pixels are drawn, transparent as black, and give its file.
 
         Raises:
             UserError: it is not one.
         """
+        from PIL import Image
+
         try:
             content = base64.b64decode(painted.removeprefix(PAINTED), validate=True)
         except ValueError:  # letters that are none of base 64, or not ASCII
@@ -70,7 +72,8 @@ class Images:
         image = decoded(content) if painted.startswith(PAINTED) else None
         if image is None:
             raise UserError("the mask is not an image; paint it again")
-        plain = image.convert("L").point([0] * 128 + [255] * 128)
+        opaque = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+        plain = opaque.convert("L").point([0] * 128 + [255] * 128)
         ident = hashlib.sha256(repr(plain.size).encode() + plain.tobytes()).hexdigest()[:16]
         self._write(plain, f"mask-{ident}.png")
         return self.place / f"mask-{ident}.png"
