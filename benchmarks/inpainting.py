@@ -5,9 +5,9 @@
 RUN is a run that draws classes: of diffusion-inpaint, or of diffusion, both with classes=true. Of each held-out image
 one half is drawn again by `trilemma edit`, left, right, top and bottom in turns. Printed: the share that a bundled
 classifier takes for the class asked for, once where that is the image's own and once where it is the next class, each
-with its 95% interval; in how many every pixel outside the mask is that of the image; the seconds of an image. RUN gets
-pictures of the first images, and of the first that are taken for another class (inpainting-next-failures.png). Extra
-KEY=VALUE go to `edit`.
+with its 95% interval, and in how many every pixel outside the mask is that of the image, both beside their bars; the
+seconds of an image. RUN gets pictures of the first images, and of the first that are taken for another class
+(inpainting-next-failures.png). Extra KEY=VALUE go to `edit`.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bars import verdict
 from PIL import Image
 from torch import Tensor
 
@@ -28,9 +29,11 @@ from trilemma.metrics.classification import classes_seen, classifier_of
 from trilemma.metrics.features import to_levels
 from trilemma.metrics.intervals import wilson
 from trilemma.pictures.grid import grid
+from trilemma.pictures.levels import hide
 from trilemma.pictures.png import save_png
 
 SHOWN = 20  # images in the picture
+OBEYED = 0.95  # bar of the share that is drawn as asked; all pixels outside have to be the same
 
 
 def halves(height: int, width: int) -> list[str]:
@@ -48,9 +51,15 @@ def same_outside(file: Path, image: Tensor, mask: Tensor) -> bool:
 
 def write_sheet(file: Path, results: Sequence[Redrawing], columns: int, names: Sequence[str] = ()) -> None:
     """Source, what is hidden of it, and the image drawn, for each result; names: beneath them."""
-    rows = torch.cat([torch.cat([r.source, torch.where(r.mask > 0, 0.5, r.source), r.images]) for r in results])
+    rows = torch.cat([torch.cat([r.source, hide(r.source, r.mask), r.images]) for r in results])
     texts = [text for name in names for text in ("", "", name)]
     save_png(grid(rows, columns=columns, texts=texts or None), file, {"verb": "benchmark"}, replace=True)
+
+
+def beside_bars(obeyed: float, same: int, n: int) -> str:
+    """The share of n images drawn as asked, and of those that are the same outside, beside their bars."""
+    as_asked = f"drawn as asked: {verdict(obeyed, OBEYED, '.0%', least=True)}"
+    return f"{as_asked}; the same outside: {verdict(same, n, 'd', least=True)}"
 
 
 def main() -> None:
@@ -60,7 +69,7 @@ def main() -> None:
     parser.add_argument("keys", nargs="*")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     keys = parse_settings(given.keys)
     run = trilemma.load(given.run)
     if not run.model.n_classes:
@@ -84,6 +93,7 @@ def main() -> None:
             f"{seconds:.2f} s an image",
             flush=True,
         )
+        print(f"  {beside_bars(share.value, same, len(results))}", flush=True)
         word = what.split()[1]
         write_sheet(run.path / f"inpainting-{word}.png", results[:SHOWN], columns=12)
         failed = (taken != asked).nonzero()[:SHOWN, 0].tolist()  # the gallery of failures

@@ -1,14 +1,17 @@
 """Diffusion of codes against diffusion of pixels, trained for the same time, the autoencoder's counted in:
 
     python benchmarks/latent.py [DATA ...] [--minutes 40] [--size 64] [--images 2500] [--seed 0] [--out runs/latent]
+    python benchmarks/latent.py --run RUN [--images 2500] [--seed 0]
 
 DATA: shapes, or a folder of images (default: shapes). Printed for each: the Frechet distance with its interval,
 precision and recall of both by as many held-out images; the same distance of the autoencoder's reconstructions of these
-images, as papers give it, with its share of the distance of the samples (at most 30% is the bar), and of
-reconstructions of as many training images, which are no pairs; and seconds for an image, in turns. A training that is
-there is not made again. Each run gets pictures: grid.png; failures.png, the samples that are farthest from all held-out
-images in features, each above the nearest of these; and for codes reconstruction-failures.png, the images that are
-farthest from their reconstructions, each above its own.
+images, as papers give it, with its share of the distance of the samples, and of reconstructions of as many training
+images, which are no pairs; and seconds for an image, in turns. The share and the speed are given beside their bars. A
+training that is there is not made again. Each run gets pictures: grid.png; failures.png, the samples that are farthest
+from all held-out images in features, each above the nearest of these; and for codes reconstruction-failures.png, the
+images that are farthest from their reconstructions, each above its own.
+
+With --run nothing is trained: a finished run of diffusion-latent gets these pictures, and its distances are printed.
 """
 
 import argparse
@@ -16,9 +19,11 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from bars import verdict
+from torch import Tensor, nn
 
 import trilemma
+from trilemma.data import Data
 from trilemma.metrics.features import extract, feature_network, to_levels
 from trilemma.metrics.frechet import frechet_distance
 from trilemma.metrics.intervals import Spread
@@ -30,7 +35,8 @@ from trilemma.pictures.png import save_png
 MODELS = ("diffusion", "diffusion-latent")
 TURNS, DRAWN = 3, 64
 LEAST = 200  # images for a distance: its bias is that of all rows
-MOST_SHARE = 0.3  # of the distance of samples that reconstructions may be at
+MOST_SHARE = 0.3  # bar: of the distance of samples, that reconstructions may be at
+QUICKER = 4.0  # bar: how many images of codes are drawn in the time of one of pixels
 FAILURES = 16  # in a picture
 
 
@@ -43,9 +49,24 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/latent"))
+    parser.add_argument("--run")
     given = parser.parse_args()
-    for data in given.data:
-        measure(data, given)
+    if given.run is not None:
+        run = trilemma.load(given.run)
+        measure([run], run.data, given)
+        return
+    for source in given.data:
+        data = trilemma.load_data(source, size=given.size, channels=3)
+        print(f"{data.name}, {given.size} px, {given.minutes:g} minutes", flush=True)
+        runs = [train(name, data, given) for name in MODELS]
+        measure(runs, data, given)
+        print(f"  {speed(runs)}", flush=True)
+
+
+def train(name: str, data: Data, given: argparse.Namespace) -> trilemma.Run:
+    """A model of one source."""
+    out = given.out / f"{name}-{data.name}-{given.size}px-{given.minutes:g}min-seed{given.seed}"
+    return trilemma.train(name, data, minutes=given.minutes, seed=given.seed, out=out, quiet=True)
 
 
 def distance(real: Tensor, fake: Tensor) -> tuple[float, str]:
@@ -62,50 +83,63 @@ def write_pairs(file: Path, above: Tensor, below: Tensor) -> None:
     save_png(grid(torch.cat(rows), columns=8), file, {"verb": "benchmark"}, replace=True)
 
 
-def measure(source: str, given: argparse.Namespace) -> None:
-    """Both models of one source."""
-    data = trilemma.load_data(source, size=given.size, channels=3)
+def measure(runs: list[trilemma.Run], data: Data, given: argparse.Namespace) -> None:
+    """The distances and pictures of runs of one source, the last of them of codes."""
     network = feature_network("auto", data.shape, data.name)
     held_out = data.held_out[1]
     n = min(given.images, len(held_out), len(data.train))
     real = extract(network, held_out.images[:n])
-    runs, values = {}, {}
-    for name in MODELS:
-        out = given.out / f"{name}-{data.name}-{given.size}px-{given.minutes:g}min-seed{given.seed}"
-        runs[name] = trilemma.train(name, data, minutes=given.minutes, seed=given.seed, out=out, quiet=True)
-    print(f"{data.name}, {given.size} px, {given.minutes:g} minutes, {n} images, features {network.name}", flush=True)
-    for name, run in runs.items():
-        images = to_levels(run.sample(n, seed=given.seed))
-        save_png(grid(images[:64]), run.path / "grid.png", {"verb": "benchmark", "model": name}, replace=True)
-        fake = extract(network, images)
-        index, far = nearest(fake, [real])
-        worst = far.argsort(descending=True)[:FAILURES]
-        write_pairs(run.path / "failures.png", images[worst], held_out.images[index[worst]])
-        shares = neighbour_scores(real=real, fake=fake)
-        values[name], text = distance(real, fake)
-        line = f"  {name:30} distance {text}"
-        print(f"{line}  precision {shares['precision'].value:.3f}  recall {shares['recall'].value:.3f}", flush=True)
-    latent = runs["diffusion-latent"]
+    print(f"{n} images, features {network.name}", flush=True)
+    values = [measure_samples(run, network, held_out.images, real, given.seed) for run in runs]
+    measure_reconstructions(runs[-1], network, data, real, values[-1])
+
+
+def measure_samples(run: trilemma.Run, network: nn.Module, held_out: Tensor, real: Tensor, seed: int) -> float:
+    """Print the distance of as many samples as there are features of held-out images, (n, D), and draw pictures."""
+    images = to_levels(run.sample(len(real), seed=seed))
+    save_png(grid(images[:64]), run.path / "grid.png", {"verb": "benchmark", "model": run.recipe.name}, replace=True)
+    fake = extract(network, images)
+    index, far = nearest(fake, [real])
+    worst = far.argsort(descending=True)[:FAILURES]
+    write_pairs(run.path / "failures.png", images[worst], held_out[index[worst]])
+    shares = neighbour_scores(real=real, fake=fake)
+    value, text = distance(real, fake)
+    line = f"  {run.recipe.name:30} distance {text}"
+    print(f"{line}  precision {shares['precision'].value:.3f}  recall {shares['recall'].value:.3f}", flush=True)
+    return value
+
+
+def measure_reconstructions(run: trilemma.Run, network: nn.Module, data: Data, real: Tensor, of_samples: float) -> None:
+    """The same of reconstructions; of_samples: the distance of the samples."""
+    n, held_out = len(real), data.held_out[1]
     for what, split in (("these images", held_out), ("training images", data.train)):
-        rebuilt = to_levels(latent.reconstruct(to_float(split.images[:n])))
+        rebuilt = to_levels(run.reconstruct(to_float(split.images[:n])))
         features = extract(network, rebuilt)
         value, text = distance(real, features)
         print(f"  {f'reconstructed {what}':30} distance {text}", flush=True)
         if split is held_out:
-            share = value / values["diffusion-latent"]
-            verdict = "within" if share <= MOST_SHARE else "above"
-            print(f"  {'its share of the samples':30} {share:.1%}, {verdict} the bar of {MOST_SHARE:.0%}", flush=True)
+            share = value / of_samples
+            print(f"  {'its share of the samples':30} {share:.1%}, {verdict(share, MOST_SHARE, '.0%')}", flush=True)
             worst = (features - real).square().sum(1).argsort(descending=True)[:FAILURES]
-            write_pairs(latent.path / "reconstruction-failures.png", split.images[worst], rebuilt[worst])
-    seconds = {name: [] for name in runs}
+            write_pairs(run.path / "reconstruction-failures.png", split.images[worst], rebuilt[worst])
+
+
+def speed(runs: list[trilemma.Run]) -> str:
+    """Seconds for an image of each, measured in turns, and their ratio beside its bar."""
+    seconds = {run.recipe.name: [] for run in runs}
     for _ in range(TURNS):
-        for name, run in runs.items():
+        for run in runs:
             start = time.perf_counter()
             run.sample(DRAWN, seed=1)
-            seconds[name].append((time.perf_counter() - start) / DRAWN)
-    least = {name: min(values) for name, values in seconds.items()}
-    ratio = least["diffusion"] / least["diffusion-latent"]
-    print(f"  seconds per image {least}: {ratio:.2f} times as quick ({torch.get_num_threads()} threads)", flush=True)
+            seconds[run.recipe.name].append((time.perf_counter() - start) / DRAWN)
+    return speed_in_words({name: min(values) for name, values in seconds.items()})
+
+
+def speed_in_words(seconds: dict[str, float]) -> str:
+    """Seconds for an image of each of MODELS, and their ratio beside its bar."""
+    ratio = seconds["diffusion"] / seconds["diffusion-latent"]
+    quicker = f"{ratio:.2f} times as quick, {verdict(ratio, QUICKER, least=True)}"
+    return f"seconds per image {seconds}: {quicker} ({torch.get_num_threads()} threads)"
 
 
 if __name__ == "__main__":

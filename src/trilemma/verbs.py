@@ -234,9 +234,12 @@ def parse(text: str, schema: Mapping[str, Any]) -> Any:
 
     >>> parse("3", {"type": "number"}), parse("7", {"type": "string"}), parse("0,4", {"type": ["array", "null"]})
     (3.0, '7', (0, 4))
+    >>> [parse(text, {"anyOf": [{"type": "number"}, {"const": "auto", "type": "string"}]}) for text in ("1", "auto")]
+    [1.0, 'auto']
     """
-    takes = kinds(schema)
-    if "string" in takes or "string" in kinds(schema.get("items", {})):  # a list of words is made of its text later
+    takes, parts = kinds(schema), schema.get("anyOf", [schema])
+    named = "number" in takes and all("const" in part for part in parts if "string" in kinds(part))
+    if ("string" in takes and not named) or "string" in kinds(schema.get("items", {})):  # a list of words: made later
         return text
     if "object" in takes:
         return parse_rate(text)

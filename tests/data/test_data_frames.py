@@ -329,10 +329,10 @@ def test_frames_drawn_over_a_broken_one_are_not_used(monkeypatch):
     content, frames = animation(pictures(6), "gif"), pictures(6)
     real = pixels.to_plain
 
-    def plain(image, words):
+    def plain(image, words, ground):
         if image.tell() == 3:
             raise OSError("broken data stream")
-        return real(image, words)
+        return real(image, words, ground)
 
     monkeypatch.setattr(pixels, "to_plain", plain)
     decoded = decode(pixels.frames_of(Item("a.gif", lambda: io.BytesIO(content))))

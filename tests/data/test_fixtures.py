@@ -133,10 +133,10 @@ def good_files():
         "palette.png": (saved(plain.quantize(16), "png"), "converted from palette"),
         "palette-transparent.png": (
             saved(plain.quantize(16), "png", transparency=0),
-            ("converted from palette", convert.ALPHA),
+            ("converted from palette", convert.ALPHA.format("white")),
         ),
-        "la.png": (saved(Image.merge("LA", [grey, grey.transpose(1)]), "png"), convert.ALPHA),
-        "hidden-colour.png": (hidden_colour(), convert.ALPHA),
+        "la.png": (saved(Image.merge("LA", [grey, grey.transpose(1)]), "png"), convert.ALPHA.format("white")),
+        "hidden-colour.png": (hidden_colour(), convert.ALPHA.format("white")),
         "animated.gif": (frames("gif"), ("converted from palette", words.FRAMES)),
         "animated.webp": (frames("webp"), words.FRAMES),
         "animated.png": (frames("png"), words.FRAMES),
@@ -272,7 +272,7 @@ def test_loading_goes_on_with_the_rest_of_f(folder):
     assert len(data.skipped) == len(bad_files()) + len(BAD_LINKS)
     assert dict(line.split(": ", 1) for line in data.skipped) == dict(check(folder, size=32).bad)
     assert any(note.startswith(f"{len(data.skipped)} unreadable and skipped") for note in data.notes)
-    assert sum(note.endswith(convert.ALPHA) for note in data.notes) == 1  # once, with the count
+    assert sum(note.endswith(convert.ALPHA.format("white")) for note in data.notes) == 1  # once, with the count
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="everything can be read as root")

@@ -185,6 +185,33 @@ def test_levels_of_few_calls():
     assert four == sorted(four, reverse=True) and len(four) == 4
 
 
+def test_other_levels_may_be_asked_for():
+    keys = make(FewKeys, {"steps": 3, "call_levels": (4.7, 0.5)})
+    assert keys.levels == [T_MAX, 4.7, 0.5] and FewKeys(steps=3).levels == noise_levels(3)
+    model, x = tuned().float(), torch.zeros(2, *SHAPE)
+    inputs = model.student.embed(UNCONDITIONAL, 2)
+    for call, level in enumerate(keys.levels):  # by hand
+        eps = rng.normal(torch.arange(2), SHAPE, 1, "few", call)
+        x = model.f(x + model.unit * level * eps, torch.full((2,), model.unit * level, dtype=torch.float64), inputs)
+    drawn = model.sample(2, seed=1, keys=keys)
+    assert torch.allclose(drawn, ((x + 1) / 2).clamp(0, 1), atol=1e-5)
+    assert (drawn - model.sample(2, seed=1, keys=FewKeys(steps=3))).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"call_levels": (1.0, 0.5)}, "call_levels=1,0.5: give 1 for steps=2, one for each call after the first, or s"),
+        ({"steps": 3, "call_levels": (0.5, 1.0)}, "call_levels=0.5,1: give numbers that fall, below 80 and above 0"),
+        ({"call_levels": (80.0,)}, "call_levels=80: give numbers that fall, below 80 and above 0"),
+        ({"call_levels": (0.0,)}, "call_levels=0: give numbers that fall, below 80 and above 0"),
+    ],
+)
+def test_levels_that_do_not_fit(keys: dict, text: str):
+    with pytest.raises(UserError, match=text):
+        make(FewKeys, keys)
+
+
 def test_image_k_depends_on_its_own_number():
     model = tuned().float()
     for steps in (1, 2, 4):
@@ -391,11 +418,14 @@ def with_f(model: FewSteps, monkeypatch, f) -> list:
 def test_an_image_is_drawn_again_from_the_noise_of_its_strength_on():
     model = tuned()
     schedule = get_schedule("cosine")
-    of_calls, alpha, sigma = model.levels(4), *(float(part(0.4)) for part in (schedule.alpha, schedule.sigma))
-    begin, *rest = model.levels_from(Redraw(0.4), 4)
+    of_calls, alpha, sigma = (
+        model.levels(FewKeys(steps=4)),
+        *(float(part(0.4)) for part in (schedule.alpha, schedule.sigma)),
+    )
+    begin, *rest = model.levels_from(Redraw(0.4), FewKeys(steps=4))
     assert begin == pytest.approx(sigma / alpha) and rest == [level for level in of_calls if level < begin]
-    assert len(rest) < 3 and model.levels_from(Redraw(1.0), 4) == of_calls
-    assert model.levels_from(Redraw(noise=0.1), 2) == [0.2]  # of images in [-1, 1]
+    assert len(rest) < 3 and model.levels_from(Redraw(1.0), FewKeys(steps=4)) == of_calls
+    assert model.levels_from(Redraw(noise=0.1), FewKeys()) == [0.2]  # of images in [-1, 1]
 
 
 def test_what_is_drawn_again_is_noisy_at_each_call(monkeypatch):
@@ -405,7 +435,7 @@ def test_what_is_drawn_again_is_noisy_at_each_call(monkeypatch):
     seen = with_f(model, monkeypatch, lambda x, t: x0)
     result = model.redraw(image, Redraw(0.9), seed=3, first=5, keys=FewKeys(steps=4))
     torch.testing.assert_close(result, image, rtol=0, atol=1e-6)
-    levels = model.levels_from(Redraw(0.9), 4)
+    levels = model.levels_from(Redraw(0.9), FewKeys(steps=4))
     assert len(seen) == len(levels) > 1
     for call, ((x, t), level) in enumerate(zip(seen, levels, strict=True)):
         eps = rng.normal(torch.arange(5, 7), SHAPE, 3, "few", call)

@@ -1,5 +1,7 @@
 """Small images and masks beside noisy images, and images in tiles."""
 
+import math
+from collections.abc import Sequence
 from itertools import pairwise, product
 
 import pytest
@@ -9,7 +11,9 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.diffusion.model import PixelDiffusion
 from trilemma.diffusion.planes import (
+    MOST_NUMBERS,
     OUTSIDE,
+    OVERLAP,
     WHOLE,
     draw_masks,
     enlarge,
@@ -54,23 +58,37 @@ def test_to_shrink_what_was_enlarged_gives_back_what_is_smooth():
 def test_tiles_cover_a_side_and_overlap(side: int, tile: int, step: int):
     places = places_of(side, tile, step)
     assert places[0] == 0 and places[-1] == side - tile and all(place % step == 0 for place in places)
-    assert all(one < other <= one + tile - tile // 3 for one, other in pairwise(places))
+    assert all(one < other <= one + tile - math.ceil(OVERLAP * tile) for one, other in pairwise(places))
 
 
-def test_tiles_that_agree_make_the_whole():
-    x = images(2, 1, 20, 12)
+@pytest.mark.parametrize("together", [1, 4, 100])
+def test_tiles_that_agree_make_the_whole(together: int):
+    x, t = images(2, 1, 20, 12), torch.tensor([0.5, 0.9])
+    given: list[tuple[int, list[float]]] = []
 
-    def denoise_at(top: int, left: int):
-        return lambda x_t, t: x_t * 3 + 1
+    def denoise_at(corners: Sequence[tuple[int, int]]):
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            given.append((len(corners), t.tolist()))
+            return x_t * 3 + t[:, None, None, None]
 
-    denoise = tile_denoiser(denoise_at, (20, 12), (8, 8), 2)
-    assert torch.allclose(denoise(x, torch.ones(2)), 3 * x + 1, atol=1e-6)
+        return denoise
+
+    denoise = tile_denoiser(denoise_at, (20, 12), (8, 8), 2, together)
+    assert torch.allclose(denoise(x, t), 3 * x + t[:, None, None, None], atol=1e-6)
+    assert all(times == pytest.approx([0.5, 0.9] * tiles) for tiles, times in given)  # all images of each tile
+    tiles = 4 * 2
+    assert [count for count, _ in given] == [min(together, tiles)] * math.ceil(tiles / together)
     assert window((8, 8)).min() > 0 and window((8, 6)).shape == (1, 1, 8, 6)
 
 
 def test_no_seams_where_tiles_differ():
     """Tiles of two levels meet in a slope: no step is larger than that of the weights."""
-    denoise = tile_denoiser(lambda top, left: lambda x_t, t: torch.full_like(x_t, float(left > 0)), (8, 12), (8, 8), 1)
+
+    def denoise_at(corners: Sequence[tuple[int, int]]):
+        lefts = torch.tensor([float(left > 0) for _, left in corners])[:, None, None, None]
+        return lambda x_t, t: lefts.expand_as(x_t)
+
+    denoise = tile_denoiser(denoise_at, (8, 12), (8, 8), 1, 2)
     row = denoise(torch.zeros(1, 1, 8, 12), torch.ones(1))[0, 0, 4]
     assert row[0] == 0 and row[-1] == 1 and (row.diff() >= -1e-6).all() and row.diff().max() < 0.35
 
@@ -129,6 +147,32 @@ def test_a_tile_sees_its_part_of_the_image_alone(calls: int, columns: range):
     assert inside.any(0).nonzero()[:, 0].tolist() == list(columns)
     assert torch.equal(one[~inside], two[~inside])
     assert torch.equal((one != two).any(0), inside.any(0)) and torch.equal((one != two).any(1), inside.any(1))
+
+
+@pytest.mark.parametrize("network", ["steep", "own"])
+def test_how_many_tiles_are_denoised_together_changes_no_image(network: str, monkeypatch: pytest.MonkeyPatch):
+    upscaler = model("diffusion-upscale", upscale=2, classes=True, n_classes=3)
+    if network == "steep":
+        upscaler.network = Steep()
+    small, asked = images(2, 1, 7, 12), Condition(label=torch.tensor([2, 0]))
+    sizes: list[int] = []
+    upscaler.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    results = []
+    for most in (MOST_NUMBERS, 2 * 64 * 4, 1):
+        monkeypatch.setattr("trilemma.diffusion.model.MOST_NUMBERS", most)
+        results.append(upscaler.upscale(small, seed=1, condition=asked, keys=DiffusionSampling(steps=1)))
+    tiles = 3 * 5  # of 8x8 px in 14x24, half of which the next one covers
+    assert sizes == [2 * tiles, 8, 8, 8, 6, *[2] * tiles]
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=0, atol=0 if network == "steep" else 1e-5)
+
+
+@pytest.mark.parametrize(("sampler", "calls"), [("auto", 3), ("heun", 5)])
+def test_each_call_is_told(sampler: str, calls: int):
+    told: list[tuple[int, int]] = []
+    keys = DiffusionSampling(steps=3, sampler=sampler, schedule="edm")
+    model("diffusion-upscale").upscale(images(1, 1, 4, 4), seed=0, keys=keys, on_step=lambda *at: told.append(at))
+    assert told == [(k, calls) for k in range(1, calls + 1)]
 
 
 def test_larger_images_are_enlarged_and_smaller_ones_refused():

@@ -28,13 +28,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
 
 
 @pytest.mark.slow
-def test_the_words_of_the_data_are_kept_with_the_model(run: trilemma.Run) -> None:
+def test_the_words_of_the_data_are_kept_with_the_model(run: trilemma.Run, tmp_path: Path) -> None:
     config = run.model_config
     assert {"red", "circle", "large", "left"} <= set(config.words) and 20 < len(config.examples) <= 40
     assert isinstance(run.model, ReadsCaptions) and trilemma.load(run.path).model_config == config
     command = run.config["command"]
     assert "words" not in command and "examples" not in command  # the data have them
-    again = trilemma.train(run.path / "config.json", quiet=True)
+    again = trilemma.train(run.path / "config.json", out=tmp_path / "again", quiet=True)
     assert again.model_config == config and again.config["command"] == command
 
 
@@ -139,6 +139,19 @@ def test_codes_are_those_under_the_caption(run: trilemma.Run, tmp_path: Path) ->
     edited = trilemma.edit(run, 0, towards=tmp_path / "v.npy", caption=texts[0], steps=2, **out)
     torch.testing.assert_close(edited.images, drawn[:1].expand(2, -1, -1, -1), rtol=0, atol=1e-4)
     assert read_metadata(edited.picture)["caption"] == texts[0]
+
+
+@pytest.mark.parametrize("verb", ["edit", "traverse"])
+def test_several_captions_are_refused_where_there_is_one_image(run: trilemma.Run, tmp_path: Path, verb: str) -> None:
+    np.save(tmp_path / "v.npy", np.zeros(3 * 8 * 8, np.float32))
+    out, text = (
+        {"out": tmp_path / "o.png"},
+        r"caption=a circle \| a square: one image has one caption; leave out \| and",
+    )
+    asked = {"edit": {"image": 0, "towards": tmp_path / "v.npy"}, "traverse": {"axes": "noise"}}[verb]
+    with pytest.raises(UserError, match=text):
+        getattr(trilemma, verb)(run, **asked, caption="a circle | a square", **out)
+    assert [path.name for path in tmp_path.iterdir()] == ["v.npy"]
 
 
 def test_a_guide_reads_the_caption_too(run: trilemma.Run) -> None:

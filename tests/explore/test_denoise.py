@@ -88,6 +88,8 @@ def test_what_cannot_be_shown(runs, tmp_path):
     vae = trilemma.train("vae", "digits", out=tmp_path / "vae", **SHORT)
     with pytest.raises(UserError, match="vae does not denoise; models that do: diffusion-small, diffusion"):
         trilemma.denoise(vae)
+    with pytest.raises(UserError, match="film=webp is the format of an animation; give animate=true"):
+        trilemma.denoise(runs["diffusion"], animate=False, film="webp")
     with pytest.raises(UserError, match='did you mean "frames"'):
         trilemma.denoise(runs["diffusion"], framse=3)
     with pytest.raises(UserError, match="diffusion-small does not take a class: it was trained without labels"):

@@ -155,6 +155,11 @@ def test_what_is_refused(run, tmp_path):
         ({"b": 10**6}, "image 1000000 not found"),
         ({"b": np.zeros((1, 10, 8))}, "the image is 1 x 10 x 8"),
         ({"label": 3}, "trained without labels"),
+        ({"film": "webp", "animate": False}, "film=webp is the format of an animation; give animate=true"),
+        (
+            {"caption": "one|two|three"},
+            r"caption=one\|two\|three: 3 captions, and a walk has two ends; give one or two",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             interpolate(run, **{"a": 0, "b": 1, "out": out, **keys})

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import trilemma
+from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.explore.redraw import noise_of, read_mask
 from trilemma.pictures.png import read_metadata
@@ -76,6 +77,20 @@ def test_noise_is_estimated_or_given(model: trilemma.Run, tmp_path: Path) -> Non
     assert not torch.equal(drawn.images[0], drawn.images[1])
 
 
+@pytest.mark.parametrize(("typed", "used"), [("0.2", 0.2), ("1", 1.0)])
+def test_noise_as_a_number_on_the_command_line(
+    model: trilemma.Run, tmp_path: Path, typed: str, used: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["edit", str(model.path), "7", "steps=2", f"out={tmp_path / 'n.png'}"]
+    assert cli.main([*words, f"noise={typed}"]) == 0
+    assert read_metadata(tmp_path / "n.png")["noise"] == used
+    assert cli.main([*words, "noise=25"]) == 2
+    assert (
+        "noise=25: give a number above 0 and up to 1 (for levels of 255 give 25/255 = 0.098)" in capsys.readouterr().err
+    )
+    assert cli.main([*words, "noise=auto"]) == 0
+
+
 def test_noise_as_a_number_is_that_of_the_resized_image_which_is_said(
     model: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +135,17 @@ def test_masks_by_hand(tmp_path: Path) -> None:
     assert torch.equal(read_mask(str(tmp_path / "m.png"), (3, 6, 4))[0, 0], area)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_in_a_mask_stays(tmp_path: Path, mode: str) -> None:
+    """White strokes on a transparent ground, whatever colour lies under it."""
+    strokes = np.zeros((6, 4), np.uint8)
+    strokes[2:5, 1:3] = 255
+    image = Image.fromarray(np.dstack([np.full((6, 4, 3), 255, np.uint8), strokes]))
+    (image.quantize(4) if mode == "P" else image.convert(mode)).save(tmp_path / "m.png")
+    area = read_mask(str(tmp_path / "m.png"), (3, 6, 4))[0, 0]
+    assert torch.equal(area, torch.from_numpy(strokes / 255).float())
+
+
 @pytest.mark.parametrize(
     ("mask", "text"),
     [
@@ -130,6 +156,13 @@ def test_masks_by_hand(tmp_path: Path) -> None:
         ),
         ("9,9,12,12", "holds no pixel"),
         ("outside:0,0,8,8", "holds no pixel"),
+        ("outside:4,4,4,4", "mask=outside:4,4,4,4: the rectangle holds no pixel of an image of 8x8"),
+        ("outside:9,9,12,12", "mask=outside:9,9,12,12: the rectangle holds no pixel"),
+        (
+            "outside:black.png",
+            "mask=outside:black.png: outside: takes a rectangle left,top,right,bottom in px, such as "
+            "mask=outside:0,0,4,8; in an image file, exchange black and white instead",
+        ),
         ("black.png", r"mask=black\.png holds no pixel of an image of 8x8 .*white where pixels are drawn"),
         ("1,2,3", "mask=1,2,3: file not found; give an image file, or a rectangle left,top,right,bottom"),
         ("nowhere.png", "mask=nowhere.png: file not found"),
@@ -157,6 +190,11 @@ def test_masks_that_do_not_fit(model: trilemma.Run, tmp_path: Path, monkeypatch,
         ({"strength": 0.5, "rounds": 2}, "rounds= belongs to mask=; leave it out"),
         ({"strength": 0.5, "shift": 2.0}, "away= and shift= belong to towards="),
         ({"noise": 0.1, "strength": 0.5}, "noise= takes out the noise of the image itself"),
+        (
+            {"noise": 25.0},
+            r"noise=25: give a number above 0 and up to 1 \(for levels of 255 give 25/255 = 0.098\) or auto or none$",
+        ),
+        ({"noise": 1.01}, "noise=1.01: give a number above 0 and up to 1"),
         ({"strength": 1.5}, "strength=1.5: give a number of at least 0 and up to 1"),
         ({"strength": -0.1}, "strength=-0.1: give a number of at least 0 and up to 1"),
         ({"strength": float("nan")}, "strength=nan: give a finite number of at least 0 and up to 1"),
@@ -169,7 +207,7 @@ def test_masks_that_do_not_fit(model: trilemma.Run, tmp_path: Path, monkeypatch,
         ({"seed": 1, "towards": "1"}, "and seed= is for"),
         ({"first": 1, "towards": "1"}, "and first= is for"),
         ({"film": "webp", "towards": "1"}, "and film= is for"),
-        ({"strength": 0.5, "film": "webp"}, "film=webp is the format of an animation; add animate=true"),
+        ({"strength": 0.5, "film": "webp"}, "film=webp is the format of an animation; give animate=true, or leave"),
         (
             {"strength": 0.5, "label": "1"},
             "was trained without labels; train it with classes=true, or choose one of vae-",

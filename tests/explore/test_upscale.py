@@ -1,5 +1,6 @@
 """`upscale`: files of any size, held-out images, and what is refused."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ def test_a_file_keeps_its_size(run: trilemma.Run, tmp_path: Path, capsys: pytest
     assert result.images.shape == (1, 1, 12, 18) and result.original is None
     assert result.picture == run.path / "upscale-in.png" and result.bicubic.shape == (1, 1, 12, 18)
     assert "6x9 px are enlarged in tiles of 8x8" in capsys.readouterr().err
+    both = trilemma.upscale(run, tmp_path / "in.png", n=2, steps=2, out=tmp_path / "b.png").images
+    second = trilemma.upscale(run, tmp_path / "in.png", first=1, steps=2, out=tmp_path / "s.png").images
+    assert torch.equal(both, torch.cat([result.images, second]))  # tiles are batched alike, whatever n is
+
+
+def test_progress_is_shown(
+    run: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("trilemma.progress"), "PLAIN_EVERY_S", 0.0)
+    trilemma.upscale(run, 3, n=2, steps=2, out=tmp_path / "u.png")
+    lines = [re.sub(r" +\S+ +image", " image", " ".join(line.split())) for line in capsys.readouterr().err.splitlines()]
+    shown = ["0% image 1 of 2", "25% image 1 of 2, step 1 of 2", "50% image 1 of 2, step 2 of 2"]
+    shown += ["50% image 2 of 2", "75% image 2 of 2, step 1 of 2", "100% image 2 of 2, step 2 of 2"]
+    assert lines == [f"drawing {text}" for text in shown]
 
 
 def test_a_class_is_asked_for(tmp_path: Path) -> None:

@@ -46,6 +46,12 @@ def test_a_format_without_its_package_is_refused_before_any_work(monkeypatch: py
     with pytest.raises(UserError, match=r"^film=mp4 needs the package av: .*video.*; or take gif or webp$"):
         check_film("mp4")
     check_film("webp")
+    check_film("gif", animate=False)
+    for film in ("webp", "mp4"):
+        with pytest.raises(
+            UserError, match=f"^film={film} is the format of an animation; give animate=true, or leave film="
+        ):
+            check_film(film, animate=False)
 
 
 @pytest.mark.slow

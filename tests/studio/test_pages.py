@@ -275,7 +275,7 @@ def test_an_image_is_brought_and_a_mask_painted_over_it(browser, studio, run):
     mask = np.zeros((8, 8), np.uint8)
     mask[2:4] = 255
     painted = io.BytesIO()
-    Image.fromarray(mask).save(painted, "png")
+    Image.fromarray(np.dstack([np.full((8, 8, 3), 255, np.uint8), mask])).save(painted, "png")  # white on transparent
     studio.queue.pause(True)
     url = f"data:image/png;base64,{base64.b64encode(painted.getvalue()).decode()}"
     assert browser.post("/edit", {"run": run.id, "image": image, "mask_png": url, "n": "2"}).status_code == 303

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from trilemma.diffusion.augmentation import NUMBERS, augment
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.path import CodesModel
-from trilemma.diffusion.planes import draw_masks, enlarge, hide, mask_planes, shrink
+from trilemma.diffusion.planes import draw_masks, enlarge, mask_planes, shrink
 from trilemma.errors import UserError
 from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import TextEncoder
+from trilemma.pictures.levels import hide
 from trilemma.tokeniser import LENGTH, PADDING, Tokeniser, words_of
 from trilemma.types import Batch, Condition, default_label
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from trilemma.config import Config
-from trilemma.diffusion.planes import hide
 from trilemma.diffusion.schedule import Schedule
 from trilemma.diffusion.steps import Denoise, Noise, steps_of
 from trilemma.errors import UserError
+from trilemma.pictures.levels import hide
 from trilemma.types import Redraw
 
 ROUNDS = 5  # of each step under a mask

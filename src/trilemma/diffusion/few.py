@@ -28,7 +28,8 @@ al. 2024, "Consistency trajectory models", section 3.3). It is a player of its o
     loss + adversarial * E softplus(D(x0) - D(f(x0 + t eps, t)))
 
 An image takes one call from pure noise, x0_hat = f(t_max eps, t_max). Each further one adds noise again and takes it
-out: n calls have n - 1 levels between, at quantiles 1 - k / (n + 1) of the noise of the training, k = 1 ... n - 1.
+out: n calls have n - 1 levels between, at quantiles 1 - k / (n + 1) of the law of t of targets=data, k = 1 ... n - 1.
+Those of targets=teacher are the same, though its training draws t by another law; call_levels= gives others.
 
 An image is drawn again (`edit`) from x0 + t eps on, with the t of a strength, by a call there and one at each of these
 levels that is lower. Under a mask each is taken several times, and where the mask is 0 x0_hat is the image itself
@@ -38,6 +39,7 @@ it taken for the x0_hat of a path, that of Gaussian data would lead to noise of 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, Protocol, Self
 
 import torch
@@ -45,6 +47,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from trilemma import rng as random
+from trilemma.arguments import word
 from trilemma.config import Config, ModelConfig, only_for
 from trilemma.diffusion.editing import ROUNDS, seen_of
 from trilemma.diffusion.model import DATA_STD, PixelDiffusion
@@ -116,6 +119,29 @@ class FewKeys(Config):
     """Settings of the sampler."""
 
     steps: int = Field(default=2, ge=1, le=16, description="network calls per image; 1, 2 and 4 are usual")
+    call_levels: tuple[float, ...] | None = Field(
+        default=None,
+        description="noise of the calls after the first, over twice the spread of the images (default: by steps)",
+    )
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> Self:
+        levels = self.call_levels
+        if levels is None:
+            return self
+        if len(levels) != self.steps - 1:
+            raise ValueError(
+                f"call_levels={word(levels)}: give {self.steps - 1} for steps={self.steps}, one for each call after "
+                f"the first, or steps={len(levels) + 1}"
+            )
+        if any(after >= before for before, after in pairwise((T_MAX, *levels, 0.0))):
+            raise ValueError(f"call_levels={word(levels)}: give numbers that fall, below {T_MAX:g} and above 0")
+        return self
+
+    @property
+    def levels(self) -> list[float]:
+        """Noise levels of the calls for an image, in units of twice the spread of the data."""
+        return noise_levels(self.steps) if self.call_levels is None else [T_MAX, *self.call_levels]
 
     @property
     def adds_noise(self) -> bool:
@@ -249,7 +275,7 @@ class FewSteps(Model):
         inputs = student.embed(condition, n)
         nothing = torch.zeros(n, *student.x_shape, device=next(student.parameters()).device)
         with in_eval_mode(student.network):
-            return student.to_image(self._after_calls(nothing, self.levels(keys.steps), ids, seed, inputs))
+            return student.to_image(self._after_calls(nothing, self.levels(keys), ids, seed, inputs))
 
     @torch.no_grad()
     def redraw(
@@ -267,32 +293,33 @@ class FewSteps(Model):
         label as images of no class.
 
         Raises:
-            UserError: for a condition that it does not take, steps= where one call is taken, or images of another
-                shape.
+            UserError: for a condition that it does not take, keys of several calls where one is taken, or images of
+                another shape.
         """
         student, n = self.student, len(image)
         check_images(image, student.config.shape)
         student._check(condition, n, NO_GUIDES)
         student.check_asked(condition)
-        if how.noise is not None and "steps" in keys.given():
-            raise UserError(f"steps={keys.steps}: the noise of an image is taken out in one call; leave steps out")
+        if how.noise is not None and (key := next(iter(keys.given()), None)):
+            value = word(keys.get(key))
+            raise UserError(f"{key}={value}: the noise of an image is taken out in one call; leave {key} out")
         if how.strength == 0 and how.noise is None:
             return image.clone()
         inputs, ids = student.embed(condition, n), torch.arange(first, first + n)
         x0 = student.to_x(seen_of(image, how))
         with in_eval_mode(student.network):
-            return student.to_image(self._after_calls(x0, self.levels_from(how, keys.steps), ids, seed, inputs, how))
+            return student.to_image(self._after_calls(x0, self.levels_from(how, keys), ids, seed, inputs, how))
 
-    def levels(self, steps: int) -> list[float]:
+    def levels(self, keys: FewKeys) -> list[float]:
         """Noise levels of the calls for an image, in the units of x."""
-        return [self.unit * level for level in noise_levels(steps)]
+        return [self.unit * level for level in keys.levels]
 
-    def levels_from(self, how: Redraw, steps: int) -> list[float]:
+    def levels_from(self, how: Redraw, keys: FewKeys) -> list[float]:
         """Those for an image that is drawn again: that of the strength, and what is lower in `levels`; or that of its
         own noise alone."""
         if how.noise is not None:
             return [2 * how.noise]  # of images in [-1, 1]
-        levels = self.levels(steps)
+        levels = self.levels(keys)
         begin = min(float((-log_snr(self.student.schedule, how.strength) / 2).exp()), levels[0])
         return [begin, *(level for level in levels if level < begin)]
 

@@ -10,11 +10,11 @@ how that is guided, in estimates.py.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +26,14 @@ from trilemma.diffusion.estimates import EstimatingModel
 from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import BoundsModel
-from trilemma.diffusion.planes import tile_denoiser
+from trilemma.diffusion.planes import MOST_NUMBERS, tile_denoiser
 from trilemma.diffusion.portable import PortableModel
 from trilemma.diffusion.prediction import get_prediction, missed_by_filter
 from trilemma.diffusion.samplers import ddim, draw_x0
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
 from trilemma.diffusion.spectrum import Spectrum
-from trilemma.diffusion.steps import Denoise, Noise, of_images, watched
+from trilemma.diffusion.steps import Denoise, Noise, counted, of_images, watched
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
 from trilemma.types import (
@@ -48,6 +48,9 @@ from trilemma.types import (
     Redraw,
     Watch,
 )
+
+if TYPE_CHECKING:
+    from trilemma.progress import OnStep
 
 DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them (Karras et al. 2022)
 THIRDS = ("clean", "middle", "noisy")  # of the drawn times, of which the log has the loss
@@ -328,10 +331,13 @@ class DiffusionModel(EstimatingModel):
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionSampling = DiffusionSampling(),
         guides: Guides = NO_GUIDES,
+        on_step: "OnStep | None" = None,
     ) -> Tensor:
         """Images (B, C, h, w) in [0, 1], enlarged `factor` times and drawn with the noise of those numbered first ...
         of `seed`, without a label as images of no class; larger ones than in training tile by tile (planes.py).
 
+        Args:
+            on_step: is told each call of the denoiser: how many are done, of how many.
         Raises:
             UserError: for an impossible key, other channels, or images that are smaller than in training.
         """
@@ -346,12 +352,16 @@ class DiffusionModel(EstimatingModel):
         schedule, n, small = self._schedule_of(keys), len(image), [side // self.factor for side in tile]
         self._check(condition, n, guides)
 
-        def denoise_at(top: int, left: int) -> Denoise:
-            y, x = top // self.factor, left // self.factor
-            part = image[:, :, y : y + small[0], x : x + small[1]]
-            return self._guided(replace(condition, image=part), n, schedule, keys, guides)
+        def denoise_at(corners: Sequence[tuple[int, int]]) -> Denoise:
+            rows = torch.arange(n).repeat(len(corners))
+            places = [(top // self.factor, left // self.factor) for top, left in corners]
+            parts = [image[:, :, y : y + small[0], x : x + small[1]] for y, x in places]
+            asked = replace(condition.rows(rows), image=torch.cat(parts))
+            return self._guided(asked, len(rows), schedule, keys, guides)
 
-        denoise = tile_denoiser(denoise_at, (size[0], size[1]), (tile[0], tile[1]), self.factor)
+        together = max(1, MOST_NUMBERS // (n * math.prod(self.config.shape)))
+        denoise = tile_denoiser(denoise_at, (size[0], size[1]), (tile[0], tile[1]), self.factor, together)
+        denoise = counted(denoise, keys.calls, on_step)
         ids, shape = torch.arange(first, first + n), (channels, size[0], size[1])
         return self._from_noise(denoise, schedule, keys, guides, ids, seed, shape)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trilemma.arguments import word
 from trilemma.config import Config, only_for
-from trilemma.diffusion.samplers import get_sampler
+from trilemma.diffusion.samplers import calls_of, get_sampler
 from trilemma.errors import UserError
 
 AUTO_SAMPLER = "unipc"  # of those measured in 5 and 10 calls none is better by more than chance (docs/diffusion.md)
@@ -66,10 +66,20 @@ class DiffusionSampling(Config):
         return self
 
     @property
+    def sampler_name(self) -> str:
+        """The name of the sampler."""
+        return AUTO_SAMPLER if self.sampler == "auto" else self.sampler
+
+    @property
+    def calls(self) -> int:
+        """Of the denoiser, for an image."""
+        return calls_of(self.sampler_name, self.steps)
+
+    @property
     def solver(self) -> Callable[..., Tensor]:
         """The sampler, with its options."""
         options = {name: value for name in ("eta", "order") if (value := getattr(self, name)) is not None}
-        return partial(get_sampler(AUTO_SAMPLER if self.sampler == "auto" else self.sampler, **options), **options)
+        return partial(get_sampler(self.sampler_name, **options), **options)
 
     @property
     def adds_noise(self) -> bool:

@@ -3,12 +3,16 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from trilemma.diffusion.schedule import Schedule
 from trilemma.types import Watch
+
+if TYPE_CHECKING:
+    from trilemma.progress import OnStep
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t (B,)) -> x0_hat, as x_t
 Noise = Callable[[int], Tensor]  # step number 0, 1, ... -> standard normal, as x_t
@@ -59,6 +63,20 @@ def watched(denoise: Denoise, schedule: Schedule, watch: Watch | None, to_image:
         return x0_hat
 
     return show
+
+
+def counted(denoise: Denoise, calls: int, on_step: "OnStep | None") -> Denoise:
+    """The denoiser, which says after each call how many there were, of how many."""
+    if on_step is None:
+        return denoise
+    numbers = count(1)
+
+    def say(x_t: Tensor, t: Tensor) -> Tensor:
+        x0_hat = denoise(x_t, t)
+        on_step(next(numbers), calls)
+        return x0_hat
+
+    return say
 
 
 def of_images(values: Tensor) -> Tensor:

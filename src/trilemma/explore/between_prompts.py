@@ -52,7 +52,7 @@ def interpolate_by_pipeline(name: str, a: object, b: object, keys: BetweenKeys) 
     Raises:
         UserError: they are not texts, or the pipeline does not draw from embeddings and noise.
     """
-    check_film(keys.film)
+    check_film(keys.film, keys.animate)
     check_verb(name, "interpolate")
     if not isinstance(a, str) or not isinstance(b, str):
         raise UserError("interpolate with a pipeline goes from one prompt to another; give two texts")

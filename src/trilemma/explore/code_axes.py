@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trilemma.data.load import Source
 from trilemma.errors import UserError
-from trilemma.explore.codes import by_noise, code_width, condition_for
+from trilemma.explore.codes import by_noise, check_one_caption, code_width, condition_for
 from trilemma.explore.directions import Directions, directions_of, drawn_codes, of_spread
 from trilemma.explore.images import pick_images
 from trilemma.explore.naming import Named, find_code
@@ -89,7 +89,10 @@ def start_of(
 
     Args:
         image: default: the mean, of noise that of image 0 of seed 0.
+    Raises:
+        UserError: several captions are given, or as `find_code`.
     """
+    check_one_caption(caption)
     if kind == "noise" and image is None:
         image = "seed:0"
     if label is None and caption is None and (image is None or str(image).startswith("seed:")):

@@ -68,6 +68,12 @@ def condition_of_codes(
     return part if caption is None else replace(part, caption=asked.caption)
 
 
+def check_one_caption(caption: str | None) -> None:
+    """Raises UserError for several captions where one image or code is meant."""
+    if caption is not None and "|" in caption:
+        raise UserError(f"caption={caption}: one image has one caption; leave out | and what follows it")
+
+
 def code_width(run: Run) -> int:
     """How many numbers a code has."""
     if (length := flags(run.model).code_length) is not None:

@@ -75,7 +75,7 @@ def denoise(
     Raises:
         UserError: the model does not denoise, or does not take the label or a setting.
     """
-    check_film(film)
+    check_film(film, animate)
     run = as_run(run)
     model = run.require("denoise", Denoises)
     keys = run.sampling(settings, denoise)

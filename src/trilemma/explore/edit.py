@@ -31,6 +31,7 @@ from trilemma.explore.naming import find_code, image_word
 from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
 from trilemma.keys import Caption, FilmFormat, Label, RunOrPipelinePicture, Seed
+from trilemma.pictures.animation import check_film
 from trilemma.pictures.grid import grid
 from trilemma.pretrained.table import pipeline_name
 from trilemma.results import Results, place
@@ -41,6 +42,7 @@ from trilemma.values import checked_call
 Group = str | int | Path
 MOVING = ("away", "shift", "steps", "data", "label", "caption", "out")  # keys beside towards
 GROUP, INVERTED_GROUP = 2000, 64  # images of a group whose codes are averaged; of a model whose codes are noise
+NOISE = "a number above 0 and up to 1 (for levels of 255 give 25/255 = 0.098)"  # that an image can have
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,13 @@ def edit(
     ] = None,
     mask: Annotated[
         str | None,
-        Field(description="diffusion: where to draw again: left,top,right,bottom px, outside:..., or an image file"),
+        Field(
+            description="diffusion: where to draw again: left,top,right,bottom px, outside:..., or an image file, "
+            "white there (transparent counts as black)"
+        ),
     ] = None,
     noise: Annotated[
-        Annotated[float, Field(gt=0)] | Literal["auto"] | None,
+        Annotated[float, Field(gt=0, le=1, title=NOISE)] | Literal["auto"] | None,
         Field(description="diffusion: the noise of the image, to take out, of values in [0, 1]; auto: estimated"),
     ] = None,
     rounds: Annotated[
@@ -114,9 +119,10 @@ def edit(
         shift: factor of the vector in the last picture; the first has 0, the plain reconstruction. Negative values move
             the image away from the group.
         strength: how much noise the image is drawn again from: small things change first.
-        mask: a rectangle, or a black and white image of the model's size or the image's, white where pixels are drawn;
-            all others stay bit-identical. With strength= they begin from less noise.
-        noise: the standard deviation of noise that the image has.
+        mask: a rectangle, or a black and white image of the model's size or the image's, white where pixels are drawn
+            (what is transparent in it counts as black); all others stay bit-identical. With strength= they begin from
+            less noise.
+        noise: the standard deviation of noise that the image has, of values in [0, 1].
         animate, film: whether an animation of strengths from 0 to `strength` lies beside the picture, and its format.
         n, seed, first: how many images are drawn again, and the numbers of their noise.
         data: other images than the run's own, whose classes and images are meant.
@@ -137,8 +143,7 @@ def edit(
         _check_again(again, away, shift)
         if animate and (strength is None or mask is not None):
             raise UserError("animate=true shows strengths from 0 to strength=; give strength=, and no mask=")
-        if film != "gif" and not animate:
-            raise UserError(f"film={film} is the format of an animation; add animate=true")
+        check_film(film, animate)
         if isinstance(image, Tensor):
             raise UserError("give the image as a file or by its number")
         drawn = settings if steps is None else {**settings, "steps": steps}

@@ -74,7 +74,11 @@ def imagine(
         float | None, Field(gt=0, le=1, description="with image: how much to change it (default: the model's)")
     ] = None,
     mask: Annotated[
-        str | None, Field(description="with image: where to draw: left,top,right,bottom px, outside:..., or a file")
+        str | None,
+        Field(
+            description="with image: where to draw: left,top,right,bottom px, outside:..., or a file, white there "
+            "(transparent counts as black)"
+        ),
     ] = None,
     lora: Annotated[str | Path | None, Field(description="a .safetensors file of LoRA weights; needs peft")] = None,
     x: AlongRow = None,

@@ -79,15 +79,15 @@ def interpolate(
     if (name := pipeline_name(run)) is not None:
         return interpolate_by_pipeline(name, a, b, keys_of(BetweenKeys, interpolate, locals()))
     _refuse_settings(seed, settings)
-    check_film(film)
+    captions = _captions_of_ends(caption)
+    check_film(film, animate)
     run = in_space(as_run(run), space)
     run.coder("interpolate", Encodes, Decodes)
     picture, within = place(out, run.path, "interpolation.png")
     picture = picture.with_suffix(".png") if picture.suffix.lower() == f".{film}" else picture
     animation = picture.with_suffix(f".{film}") if animate else None
     files = Results(picture, [animation] if animation else [], verb="interpolate", within=within)
-    captions = [None] if caption is None else caption.split("|")
-    ends = [find_code(run, what, data, label, captions[k % len(captions)]) for k, what in enumerate((a, b))]
+    ends = [find_code(run, what, data, label, own) for what, own in zip((a, b), captions, strict=True)]
     ways = list(WAYS) if how == "both" else [how]
     fine = torch.linspace(0, 1, (frames - 1) * FINER + 1, dtype=torch.float64)
     start, end = (code[0].double() for code, _, _ in ends)
@@ -121,6 +121,18 @@ def _refuse_settings(seed: int | None, settings: dict[str, Any]) -> None:
         raise unknown_key(next(iter(settings)), {"interpolate": [*inspect.signature(interpolate).parameters][3:-1]})
     if seed is not None:
         raise UserError(f"seed={seed} is for a pipeline; a code of this run is drawn as seed:{seed}")
+
+
+def _captions_of_ends(caption: str | None) -> tuple[str | None, str | None]:
+    """That of each end.
+
+    Raises:
+        UserError: there are more than two.
+    """
+    parts = [None] if caption is None else caption.split("|")
+    if len(parts) > 2:
+        raise UserError(f"caption={caption}: {len(parts)} captions, and a walk has two ends; give one or two")
+    return parts[0], parts[-1]
 
 
 def _word(what: Named) -> str:

@@ -18,7 +18,14 @@ from trilemma.data.load import Source, slug
 from trilemma.data.selection import ALL
 from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError
-from trilemma.explore.codes import ASKED, code_width, condition_of_codes, note_search, read_codes
+from trilemma.explore.codes import (
+    ASKED,
+    check_one_caption,
+    code_width,
+    condition_of_codes,
+    note_search,
+    read_codes,
+)
 from trilemma.explore.images import source_of, take, unseen
 from trilemma.pictures.levels import to_float
 from trilemma.rng import check_seed, normal
@@ -77,9 +84,11 @@ def find_code(
         The code (1, Z) on the CPU; the condition that it needs; the image (1, C, H, W) that it was encoded from, None
         where the code itself was given.
     Raises:
-        UserError: it has another shape than the run's, is not finite, lacks the class or caption that the model needs,
-            or is of a kind that the model does not decode; or a code is to be drawn, and the model draws no images.
+        UserError: several captions are given; or it has another shape than the run's, is not finite, lacks the class or
+            caption that the model needs, or is of a kind that the model does not decode; or a code is to be drawn, and
+            the model draws no images.
     """
+    check_one_caption(caption)
     asked = partial(condition_of_codes, run, count=1, label=label, caption=caption, advise=ASKED)
     if isinstance(what, str) and (match := SEED.fullmatch(what)):
         condition = asked(UNCONDITIONAL)

@@ -24,8 +24,9 @@ from trilemma.errors import UserError, check_finite
 from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
 from trilemma.explore.naming import image_word, number_of, pick_image
 from trilemma.keys import Film
-from trilemma.pictures.animation import animated, check_film, frame
+from trilemma.pictures.animation import animated, frame
 from trilemma.pictures.grid import grid
+from trilemma.pictures.levels import hide
 from trilemma.results import Results, place
 from trilemma.run.compute import MOST_NUMBERS, in_batches, one_algorithm
 from trilemma.run.run import Run, end_of
@@ -41,7 +42,6 @@ OUTSIDE = "outside:"  # before a rectangle that stays
 AUTO = "auto"  # noise that is estimated
 COLUMNS = 8  # of the picture, at most
 FRAMES, STEP_MS, REST_MS = 25, 80, 1200  # of an animation: strengths, and the time of one and of both ends
-GREY = 0.5  # of what is drawn, in the picture of the mask
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,6 @@ def redraw(
     end_of(first, n)
     picture, within = place(out, run.path, f"edit-{image_word(image)}-{how_redrawn(strength, mask, noise)}.png")
     animation = None if film is None else picture.with_suffix(f".{film}")
-    if film is not None:
-        check_film(film)
     paths = numbered_paths(picture, first, n)
     files = Results(picture, [*paths, *([animation] if animation else [])], verb="edit", within=within)
     source = pick_image(run, image, data).image
@@ -178,29 +176,45 @@ def noise_of(image: Tensor) -> float:
 
 def read_mask(text: str, shape: tuple[int, int, int], image: Path | None = None) -> Tensor:
     """1 where pixels are drawn, float32 (1, 1, H, W): a rectangle left,top,right,bottom in px of the model's images,
-    "outside:" before it for all but that, or an image file, white where pixels are drawn. It has the size of the
-    model's images, or that of the file `image` that is edited, and is then cut and resized as that is.
+    "outside:" before it for all but that, or an image file, white where pixels are drawn; what is transparent in it
+    counts as black. It has the size of the model's images, or that of the file `image` that is edited, and is then cut
+    and resized as that is.
 
     Raises:
-        UserError: it is neither, has another size, or holds no pixel.
+        UserError: it is neither, has another size, or holds no pixel; or "outside:" stands before something else than
+            a rectangle with a pixel.
     """
-    _, height, width = shape
-    rest = text.removeprefix(OUTSIDE)
-    sides = _numbers(rest)
-    if sides is not None:
-        left, top, right, bottom = sides
-        area = torch.zeros(1, 1, height, width)
-        area[:, :, max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = 1
-        area = 1 - area if text.startswith(OUTSIDE) else area
-    else:
-        area = _file(Path(text).expanduser(), (height, width), image)
+    size, rest = (shape[1], shape[2]), text.removeprefix(OUTSIDE)
+    sides, outside = _numbers(rest), rest != text
+    if sides is None and outside:
+        raise UserError(
+            f"mask={text}: {OUTSIDE} takes a rectangle left,top,right,bottom in px, such as "
+            f"mask={OUTSIDE}0,0,{size[1] // 2},{size[0]}; in an image file, exchange black and white instead"
+        )
+    area = _file(Path(text).expanduser(), size, image) if sides is None else _rectangle(sides, size)
+    if outside:
+        _check_any(area, f"mask={text}: the rectangle", size)
+        area = 1 - area
+    _check_any(area, f"mask={text}", size)
+    return area
+
+
+def _rectangle(sides: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+    """1 inside a rectangle (left, top, right, bottom) of an image of (height, width), (1, 1, H, W)."""
+    left, top, right, bottom = (max(0, side) for side in sides)
+    area = torch.zeros(1, 1, *size)
+    area[:, :, top:bottom, left:right] = 1
+    return area
+
+
+def _check_any(area: Tensor, what: str, size: tuple[int, int]) -> None:
+    """Raises UserError where an area is empty."""
     if not area.any():
         raise UserError(
-            f"mask={text} holds no pixel of an image of {size_text((height, width))} (height x width); give a "
-            f"rectangle left,top,right,bottom within 0,0,{width},{height}, or an image file that is white where pixels "
-            "are drawn"
+            f"{what} holds no pixel of an image of {size_text(size)} (height x width); give a rectangle "
+            f"left,top,right,bottom within 0,0,{size[1]},{size[0]}, or an image file that is white where pixels are "
+            "drawn"
         )
-    return area
 
 
 def _numbers(text: str) -> tuple[int, int, int, int] | None:
@@ -219,7 +233,7 @@ def _file(path: Path, size: tuple[int, int], image: Path | None) -> Tensor:
             f"mask={path}: file not found; give an image file, or a rectangle left,top,right,bottom in px, such as "
             f"mask=0,0,{size[1] // 2},{size[0]}"
         )
-    decoded = decode([Item(str(path), lambda: open_file(path))], size, 1)
+    decoded = decode([Item(str(path), lambda: open_file(path), ground="black")], size, 1)
     if decoded.skipped:
         raise UserError(f"cannot read the mask {decoded.skipped[0]}")
     given = _size_of(path)
@@ -255,7 +269,7 @@ def redrawing_page(source: Tensor, mask: Tensor | None, images: Tensor, first: i
     source, images = source.cpu(), images.cpu()
     shown, texts = [source], ["before"]
     if mask is not None:
-        shown.append(torch.where(mask.cpu() > 0, torch.full_like(source, GREY), source))
+        shown.append(hide(source, mask))
         texts.append("mask")
     texts += [str(first + k) for k in range(len(images))]
     return grid(torch.cat([*shown, images]), columns=min(COLUMNS, len(texts)), texts=texts)

@@ -23,9 +23,11 @@ def frame(images: Tensor, columns: int) -> "Image.Image":
     return grid(images, columns=columns, scale=tile_scale(*images.shape[2:], side=MOVING), pad=4)
 
 
-def check_film(film: Film) -> None:
-    """Raises UserError, before any work, for a format whose package is not installed."""
-    if film == "mp4":
+def check_film(film: Film, animate: bool = True) -> None:
+    """Raises UserError, before any work, for a format of no animation, or one whose package is not installed."""
+    if not animate and film != "gif":
+        raise UserError(f"film={film} is the format of an animation; give animate=true, or leave film= out")
+    if animate and film == "mp4":
         try:
             import av  # noqa: F401  # pyright: ignore[reportMissingImports]
         except ImportError:

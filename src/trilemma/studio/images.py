@@ -58,7 +58,8 @@ class Images:
         return ID.fullmatch(ident) is not None and path.is_file() and not path.is_symlink()
 
     def keep_mask(self, painted: str, over: str = "") -> Path:
-        """Write a mask as a page paints it, white where pixels are drawn, and give its file.
+        """Write a mask as a page paints it, white where pixels are drawn, transparent as black, and give
+        its file.
 
         Args:
             over: id of the image that it was painted over, whose size it gets; "" where that is its own size.
@@ -74,7 +75,8 @@ class Images:
         image = decoded(content) if painted.startswith(PAINTED) else None
         if image is None:
             raise UserError("the mask is not an image; paint it again")
-        plain = image.convert("L").point([0] * 128 + [255] * 128)
+        opaque = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+        plain = opaque.convert("L").point([0] * 128 + [255] * 128)
         if over:
             with Image.open(self.path(over)) as whole:
                 plain = plain.resize(whole.size, Image.Resampling.NEAREST)

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from trilemma.config import Config, keywords_of
 from trilemma.types.batch import UNCONDITIONAL, Condition
 from trilemma.types.model import flags
+
+if TYPE_CHECKING:
+    from trilemma.progress import OnStep
 
 SAMPLE_ARGUMENTS = ("n", "seed", "first", "condition", "keys", "guides", "watch")  # besides settings of the sampler
 
@@ -266,6 +269,11 @@ class Upscales(metaclass=_Enlarges):
         condition: Condition = UNCONDITIONAL,
         keys: Any = ...,
         guides: Guides = NO_GUIDES,
+        on_step: "OnStep | None" = None,
     ) -> Tensor:
-        """(B, C, h, w) in [0, 1] -> (B, C, factor h, factor w); the noise of image b depends on (seed, first + b)."""
+        """(B, C, h, w) in [0, 1] -> (B, C, factor h, factor w); the noise of image b depends on (seed, first + b).
+
+        Args:
+            on_step: is told each network call: how many are done, of how many.
+        """
         raise NotImplementedError

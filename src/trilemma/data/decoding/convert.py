@@ -12,7 +12,7 @@ GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 PLAIN = ("L", "RGB")
 BAND = 2**20  # pixels that are converted at a time
 DEPTH = "16-bit or float values, scaled linearly to 8 bits"
-ALPHA = "transparency, composed over white"
+ALPHA = "transparency, composed over {}"
 PROFILE = "a colour profile, converted to sRGB"
 BAD_PROFILE = "a colour profile that cannot be used, skipped"
 
@@ -51,8 +51,12 @@ def is_deep(image: Image.Image) -> bool:
     return any(";16" in str(arg[0] if isinstance(arg, tuple) and arg else arg) for arg in args)
 
 
-def to_plain(image: Image.Image, words: list[str]) -> Image.Image:
-    """Opaque, in sRGB, with 8 bits per channel; what was done is added to `words`."""
+def to_plain(image: Image.Image, words: list[str], ground: str = "white") -> Image.Image:
+    """Opaque, in sRGB, with 8 bits per channel; what was done is added to `words`.
+
+    Args:
+        ground: the colour that a transparent image is composed over.
+    """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return eight_bits(image)
     if image.mode not in (*PLAIN, "RGBA", "LA", "RGBa", "La"):
@@ -66,17 +70,17 @@ def to_plain(image: Image.Image, words: list[str]) -> Image.Image:
         words += [] if converted is None else [PROFILE if converted else BAD_PROFILE]
     if image.has_transparency_data:
         if image.getchannel("A").getextrema() != (255, 255):
-            words.append(ALPHA)
-            return over_white(image)
+            words.append(ALPHA.format(ground))
+            return over(image, ground)
         return image if image.mode == "RGBA" else image.convert("L")
     return image
 
 
-def over_white(image: Image.Image) -> Image.Image:
-    """A transparent image composed over white; "RGBA", and opaque."""
+def over(image: Image.Image, ground: str) -> Image.Image:
+    """A transparent image composed over a colour; "RGBA", and opaque."""
 
     def composed(band: Image.Image) -> Image.Image:
-        return Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA"))
+        return Image.alpha_composite(Image.new("RGBA", band.size, ground), band.convert("RGBA"))
 
     return in_bands(composed, image, "RGBA")
 

@@ -1,9 +1,10 @@
 """One image file of any kind to plain 8-bit pixels, within bounds, and in words everything that had to be done to it.
 
 An image is turned as its EXIF entry says (orientations 2 to 8), brought to sRGB where it carries another colour
-profile, composed over white where it is transparent, and 16-bit values v are scaled linearly (round(v / 257)). Of
-several frames the first is taken, or each as an image of its own. Only the formats below are opened, and only up to
-PIXELS pixels, as the header says; large ones are worked on in bands, and few of them at a time (budget.py).
+profile, composed over white (a mask over black) where it is transparent, and 16-bit values v are scaled linearly
+(round(v / 257)). Of several frames the first is taken, or each as an image of its own. Only the formats below are
+opened, and only up to PIXELS pixels, as the header says; large ones are worked on in bands, and few of them at a time
+(budget.py).
 """
 
 import io
@@ -59,7 +60,7 @@ class Header(NamedTuple):
 class Item:
     """One file: its name, with "/" between folders; how to open it for reading; the archive of several it lies in;
     whether a forked process may open it; the number of the frame that is meant, from 0, where each frame is an image
-    of its own; its header, where that was read before."""
+    of its own; its header, where that was read before; the colour that shows through where it is transparent."""
 
     name: str
     open: Callable[[], IO[bytes]]
@@ -67,6 +68,7 @@ class Item:
     forks: bool = True
     frame: int | None = None
     header: Header | None = None
+    ground: str = "white"
 
 
 def name_of(item: Item) -> str:
@@ -148,15 +150,15 @@ def _decode_frames(
             results.append(AFTER_BROKEN)
             continue
         try:
-            results.append(_decode(image, place, item.frame, [*damage]))
+            results.append(_decode(image, place, item, [*damage]))
         except Exception as error:  # a decoder may raise anything on a broken file
             results.append(reason(error))
     return results
 
 
-def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: list[str]) -> tuple[Header, list[str]]:
-    """Decode one frame into its place; what had to be done is added to `words`."""
-    channels, height, width = place.shape
+def _decode(image: Image.Image, place: np.ndarray, item: Item, words: list[str]) -> tuple[Header, list[str]]:
+    """Decode the frame of an item into its place; what had to be done is added to `words`."""
+    (channels, height, width), frame = place.shape, item.frame
     layered = frame is not None and image.format in LAYERED  # to go to it draws those before it
     if frame is None and getattr(image, "is_animated", False):
         words.append(FRAMES if image.format in FRAMED else PICTURES)
@@ -178,7 +180,7 @@ def _decode(image: Image.Image, place: np.ndarray, frame: int | None, words: lis
         if orientation in TURN:
             words.append(TURNED)
             image = image if image.format == "TIFF" else image.transpose(TURN[orientation])  # a TIFF is already
-        pixels = fitted(to_plain(image, words), "L" if channels == 1 else "RGB", (height, width))
+        pixels = fitted(to_plain(image, words, item.ground), "L" if channels == 1 else "RGB", (height, width))
     place[:] = np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
     return head, words
 
