@@ -121,7 +121,7 @@ class Person:
         self._send(client, f"/jobs/{job.id}/{'first' if kind == 'first' else 'cancel'}", {})
 
     def pause(self, client: httpx.Client) -> None:
-        """Pause the queue, or let it go on."""
+        """Pause the queue, or resume it."""
         before = self.asked.paused
         answer = self._send(client, "/jobs/pause", {})
         self.asked.paused = None if answer is None else not before

@@ -74,9 +74,8 @@ class Trainer:
         team: Team = ALONE,
     ) -> None:
         self.model, self.data, self.config, self.display, self.team = model, data, config, display, team
-        broadcast_tensors(
-            team, (*model.parameters(), *model.buffers())
-        )  # a module of one's own may have drawn other ones
+        # a module of one's own may have drawn other ones in each process
+        broadcast_tensors(team, (*model.parameters(), *model.buffers()))
         if config.channels_last and not config.shard:  # shards are rows, one after the other
             to_channels_last(model)
         self.players = Players(model, config, bf16=bf16, team=team)
