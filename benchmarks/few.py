@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/few"))
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     keys = parse_settings(given.keys)
     lengths = {"minutes": given.minutes, "seed": given.seed, "out": given.out, "quiet": True}
     run = trilemma.train("diffusion-few", given.data, init=given.teacher, **lengths, **keys)

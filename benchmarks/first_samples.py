@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*")
     parser.add_argument("--most", type=int, default=SECONDS[-1])
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         for model in given.models or list_models():
             print(f"{model}: {first(model, Path(folder), given.most)}", flush=True)

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("keys", nargs="*")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     keys = parse_settings(given.keys)
     run = trilemma.load(given.run)
     if not run.model.n_classes:

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/latent"))
     parser.add_argument("--run")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.run is not None:
         run = trilemma.load(given.run)
         measure([run], run.data, given)

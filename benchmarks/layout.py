@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=BLOCK_BATCH, help="images of a block")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of a turn")
     parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     tune_allocator()
     rates = {False: matrix_rate(torch.float32, given.device), True: matrix_rate(torch.bfloat16, given.device)}
     print(

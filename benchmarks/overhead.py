@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
     parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     tune_allocator()
     data = load_data("fashion-mnist")
     print(f"{'model':18}{'batch':>6}{'bare, us':>12}{'trilemma, us':>14}{'overhead':>10}{'outside':>9}")

@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--figure", action="store_true", help="time to the published figure")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.measure:
         print(json.dumps(measure(given.measure, given.models[0], given.device)))
     else:

@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--shard", action="store_true", help="the memory of a loss where weights are divided")
     parser.add_argument("--steps", type=int, help=f"of a training (default: {STEPS}; with --growth {GROWTH_STEPS})")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.shard:
         compare_gathering()
         return

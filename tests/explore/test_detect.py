@@ -18,7 +18,7 @@ import trilemma
 from trilemma.data import Data, load_data
 from trilemma.errors import UserError
 from trilemma.explore.detect import detect
-from trilemma.explore.detection.choice import altered_aurocs, patched, quartered
+from trilemma.explore.detection.choice import MOST, altered_aurocs, patched, quartered
 from trilemma.explore.detection.report import Page, TileSet, _difference, heat
 from trilemma.explore.detection.results import flagged
 from trilemma.explore.detection.scores import AnomalyScore, fitted_on, score_all, scores_of, training_scores
@@ -535,6 +535,22 @@ def test_auto_takes_the_score_that_tells_altered_images(run, classes):
     assert detection.score == max(worths, key=worths.get)
     assert detection.score == detect(run, against=classes, normal="good").score == detect(run).score
     assert [name for name, row in detection.rows.items() if row["chosen"]] == [detection.score]
+
+
+def test_images_of_all_kinds_are_altered():
+    """Also where they stand in the order of their classes, as those of a folder do."""
+    images = torch.zeros(3 * MOST, 1, 4, 4, dtype=torch.uint8)
+    images[MOST:] = 255
+    kinds = []
+
+    def level(images, known):
+        kinds.append(images.float().mean().item() / 255)
+        return images.float().mean((1, 2, 3))
+
+    scores = {"level": AnomalyScore("level", "", False, False, level)}
+    altered_aurocs(scores, images, {"level": torch.zeros(3)}, 0)
+    share = torch.tensor(kinds)  # of white ones: 2/3, with a spread of sqrt(2/9 / MOST)
+    assert len(share) == 2 and (share - 2 / 3).abs().max() < 5 * math.sqrt(2 / 9 / MOST)
 
 
 def told(**areas):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from starlette.datastructures import UploadFile
 
@@ -204,6 +204,41 @@ def test_grey_stays_grey_and_a_palette_becomes_colour():
     buffer = io.BytesIO()
     Image.fromarray(LEVELS).convert("P").save(buffer, "gif")
     assert decoded(buffer.getvalue()).mode == "RGB"
+
+
+def test_transparency_stays_in_grey_and_in_a_palette():
+    alpha = Image.fromarray(np.where(LEVELS[..., 0] > 100, 255, 0).astype(np.uint8))
+    grey = Image.merge("LA", [Image.fromarray(LEVELS[..., 0]), alpha])
+    buffer = io.BytesIO()
+    grey.save(buffer, "png")
+    image = decoded(buffer.getvalue())
+    assert image.mode == "LA" and (np.asarray(image) == np.asarray(grey)).all()
+    palette, buffer = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P"), io.BytesIO()
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.save(buffer, "png", transparency=0)
+    image = decoded(buffer.getvalue())
+    assert image.mode == "RGBA" and (np.asarray(image)[..., 3] == [[0, 255], [255, 0]]).all()
+    assert tuple(np.asarray(image)[0, 1]) == (0, 0, 255, 255)
+
+
+def test_deep_values_are_scaled_and_one_bit_is_grey():
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).save(buffer, "png")
+    image = decoded(buffer.getvalue())
+    assert image.mode == "L" and np.asarray(image).tolist() == [[0, 1, 255]]
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([[True, False]])).save(buffer, "png")
+    assert decoded(buffer.getvalue()).mode == "L"
+
+
+def test_colours_of_another_space_are_converted():
+    """The profile goes, so its meaning has to go into the pixels; 8 bits of Lab are steps of up to 3 levels."""
+    srgb, buffer = ImageCms.createProfile("sRGB"), io.BytesIO()
+    levels = (96 + LEVELS // 4).astype(np.uint8)
+    to_lab = ImageCms.buildTransform(srgb, ImageCms.createProfile("LAB"), "RGB", "LAB")
+    ImageCms.applyTransform(Image.fromarray(levels), to_lab).save(buffer, "tiff")
+    image = decoded(buffer.getvalue())
+    assert image.mode == "RGB" and np.abs(np.asarray(image).astype(int) - levels).max() <= 3
 
 
 def test_folders_of_a_zip_are_classes(tmp_path):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+KEPT = ("L", "LA", "RGB", "RGBA")  # modes that are written as they are
 MOST_IMAGES, MOST_PIXELS = 20_000, 16_000_000
 LARGEST_IMAGE, LARGEST_WHOLE = 64 << 20, 4 << 30  # bytes
 NO_IMAGE = (
@@ -133,10 +134,13 @@ def _in_zip(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def decoded(content: bytes) -> "Image.Image | None":
-    """The first frame of an image, turned as its camera says, without anything else; None if it is not one."""
+    """The first frame of an image, turned as its camera says, as grey or sRGB of 8 bits with its transparency, without
+    anything else; None if it is not one."""
     import io
 
     from PIL import Image, ImageOps
+
+    from trilemma.data.decoding.convert import GREY, in_srgb
 
     if len(content) > LARGEST_IMAGE:
         return None
@@ -144,8 +148,8 @@ def decoded(content: bytes) -> "Image.Image | None":
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 return None
-            turned = ImageOps.exif_transpose(image)
-            return turned.convert(turned.mode if turned.mode in ("L", "RGB", "RGBA") else "RGB")
+            plain = in_srgb(ImageOps.exif_transpose(image), [])
+            return plain if plain.mode in KEPT else plain.convert("L" if plain.mode in GREY else "RGB")
     except Exception:  # a decoder may raise anything on a broken file
         return None
 

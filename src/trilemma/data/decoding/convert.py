@@ -57,6 +57,17 @@ def to_plain(image: Image.Image, words: list[str], ground: str = "white") -> Ima
     Args:
         ground: the colour that a transparent image is composed over.
     """
+    image = in_srgb(image, words)
+    if image.has_transparency_data:
+        if image.getchannel("A").getextrema() != (255, 255):
+            words.append(ALPHA.format(ground))
+            return over(image, ground)
+        return image if image.mode == "RGBA" else image.convert("L")
+    return image
+
+
+def in_srgb(image: Image.Image, words: list[str]) -> Image.Image:
+    """In sRGB, with 8 bits per channel and its transparency, if it has any; what was done is added to `words`."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return eight_bits(image)
     if image.mode not in (*PLAIN, "RGBA", "LA", "RGBa", "La"):
@@ -68,11 +79,6 @@ def to_plain(image: Image.Image, words: list[str], ground: str = "white") -> Ima
     if image.mode == "LAB" or "icc_profile" in image.info:
         image, converted = to_srgb(image)
         words += [] if converted is None else [PROFILE if converted else BAD_PROFILE]
-    if image.has_transparency_data:
-        if image.getchannel("A").getextrema() != (255, 255):
-            words.append(ALPHA.format(ground))
-            return over(image, ground)
-        return image if image.mode == "RGBA" else image.convert("L")
     return image
 
 

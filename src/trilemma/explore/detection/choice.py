@@ -27,11 +27,11 @@ def altered_aurocs(
     """The mean AUROC of each of the model's own scores over both alterations.
 
     Args:
-        images: normal ones, uint8 (N, C, H, W), of which the first MOST are altered.
+        images: normal ones, uint8 (N, C, H, W), of which at most MOST, drawn at random, are altered.
         normal: the scores of normal images as they are, by name.
     """
     own = {name: score for name, score in scores.items() if not score.baseline} or scores
-    some = images[:MOST]
+    some = images[rng.permutation(len(images), seed, "detect altered")[:MOST]]
     altered = [score_all(own, part) for part in (patched(some, seed), quartered(some))]
     return {
         name: sum(auroc(normal=normal[name], abnormal=values[name]) for values in altered) / len(altered)
