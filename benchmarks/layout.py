@@ -42,7 +42,7 @@ BLOCK_BATCH = 32
 WIDTHS = {32: (32, 48, 64), 16: (64, 96, 128), 8: (96, 128, 256)}  # of the U-Net's blocks by their side, px
 TRANSPOSED = ((128, 64, 7), (64, 1, 14))  # channels in and out, and side, px, of the layers of gan-dcgan-28
 COLUMNS = tuple(itertools.product((False, True), (False, True)))  # bf16, channels last
-HOPELESS = 10  # bfloat16 is not tried where its products are so many times slower
+MOST_SLOWDOWN = 10  # bfloat16 is not tried where its products are so many times slower
 
 
 def matrix_rate(dtype: torch.dtype, device: str) -> float:
@@ -268,7 +268,7 @@ def main() -> None:
         + "".join(f"{title:>12}" for title in titles)
         + f"{'of rate':>10}" * (not given.blocks)
     )
-    columns = [column for column in COLUMNS if not column[0] or rates[True] * HOPELESS > rates[False]]
+    columns = [column for column in COLUMNS if not column[0] or rates[True] * MOST_SLOWDOWN > rates[False]]
     if given.blocks:
         measure_blocks(columns, given)
     else:

@@ -14,7 +14,7 @@ from trilemma.cli import main as cli
 from trilemma.course.closed_forms import FORMULAS, best_critic
 from trilemma.course.exercises import FILE, exercises, find_exercise
 from trilemma.course.runs import CODE, COVERAGE, LONGEST_S
-from trilemma.diffusion.guidance import guided
+from trilemma.diffusion.guidance import guided_denoiser
 from trilemma.diffusion.samplers import SAMPLERS
 from trilemma.diffusion.schedule import get_schedule
 from trilemma.errors import UserError
@@ -93,7 +93,7 @@ def by_guidance(weak, strong, scale):
         return lambda x_t, t: torch.full_like(x_t, value)
 
     x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    denoise = guided(constant(strong), constant(weak), scale, get_schedule("cosine"))
+    denoise = guided_denoiser(constant(strong), constant(weak), scale, get_schedule("cosine"))
     return denoise(x, torch.full((1,), 0.5, dtype=torch.float64)).item()
 
 

@@ -79,7 +79,7 @@ def test_an_image_that_is_not_moved_stays_as_it_is() -> None:
     assert all(not torch.allclose(a, b) for a, b in zip(moved[~same], image[~same], strict=True))
 
 
-def awake(model: PixelDiffusion) -> PixelDiffusion:
+def with_random_weights(model: PixelDiffusion) -> PixelDiffusion:
     """With weights of its own in the layers that begin at zero."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -89,7 +89,7 @@ def awake(model: PixelDiffusion) -> PixelDiffusion:
 
 
 def test_what_is_drawn_does_not_depend_on_what_the_network_is_told_in_training() -> None:
-    moving, plain = awake(model()), model(0.0)
+    moving, plain = with_random_weights(model()), model(0.0)
     assert moving.geometry_vector.weight.shape == (moving.network.embedding, NUMBERS)
     plain.load_state_dict({k: v for k, v in moving.state_dict().items() if not k.startswith("geometry_vector")})
     images = moving.sample(2, seed=0)
@@ -99,7 +99,7 @@ def test_what_is_drawn_does_not_depend_on_what_the_network_is_told_in_training()
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"classes": True, "n_classes": 3}, {"network": "dit"}])
 def test_the_network_learns_from_what_it_is_told(settings) -> None:
-    moving, plain = awake(model(**settings)), awake(model(0.0, **settings))
+    moving, plain = with_random_weights(model(**settings)), with_random_weights(model(0.0, **settings))
     batch = Batch(images(64, (1, 8, 8)).float(), Condition(label=torch.arange(64) % 3))
     loss, _ = moving.loss(batch, source())
     loss.backward()

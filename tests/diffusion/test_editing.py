@@ -10,7 +10,7 @@ from oracles import gaussian_denoiser
 from torch import Tensor
 
 from trilemma import rng
-from trilemma.diffusion.editing import kept_outside, redrawing, resampled, time_of_noise, times_from
+from trilemma.diffusion.editing import keep_outside, redraw_sampler, repaint, time_of_noise, times_from
 from trilemma.diffusion.grids import times_of
 from trilemma.diffusion.samplers import ddpm
 from trilemma.diffusion.schedule import SCHEDULES, Schedule, get_schedule
@@ -49,11 +49,11 @@ def end_of_path(schedule: Schedule, times: Tensor, strength: float) -> float:
 def test_strength_0_changes_nothing_and_1_leaves_what_is_left_at_the_largest_noise(name: str) -> None:
     schedule = get_schedule(name)
     times, x0 = times_of("log-snr", schedule, 100), 0.7 * normal(8, 1, 2, 2)
-    sampler, start = redrawing(gaussian(schedule), schedule, times, x0, Redraw(strength=0.0), unipc)
+    sampler, start = redraw_sampler(gaussian(schedule), schedule, times, x0, Redraw(strength=0.0), unipc)
     assert torch.equal(sampler(start(normal(8, 1, 2, 2)), noise_like(x0)), x0)
     eps, results = normal(8, 1, 2, 2, seed=3), list[Tensor]()
     for image in (x0, -x0):
-        sampler, start = redrawing(gaussian(schedule), schedule, times, image, Redraw(strength=1.0), unipc)
+        sampler, start = redraw_sampler(gaussian(schedule), schedule, times, image, Redraw(strength=1.0), unipc)
         results.append(sampler(start(eps), noise_like(x0)))
     begin = float(times[0])
     expected = end_of_path(schedule, times, begin) * levels(schedule, begin)[0] * 2 * x0
@@ -69,7 +69,7 @@ def test_an_image_drawn_again_has_the_law_of_theory(name: str, strength: float) 
     x0, eps = MEAN + STD * normal(64, 1, 2, 2), normal(64, 1, 2, 2, seed=2)
     for steps in (100, 400):
         times = times_of("log-snr", schedule, steps)
-        sampler, start = redrawing(gaussian(schedule), schedule, times, x0, Redraw(strength=strength), unipc)
+        sampler, start = redraw_sampler(gaussian(schedule), schedule, times, x0, Redraw(strength=strength), unipc)
         begin = min(strength, float(times[0]))
         alpha, sigma, _ = levels(schedule, begin)
         expected = MEAN + end_of_path(schedule, times, begin) * (alpha * x0 + sigma * eps - alpha * MEAN)
@@ -89,7 +89,7 @@ def test_one_round_is_ddpm() -> None:
     times, x = times_of("uniform", schedule, 7), normal(4, 1, 2, 2)
     even = lambda step: noise_like(x)(step // 2)  # noqa: E731
     theirs = ddpm(gaussian(schedule), schedule, times, x, noise_like(x))
-    ours = resampled(gaussian(schedule), schedule, times, x, even, rounds=1)
+    ours = repaint(gaussian(schedule), schedule, times, x, even, rounds=1)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
@@ -125,7 +125,7 @@ def test_rounds_take_so_many_calls_and_keep_the_law() -> None:
         calls.append(float(t[0]))
         return exact(x_t, t)
 
-    result = resampled(denoise, schedule, times, x, noise_like(x), rounds=3)
+    result = repaint(denoise, schedule, times, x, noise_like(x), rounds=3)
     assert len(calls) == 3 * 49 + 1  # the last step, to no noise, is taken once
     mean, variance = law_of_rounds(schedule, times, 3)
     assert float(result.mean()) == pytest.approx(mean, abs=4 * math.sqrt(variance / n))
@@ -140,7 +140,7 @@ def test_pixels_outside_the_mask_end_as_they_were(rounds: int) -> None:
     mask = torch.zeros(3, 1, 4, 4)
     mask[..., :2] = 1
     how = Redraw(mask=mask, rounds=rounds)
-    sampler, start = redrawing(gaussian(schedule), schedule, times, x0, how, unipc)
+    sampler, start = redraw_sampler(gaussian(schedule), schedule, times, x0, how, unipc)
     result = sampler(start(normal(3, 1, 4, 4, seed=5)), noise_like(x0))
     torch.testing.assert_close(result[..., 2:], x0[..., 2:], rtol=0, atol=1e-9)  # alpha(0) is 1 but for 5e-10
     assert (result[..., :2] - x0[..., :2]).abs().min() > 1e-6
@@ -157,10 +157,10 @@ def test_a_known_pixel_is_seen_by_the_denoiser_as_its_own_noisy_state() -> None:
         seen.append((float(t[0]), x_t[..., 1].mean().item(), x_t[..., 1].var().item()))
         return exact(x_t, t)
 
-    known = kept_outside(denoise, x0, mask)
+    known = keep_outside(denoise, x0, mask)
     alpha, sigma = float(schedule.alpha(times[0])), float(schedule.sigma(times[0]))
     start = alpha * x0 + sigma * normal(n, 1, 1, 2)
-    resampled(known, schedule, times, start, noise_like(x0), rounds=3)
+    repaint(known, schedule, times, start, noise_like(x0), rounds=3)
     assert len(seen) == 3 * 5 + 1
     for t, mean, variance in seen:
         alpha, sigma, _ = levels(schedule, t)
@@ -181,7 +181,7 @@ def test_an_image_is_drawn_out_of_its_own_noise() -> None:
     schedule, x0 = get_schedule("cosine"), 0.5 * normal(2, 1, 4, 4).clamp(-1, 1)
     noisy = x0 + 0.2 * normal(2, 1, 4, 4, seed=7)
     times = times_of("log-snr", schedule, 20)
-    sampler, start = redrawing(lambda x_t, t: x0, schedule, times, noisy, Redraw(noise=0.1), unipc)
+    sampler, start = redraw_sampler(lambda x_t, t: x0, schedule, times, noisy, Redraw(noise=0.1), unipc)
     x_t = start(normal(2, 1, 4, 4, seed=8))
     t = time_of_noise(schedule, 0.1)
     torch.testing.assert_close(x_t, float(schedule.alpha(t)) * noisy, rtol=0, atol=1e-12)  # no noise is added

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trilemma.diffusion.guidance import by_classifier, guided
+from trilemma.diffusion.guidance import by_classifier, guided_denoiser
 from trilemma.diffusion.schedule import get_schedule, noise_level
 from trilemma.errors import UserError
 
@@ -27,14 +27,14 @@ def times(factor: float, calls: list[float] | None = None):
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
 def test_the_combination(scale: float) -> None:
     calls: list[float] = []
-    denoise = guided(times(0.7, calls), times(0.2, calls), scale, SCHEDULE)
+    denoise = guided_denoiser(times(0.7, calls), times(0.2, calls), scale, SCHEDULE)
     torch.testing.assert_close(denoise(X, HALF), (0.2 + scale * 0.5) * X, atol=1e-12, rtol=0)
     assert calls == {0.0: [0.2], 1.0: [0.7]}.get(scale, [0.7, 0.2])
 
 
 def test_the_interval_is_of_the_noise_level() -> None:
     calls: list[float] = []
-    denoise = guided(times(0.7, calls), times(0.2, calls), 3.0, SCHEDULE, interval=(-1.0, 1.0))
+    denoise = guided_denoiser(times(0.7, calls), times(0.2, calls), 3.0, SCHEDULE, interval=(-1.0, 1.0))
     for t in (0.1, 0.5, 0.9):
         calls.clear()
         level = float(noise_level(SCHEDULE.alpha(t), SCHEDULE.sigma(t)))
@@ -47,7 +47,7 @@ def test_the_interval_is_of_the_noise_level() -> None:
 def test_rescaling_gives_the_standard_deviation_of_the_strong() -> None:
     for phi in (0.0, 0.4, 1.0):
         for scale, combined in ((3.0, 1.7), (0.0, 0.2)):
-            result = guided(times(0.7), times(0.2), scale, SCHEDULE, rescale=phi)(X, HALF)
+            result = guided_denoiser(times(0.7), times(0.2), scale, SCHEDULE, rescale=phi)(X, HALF)
             torch.testing.assert_close(result, ((1 - phi) * combined + phi * 0.7) * X, atol=1e-9, rtol=0)
 
 
@@ -66,4 +66,4 @@ def test_a_classifier_shifts_the_posterior_mean() -> None:
 )
 def test_impossible_guidance_is_refused(scale: float, interval: tuple[float, float], rescale: float) -> None:
     with pytest.raises(UserError, match="give a scale of at least 0"):
-        guided(times(1.0), times(0.0), scale, SCHEDULE, interval, rescale)
+        guided_denoiser(times(1.0), times(0.0), scale, SCHEDULE, interval, rescale)

@@ -58,7 +58,7 @@ def small(seed: int, **settings) -> PixelDiffusion:
     return PixelDiffusion(make(PixelDiffusionConfig, shape | settings))
 
 
-def stirred(seed: int) -> PixelDiffusion:
+def with_random_weights(seed: int) -> PixelDiffusion:
     model = small(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -67,7 +67,7 @@ def stirred(seed: int) -> PixelDiffusion:
 
 
 def test_at_scale_0_the_guide_draws_alone() -> None:
-    strong, weak = stirred(0), stirred(1)
+    strong, weak = with_random_weights(0), with_random_weights(1)
     keys = make(DiffusionSampling, {"guide": "weak", "guidance": 0.0, "steps": 4})
     images = strong.sample(3, seed=0, keys=keys, guides=Guides(weak))
     torch.testing.assert_close(images, weak.sample(3, seed=0, keys=DiffusionSampling(steps=4)), atol=1e-6, rtol=0)
@@ -77,7 +77,7 @@ def test_at_scale_0_the_guide_draws_alone() -> None:
 def test_a_grid_is_optimised_for_the_guided_denoiser(monkeypatch: pytest.MonkeyPatch) -> None:
     """At scale 0 that is the guide."""
     monkeypatch.setattr(optimised, "FINE", 8)
-    strong, weak = stirred(0), stirred(1)
+    strong, weak = with_random_weights(0), with_random_weights(1)
     image = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     keys = make(DiffusionSampling, {"guide": "weak", "guidance": 0.0, "steps": 3})
     alone = [model.optimised_times(image, UNCONDITIONAL, DiffusionSampling(steps=3), 0) for model in (strong, weak)]
@@ -111,7 +111,7 @@ def test_what_the_guide_estimates_outside_the_range_counts_in_full() -> None:
     guides[1].network.forward = lambda x, t: 0 * x + 1.5
     keys = make(DiffusionSampling, {"guide": "weak", "guidance": 2.0})
     for weak in guides:
-        x0_hat = strong._guided(UNCONDITIONAL, 1, strong.schedule, keys, Guides(weak))(x_t, t)
+        x0_hat = strong._guided_denoiser(UNCONDITIONAL, 1, strong.schedule, keys, Guides(weak))(x_t, t)
         torch.testing.assert_close(x0_hat, torch.full_like(x_t, 0.3), atol=1e-6, rtol=0)
 
 

@@ -140,7 +140,7 @@ def test_the_loss_of_the_exact_output_is_zero() -> None:
             unit = (alpha**2 * model.data_std**2 + sigma**2).rsqrt()
             c_out = sigma * model.data_std * unit
             assert model.spectrum is not None
-            return (x0 - model.spectrum.filtered(x / unit, alpha, sigma)) / c_out
+            return (x0 - model.spectrum.wiener_filter(x / unit, alpha, sigma)) / c_out
 
     model.network = Exact()
     batch = Batch(((x0 + 1) / 2).expand(12, -1, -1, -1))

@@ -44,7 +44,7 @@ def batch(shape: tuple[int, int, int] = (1, 8, 8), n: int = 8) -> Batch:
     return Batch(rng.uniform(torch.arange(n), shape, 0, "test"))
 
 
-def awake(gan: GAN) -> GAN:
+def with_random_weights(gan: GAN) -> GAN:
     """Without weights of 0, with which residual branches start, and before which nothing has a gradient."""
     with torch.no_grad(), rng.isolated(1):
         for p in gan.parameters():
@@ -130,7 +130,7 @@ def test_dcgan_starts_from_narrow_weights() -> None:
 
 @pytest.mark.parametrize(("network", "loss"), PAIRS)
 def test_each_parameter_gets_a_gradient_from_its_own_turn_only(network: str, loss: str) -> None:
-    gan = awake(tiny(network, loss=loss))
+    gan = with_random_weights(tiny(network, loss=loss))
     for phase, other in itertools.permutations(gan.phases, 2):
         gan.zero_grad()
         phase.loss(batch(), rng.generator(0, "step"))[0].backward()

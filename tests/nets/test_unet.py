@@ -22,7 +22,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def stirred(network: nn.Module) -> nn.Module:
+def with_random_weights(network: nn.Module) -> nn.Module:
     """With random numbers in every weight, also those that begin at zero."""
     with torch.no_grad():
         for parameter in network.parameters():
@@ -42,17 +42,17 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_new_network_gives_zero_and_a_stirred_one_does_not(name: str) -> None:
+def test_a_new_network_gives_zero_and_one_with_random_weights_does_not(name: str) -> None:
     network = NETWORKS[name]()
     x = images(*{"unet": (1, 12, 10), "unet of patches": (3, 12, 10), "dit": (3, 12, 8)}[name])
     assert network(x, LEVELS).abs().max() == 0
-    output = stirred(network)(x, LEVELS)
+    output = with_random_weights(network)(x, LEVELS)
     assert output.shape == x.shape and output.abs().max() > 0.01
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_level_and_condition_matter_and_a_condition_of_zero_is_none(name: str) -> None:
-    network = stirred(NETWORKS[name]())
+    network = with_random_weights(NETWORKS[name]())
     x = images(*{"unet": (1, 12, 10), "unet of patches": (3, 12, 10), "dit": (3, 12, 8)}[name])
     output = network(x, LEVELS)
     condition = torch.zeros(2, network.embedding)
@@ -73,7 +73,7 @@ def test_any_size_and_any_width(shape: tuple[int, int, int], width: int) -> None
 
 def test_padding_is_that_of_a_larger_image_cut() -> None:
     small, large = UNet((1, 9, 7), 8, (1, 2), depth=1), UNet((1, 10, 8), 8, (1, 2), depth=1)
-    stirred(small)
+    with_random_weights(small)
     large.load_state_dict(small.state_dict())
     x = images(1, 9, 7)
     padded = nn.functional.pad(x, (0, 1, 0, 1))
@@ -101,14 +101,14 @@ def test_attention_begins_as_the_identity_and_mixes_all_places() -> None:
     layer = SpatialAttention(64)
     h = images(64, 3, 4)
     assert torch.equal(layer(h), h)
-    stirred(layer)
+    with_random_weights(layer)
     one = h.clone()
     one[:, :, 0, 0] += 1
     assert ((layer(one) - one) - (layer(h) - h)).abs().amax((0, 1)).min() > 1e-6
 
 
 def test_attention_is_a_mean_of_values_weighted_by_softmax() -> None:
-    layer = stirred(Attention(8, heads=2)).double()
+    layer = with_random_weights(Attention(8, heads=2)).double()
     x = images(5, 8).double()
     q, k, v = layer.inside(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
 
@@ -121,7 +121,7 @@ def test_attention_is_a_mean_of_values_weighted_by_softmax() -> None:
 
 
 def test_places_of_a_transformer_are_told_apart() -> None:
-    network = stirred(NETWORKS["dit"]())
+    network = with_random_weights(NETWORKS["dit"]())
     assert len(torch.unique(network.places, dim=0)) == 3 * 2
     x = images(3, 12, 8)
     moved = x.roll(4, dims=2)  # by one patch
@@ -130,7 +130,7 @@ def test_places_of_a_transformer_are_told_apart() -> None:
 
 def test_a_patch_is_put_back_where_it_came_from() -> None:
     """Without attention and with 3x3 kernels that see their own place alone, a patch depends on the same patch."""
-    network = stirred(UNet((1, 8, 8), 8, (1,), depth=1, attention_px=0, patch=4))
+    network = with_random_weights(UNet((1, 8, 8), 8, (1,), depth=1, attention_px=0, patch=4))
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             with torch.no_grad():
@@ -172,7 +172,7 @@ def test_attention_on_a_cpu_is_computed_in_float32_under_autocast(kind: str, mon
         "masked": (Attention(16, 2), (images(3, 16), keep)),
         "of a text": (CrossAttention(16, 12, 2), (images(5, 16), images(3, 12), keep)),
     }[kind]
-    expected, seen, inner = stirred(attention)(*given), [], F.scaled_dot_product_attention
+    expected, seen, inner = with_random_weights(attention)(*given), [], F.scaled_dot_product_attention
 
     def watched(*qkv: Tensor, attn_mask: Tensor | None) -> Tensor:
         seen.append(({part.dtype for part in qkv}, torch.is_autocast_enabled("cpu")))
@@ -188,7 +188,7 @@ def test_attention_on_a_cpu_is_computed_in_float32_under_autocast(kind: str, mon
 
 
 def test_dropout_is_of_training() -> None:
-    network = stirred(UNet((1, 8, 8), 8, (1,), depth=1, dropout=0.5))
+    network = with_random_weights(UNet((1, 8, 8), 8, (1,), depth=1, dropout=0.5))
     x = images(1, 8, 8)
     assert torch.equal(network(x, LEVELS), network(x, LEVELS))
     network.train()

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.config import Config, ModelConfig
-from trilemma.diffusion.editing import check_rounds, redrawing, seen_of
+from trilemma.diffusion.editing import check_rounds, redraw_sampler, seen_of
 from trilemma.diffusion.path import BoundsModel, CodesModel
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.samplers import draw_x0, get_sampler
 from trilemma.diffusion.schedule import Schedule, Table, get_table, log_snr
-from trilemma.diffusion.steps import Denoise, of_images, watched
+from trilemma.diffusion.steps import Denoise, of_images, with_watch
 from trilemma.diffusion.weighting import evenly_spread
 from trilemma.errors import check_images
 from trilemma.nets.unet_small import UNet
@@ -175,7 +175,7 @@ class Diffusion(CodesModel, BoundsModel):
             UserError: for a condition (the model takes none), or for an unknown or impossible setting.
         """
         check_condition(condition, n)
-        denoise = watched(self.denoise, self.schedule, watch, self.to_image)
+        denoise = with_watch(self.denoise, self.schedule, watch, self.to_image)
         sampler = partial(keys.solver, denoise, self.schedule, self._times(keys.steps))
         ids = torch.arange(first, first + n)
         return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.factors.device))
@@ -206,7 +206,7 @@ class Diffusion(CodesModel, BoundsModel):
             return image.clone()
         x0, times = self.to_x(seen_of(image, how)), self._times(keys.steps)
         how = replace(how, strength=strength)
-        sampler, start = redrawing(self.denoise, self.schedule, times, x0, how, keys.solver)
+        sampler, start = redraw_sampler(self.denoise, self.schedule, times, x0, how, keys.solver)
         ids = torch.arange(first, first + len(image))
         return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.factors.device, start))
 

@@ -27,10 +27,10 @@ from trilemma.types import Redraw
 
 ROUNDS = 5  # of each step under a mask
 OF_SOLVER = ("sampler", "eta", "order", "variance")  # keys of a sampler
-AS_RESAMPLED = ("auto", "ddpm", "posterior")  # values of these that say what is done under a mask
+REPAINT_VALUES = ("auto", "ddpm", "posterior")  # values of these that say what is done under a mask
 
 
-def redrawing(
+def redraw_sampler(
     denoise: Denoise,
     schedule: Schedule,
     times: Tensor,
@@ -53,9 +53,9 @@ def redrawing(
     alpha, sigma = (float(level(grid[:1])) for level in (schedule.alpha, schedule.sigma))
     added = 0.0 if how.noise is not None else sigma
     if how.mask is not None:
-        denoise = kept_outside(denoise, x0, how.mask)
+        denoise = keep_outside(denoise, x0, how.mask)
     if how.mask is not None and resample:
-        sampler = partial(resampled, denoise, schedule, grid, rounds=ROUNDS if how.rounds is None else how.rounds)
+        sampler = partial(repaint, denoise, schedule, grid, rounds=ROUNDS if how.rounds is None else how.rounds)
     else:
         sampler = partial(solver, denoise, schedule, grid)
     return sampler, lambda eps: alpha * x0 + added * eps
@@ -73,7 +73,7 @@ def check_rounds(how: Redraw, keys: Config, resample: bool) -> None:
         raise UserError(
             f"rounds={how.rounds}: this model was trained with masks and takes each step once; leave it out"
         )
-    given = {key: value for key, value in keys.given().items() if key in OF_SOLVER and value not in AS_RESAMPLED}
+    given = {key: value for key, value in keys.given().items() if key in OF_SOLVER and value not in REPAINT_VALUES}
     if resample and (key := next(iter(given), None)):
         raise UserError(
             f"{key}={keys.get(key)}: with mask= the steps are those of ddpm, each taken rounds= times; leave it out, "
@@ -91,16 +91,16 @@ def times_from(times: Tensor, start: float) -> Tensor:
     return torch.cat([times.new_tensor([start]), times[times < start]])
 
 
-def kept_outside(denoise: Denoise, x0: Tensor, mask: Tensor) -> Denoise:
+def keep_outside(denoise: Denoise, x0: Tensor, mask: Tensor) -> Denoise:
     """A denoiser that knows the image x0 (B, C, H, W) where the mask (B, 1, H, W) is 0."""
 
-    def known(x_t: Tensor, t: Tensor) -> Tensor:
+    def denoise_inside(x_t: Tensor, t: Tensor) -> Tensor:
         return torch.where(mask > 0, denoise(x_t, t), x0.to(x_t))
 
-    return known
+    return denoise_inside
 
 
-def resampled(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, noise: Noise, *, rounds: int) -> Tensor:
+def repaint(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, noise: Noise, *, rounds: int) -> Tensor:
     """ddpm, as in `samplers`, each step of which is taken `rounds` times: a call of the denoiser for each."""
     x = x_T
     for i, step in enumerate(steps_of(schedule, times)):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trilemma.diffusion.conditioning import ConditionedModel
-from trilemma.diffusion.guidance import by_classifier, guided, log_probability
+from trilemma.diffusion.guidance import by_classifier, guided_denoiser, log_probability
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, noise_level
@@ -46,12 +46,12 @@ class EstimatingModel(ConditionedModel):
 
     def denoise(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         """x_t (B, *x_shape), t (B,) in [0, 1] of the training's schedule -> x0_hat, as x_t."""
-        return self._denoised(x_t, t, self.embed(condition, len(x_t)), self.schedule)
+        return self._estimate_x0(x_t, t, self.embed(condition, len(x_t)), self.schedule)
 
     def denoiser(self, schedule: Schedule, condition: Condition, n: int, *, clips: bool = True) -> Denoise:
         """That of n images at the times of a schedule; clips: as the config says, or not at all."""
-        denoise = self._raw(schedule, condition, n)
-        return self._clipping(denoise) if clips else denoise
+        denoise = self._plain_denoiser(schedule, condition, n)
+        return self._with_clipping(denoise) if clips else denoise
 
     def _check(self, condition: Condition, n: int, guides: Guides) -> int:
         """How many classes a call knows: those of its classifier, or else of the model.
@@ -70,23 +70,23 @@ class EstimatingModel(ConditionedModel):
         self.check_captions(condition)
         return super()._denoiser_for(condition, n)
 
-    def _guided(
+    def _guided_denoiser(
         self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
     ) -> Denoise:
         """The denoiser of a call, guided as asked and then clipped; a clipped estimate would have no gradient."""
-        denoise, label = self._raw(schedule, condition, n), condition.label
+        denoise, label = self._plain_denoiser(schedule, condition, n), condition.label
         if keys.guidance != 1:
-            weak = self._weak(condition, n, schedule, keys, guides)
+            weak = self._weak_denoiser(condition, n, schedule, keys, guides)
             interval = keys.guidance_interval or (-math.inf, math.inf)
-            denoise = guided(denoise, weak, keys.guidance, schedule, interval, keys.guidance_rescale)
+            denoise = guided_denoiser(denoise, weak, keys.guidance, schedule, interval, keys.guidance_rescale)
         if guides.classifier is not None:
             if label is None:
                 raise UserError(f"classifier={keys.classifier} leads to a class; add label=")
             to_class = log_probability(guides.classifier, label)
             denoise = by_classifier(denoise, to_class, keys.classifier_scale, schedule)
-        return self._clipping(denoise)
+        return self._with_clipping(denoise)
 
-    def _weak(
+    def _weak_denoiser(
         self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
     ) -> Denoise:
         """What guidance leads away from: the denoiser of the guide, or this one without a class or caption."""
@@ -106,9 +106,9 @@ class EstimatingModel(ConditionedModel):
             )
         if condition.label is None and condition.caption is None:
             raise UserError(f"guidance={keys.guidance:g} leads to a class or a caption; add label= or caption=")
-        return self._raw(schedule, replace(condition, label=None, caption=None), n)
+        return self._plain_denoiser(schedule, replace(condition, label=None, caption=None), n)
 
-    def _raw(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
+    def _plain_denoiser(self, schedule: Schedule, condition: Condition, n: int) -> Denoise:
         """The denoiser as the network has it.
 
         Raises:
@@ -116,13 +116,13 @@ class EstimatingModel(ConditionedModel):
         """
         self.check_asked(condition)
         inputs = self.embed(condition, n)
-        return lambda x_t, t: self._denoised(x_t, t, inputs, schedule)
+        return lambda x_t, t: self._estimate_x0(x_t, t, inputs, schedule)
 
-    def _clipping(self, denoise: Denoise) -> Denoise:
+    def _with_clipping(self, denoise: Denoise) -> Denoise:
         """A denoiser whose images stay in [-1, 1], if the config says so."""
         return (lambda x_t, t: denoise(x_t, t).clamp(-1, 1)) if self.config.clip_x0 else denoise
 
-    def _denoised(self, x_t: Tensor, t: Tensor, inputs: NetworkInput, schedule: Schedule) -> Tensor:
+    def _estimate_x0(self, x_t: Tensor, t: Tensor, inputs: NetworkInput, schedule: Schedule) -> Tensor:
         """x0_hat of images at times of a schedule."""
         t = t.cpu().double()
         return self.denoise_at(x_t, schedule.alpha(t), schedule.sigma(t), inputs)
@@ -132,7 +132,7 @@ class EstimatingModel(ConditionedModel):
         c = self._coefficients(alpha, sigma, x_t)
         output = self.network(c.inside * x_t, c.level, inputs).to(x_t.dtype)
         if self.spectrum is not None:
-            return self.spectrum.filtered(x_t, of_images(alpha.to(x_t)), of_images(sigma.to(x_t))) + c.out * output
+            return self.spectrum.wiener_filter(x_t, of_images(alpha.to(x_t)), of_images(sigma.to(x_t))) + c.out * output
         return c.skip * x_t + c.out * output
 
     def _coefficients(self, alpha: Tensor, sigma: Tensor, like: Tensor) -> ImageCoefficients:

@@ -241,7 +241,7 @@ class FewSteps(Model):
         loss, parts = (distance / interval).mean(), {"distance": distance.detach().mean()}
         if self.adversary is None:
             return loss, parts
-        fake = self._drawn(batch, rng)
+        fake = self._draw(batch, rng)
         adversarial = self.adversary.model_loss(self._label(batch), real=batch.image, fake=fake)
         return loss + self.config.adversarial * adversarial, {**parts, "adversarial": adversarial.detach()}
 
@@ -249,7 +249,7 @@ class FewSteps(Model):
         """The critic's turn; parts: see `gans.adversary`."""
         assert self.adversary is not None
         with torch.no_grad():
-            fake = self._drawn(batch, rng)
+            fake = self._draw(batch, rng)
         return self.adversary.critic_loss(self._label(batch), real=batch.image, fake=fake)
 
     @torch.no_grad()
@@ -359,7 +359,7 @@ class FewSteps(Model):
         share = (1 + NARROW * torch.sigmoid(-t / self.unit)) / self.config.gap
         return t * (1 - share).clamp(min=0)
 
-    def _drawn(self, batch: Batch, rng: torch.Generator) -> Tensor:
+    def _draw(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """f of a batch's images with the noise of a call of the sampler's, (B, C, H, W), which may leave [0, 1]."""
         student, x0 = self.student, self.student.x_of(batch)
         inputs = student.embed(student.training_condition(batch, rng, 0.0), len(x0))

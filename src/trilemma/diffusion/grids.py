@@ -46,7 +46,7 @@ def quadratic(schedule: Schedule, steps: int) -> Tensor:
 
 def karras(schedule: Schedule, steps: int, ends: tuple[float, float] = (BEGIN, END), rho: float = RHO) -> Tensor:
     """Equal steps in (sigma / alpha)**(1 / rho)."""
-    return _spaced(schedule, steps, lambda level: (-level / (2 * rho)).exp(), lambda y: -2 * rho * y.log(), ends)
+    return _equal_steps(schedule, steps, lambda level: (-level / (2 * rho)).exp(), lambda y: -2 * rho * y.log(), ends)
 
 
 def automatic(schedule: Schedule, steps: int) -> Tensor:
@@ -56,10 +56,10 @@ def automatic(schedule: Schedule, steps: int) -> Tensor:
 
 def by_log_snr(schedule: Schedule, steps: int) -> Tensor:
     """Equal steps in log(alpha / sigma)."""
-    return _spaced(schedule, steps, lambda y: y, lambda y: y)
+    return _equal_steps(schedule, steps, lambda y: y, lambda y: y)
 
 
-def _spaced(
+def _equal_steps(
     schedule: Schedule,
     steps: int,
     scale: Callable[[Tensor], Tensor],

@@ -1,14 +1,15 @@
 """Guidance: denoisers made of denoisers, so that any sampler follows them. A guided step costs the calls of both.
 
-guided       weak + scale (strong - weak)
-             classifier-free: strong is told the condition, weak is not        (Ho & Salimans 2022, eq. 6)
-             auto-guidance: weak is a smaller or less trained model            (Karras et al. 2024, eq. 5)
-             scale 1 is strong alone, 0 is weak alone
-interval     where log(sigma / alpha) is outside it, strong alone, in one call (Kynkaanniemi et al. 2024)
-rescale      share phi of the result has the standard deviation of strong      (Lin et al. 2024, eq. 15-16)
-by_classifier   x0_hat + scale sigma**2 / alpha * gradient of log p(label | x0_hat) by x_t
-                                                                               (Dhariwal & Nichol 2021, section 4.1,
-             with a classifier of clean images at x0_hat: Chung et al. 2023, "Diffusion posterior sampling", eq. 10)
+guided_denoiser   weak + scale (strong - weak)
+                  classifier-free: strong is told the condition, weak is not        (Ho & Salimans 2022, eq. 6)
+                  auto-guidance: weak is a smaller or less trained model            (Karras et al. 2024, eq. 5)
+                  scale 1 is strong alone, 0 is weak alone
+interval          where log(sigma / alpha) is outside it, strong alone, in one call (Kynkaanniemi et al. 2024)
+rescale           share phi of the result has the standard deviation of strong      (Lin et al. 2024, eq. 15-16)
+by_classifier     x0_hat + scale sigma**2 / alpha * gradient of log p(label | x0_hat) by x_t
+                                                                                    (Dhariwal & Nichol 2021, section
+                  4.1, with a classifier of clean images at x0_hat: Chung et al. 2023, "Diffusion posterior sampling",
+                  eq. 10)
 """
 
 import math
@@ -22,7 +23,7 @@ from trilemma.diffusion.steps import Denoise, of_images
 from trilemma.errors import UserError
 
 
-def guided(
+def guided_denoiser(
     strong: Denoise,
     weak: Denoise,
     scale: float,

@@ -115,7 +115,7 @@ class LatentDiffusion(PortableModel, DiffusionModel):
         """(B, 1, H, W) -> 1 at the places of the map of which a pixel is drawn."""
         return self.autoencoder.place_mask(mask)
 
-    def _guided(
+    def _guided_denoiser(
         self, condition: Condition, n: int, schedule: Schedule, keys: DiffusionSampling, guides: Guides
     ) -> Denoise:
         """As that of pixels.
@@ -125,7 +125,7 @@ class LatentDiffusion(PortableModel, DiffusionModel):
         """
         if guides.classifier is not None:
             raise UserError("classifier= judges images, and this model draws codes; leave it out, or use diffusion")
-        return super()._guided(condition, n, schedule, keys, guides)
+        return super()._guided_denoiser(condition, n, schedule, keys, guides)
 
     @torch.no_grad()
     def precompute(self, images: Callable[[int, int], Tensor], total: int, team: Team) -> str | None:

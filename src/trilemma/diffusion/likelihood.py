@@ -81,7 +81,7 @@ def flow_log_density(denoise: Denoise, schedule: Schedule, times: Tensor, y: Ten
     """log p(y) at the first of some increasing times, y = x / alpha of images (B, C, H, W): nats (B,)."""
     integrand: list[Tensor] = []
 
-    def traced(x: Tensor, t: Tensor) -> Tensor:
+    def denoise_and_trace(x: Tensor, t: Tensor) -> Tensor:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             x0_hat = denoise(x, t)
@@ -90,8 +90,8 @@ def flow_log_density(denoise: Denoise, schedule: Schedule, times: Tensor, y: Ten
         integrand.append(y[0].numel() - trace)
         return x0_hat.detach()
 
-    x = eab3(traced, schedule, times, float(schedule.alpha(times[0])) * y, no_noise)
-    traced(x, x.new_full((len(x),), float(times[-1])))
+    x = eab3(denoise_and_trace, schedule, times, float(schedule.alpha(times[0])) * y, no_noise)
+    denoise_and_trace(x, x.new_full((len(x),), float(times[-1])))
     log_r = -log_snr(schedule, times).to(y) / 2
     sigma, alpha = float(schedule.sigma(times[-1])), float(schedule.alpha(times[-1]))
     normal = (x / sigma).square().flatten(1).sum(1) + y[0].numel() * math.log(2 * math.pi * (sigma / alpha) ** 2)

@@ -21,19 +21,19 @@ from torch import Tensor, nn
 
 from trilemma import rng as random
 from trilemma.diffusion.config import PixelDiffusionConfig, make_network, prediction_of, side_shift
-from trilemma.diffusion.editing import check_rounds, redrawing, seen_of
+from trilemma.diffusion.editing import check_rounds, redraw_sampler, seen_of
 from trilemma.diffusion.estimates import EstimatingModel
 from trilemma.diffusion.grids import first_time, times_of
 from trilemma.diffusion.optimised import OPTIMISED, optimised_times
 from trilemma.diffusion.path import BoundsModel
 from trilemma.diffusion.planes import MOST_NUMBERS, tile_denoiser
 from trilemma.diffusion.portable import PortableModel
-from trilemma.diffusion.prediction import get_prediction, missed_by_filter
+from trilemma.diffusion.prediction import get_prediction, white_filter_error
 from trilemma.diffusion.samplers import ddim, draw_x0
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
 from trilemma.diffusion.spectrum import Spectrum
-from trilemma.diffusion.steps import Denoise, Noise, counted, of_images, watched
+from trilemma.diffusion.steps import Denoise, Noise, of_images, with_call_count, with_watch
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
 from trilemma.types import (
@@ -109,7 +109,7 @@ class DiffusionModel(EstimatingModel):
     def loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         """Mean over images and pixels; parts: that of the cleanest, middle and noisiest third of the drawn times."""
         batch, geometry = self.augment(batch, rng)
-        noisy = self._noisy(self.x_of(batch), rng)
+        noisy = self._add_noise(self.x_of(batch), rng)
         errors = self._errors(noisy, batch, rng, self.config.label_dropout, geometry, self.config.spelling_p)
         loss, total = errors.mean(), random.place_in_batch(len(errors), rng)[1]
         return loss, {"loss": loss.detach(), **_by_thirds(errors.detach(), noisy.u, total)}
@@ -118,7 +118,7 @@ class DiffusionModel(EstimatingModel):
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): denoising_mse, the loss at one random t, with its label; linear_denoising_mse, that of the
         linear estimate of x0 that is known before the training."""
-        noisy = self._noisy(self.x_of(batch), rng)
+        noisy = self._add_noise(self.x_of(batch), rng)
         errors = self._errors(noisy, batch, rng, 0.0)
         return {"denoising_mse": errors, "linear_denoising_mse": self._linear_errors(noisy)}
 
@@ -162,7 +162,8 @@ class DiffusionModel(EstimatingModel):
         """
         n_classes, ids = self._check(condition, n, guides), torch.arange(first, first + n)
         schedule, condition = self._schedule_of(keys), self.by_default(condition, ids, n_classes)
-        denoise = watched(self._guided(condition, n, schedule, keys, guides), schedule, watch, self.to_image)
+        denoise = self._guided_denoiser(condition, n, schedule, keys, guides)
+        denoise = with_watch(denoise, schedule, watch, self.to_image)
         return self._from_noise(denoise, schedule, keys, guides, ids, seed, self.x_shape)
 
     @torch.no_grad()
@@ -196,13 +197,13 @@ class DiffusionModel(EstimatingModel):
         condition = self.of_images(condition, image)
         if self.config.inpaint and how.mask is not None:
             condition = replace(condition, image=image, mask=how.mask)
-        denoise = self._guided(condition, len(image), schedule, keys, guides)
+        denoise = self._guided_denoiser(condition, len(image), schedule, keys, guides)
         times, ids = self._times_of(keys, schedule, guides), torch.arange(first, first + len(image))
         resample = not self.config.inpaint  # which has learned to fit what is drawn to what is there
         check_rounds(how, keys, resample)
         x0, how = self.to_x(seen_of(image, how)), self.in_x(how)
-        sampler, start = redrawing(denoise, schedule, times, x0, how, keys.solver, resample=resample)
-        return self._drawn(sampler, ids, seed, start, self.x_shape)
+        sampler, start = redraw_sampler(denoise, schedule, times, x0, how, keys.solver, resample=resample)
+        return self._draw(sampler, ids, seed, start, self.x_shape)
 
     @torch.no_grad()
     def optimised_times(
@@ -218,7 +219,7 @@ class DiffusionModel(EstimatingModel):
         schedule, n = self._schedule_of(keys), len(image)
         solver = ddim if keys.adds_noise else keys.solver
         eps = random.normal(torch.arange(n), self.x_shape, seed, "grid").to(image)
-        denoise = self._guided(self.of_images(condition, image), n, schedule, keys, guides)
+        denoise = self._guided_denoiser(self.of_images(condition, image), n, schedule, keys, guides)
         return optimised_times(denoise, schedule, solver, keys.steps, self.to_x(image), eps)
 
     def invert(
@@ -236,7 +237,7 @@ class DiffusionModel(EstimatingModel):
             )
         return super().invert(image, condition, steps=steps, seed=seed)
 
-    def _drawn(
+    def _draw(
         self,
         sampler: Callable[[Tensor, Noise], Tensor],
         ids: Tensor,
@@ -260,7 +261,7 @@ class DiffusionModel(EstimatingModel):
         """Images number `ids` of `seed`, by the solver of a call all the way from pure noise; shape: of x."""
         times = self._times_of(keys, schedule, guides)
         std = float(schedule.sigma(times[0]))
-        return self._drawn(partial(keys.solver, denoise, schedule, times), ids, seed, lambda eps: std * eps, shape)
+        return self._draw(partial(keys.solver, denoise, schedule, times), ids, seed, lambda eps: std * eps, shape)
 
     def _schedule_of(self, keys: DiffusionSampling) -> Schedule:
         return self.schedule if keys.schedule is None else get_schedule(keys.schedule, self.shift)
@@ -277,7 +278,7 @@ class DiffusionModel(EstimatingModel):
             raise UserError("grid=optimised is measured on the held-out images of a run; sample the run")
         return guides.times
 
-    def _noisy(self, x0: Tensor, rng: torch.Generator) -> _Noisy:
+    def _add_noise(self, x0: Tensor, rng: torch.Generator) -> _Noisy:
         """x0 (B, C, H, W) with times and noise."""
         config = self.config
         u = evenly_spread(len(x0), rng)
@@ -307,7 +308,7 @@ class DiffusionModel(EstimatingModel):
         inputs = self.embed(condition, len(x0), geometry, spelled)
         target = of_x0 * x0 + of_eps * eps
         if self.spectrum is not None:
-            target = self.spectrum.missed(x0, eps, a, s) / c_out
+            target = self.spectrum.filter_error(x0, eps, a, s) / c_out
         output = self.network(c_in * (a * x0 + s * eps), level, inputs).to(x0.dtype)
         return (w * (output - target).square()).flatten(1).mean(1)
 
@@ -316,9 +317,9 @@ class DiffusionModel(EstimatingModel):
         of the others that of white images, c_skip of edm."""
         x0, eps, _, a, s, _, c_out, *_, w, _ = noisy
         if self.spectrum is None:
-            missed = missed_by_filter(x0, eps, a, s, self.data_std)
+            missed = white_filter_error(x0, eps, a, s, self.data_std)
         else:
-            missed = self.spectrum.missed(x0, eps, a, s)
+            missed = self.spectrum.filter_error(x0, eps, a, s)
         return (w * (missed / c_out).square()).flatten(1).mean(1)
 
     @torch.no_grad()
@@ -357,11 +358,11 @@ class DiffusionModel(EstimatingModel):
             places = [(top // self.factor, left // self.factor) for top, left in corners]
             parts = [image[:, :, y : y + small[0], x : x + small[1]] for y, x in places]
             asked = replace(condition.rows(rows), image=torch.cat(parts))
-            return self._guided(asked, len(rows), schedule, keys, guides)
+            return self._guided_denoiser(asked, len(rows), schedule, keys, guides)
 
         together = max(1, MOST_NUMBERS // (n * math.prod(self.config.shape)))
         denoise = tile_denoiser(denoise_at, (size[0], size[1]), (tile[0], tile[1]), self.factor, together)
-        denoise = counted(denoise, keys.calls, on_step)
+        denoise = with_call_count(denoise, keys.calls, on_step)
         ids, shape = torch.arange(first, first + n), (channels, size[0], size[1])
         return self._from_noise(denoise, schedule, keys, guides, ids, seed, shape)
 

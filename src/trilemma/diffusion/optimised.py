@@ -42,11 +42,11 @@ def optimised_times(
     def begin(times: Tensor) -> Tensor:
         return float(schedule.alpha(times[0])) * x0 + float(schedule.sigma(times[0])) * eps
 
-    def recorded(x_t: Tensor, t: Tensor) -> Tensor:
+    def denoise_and_record(x_t: Tensor, t: Tensor) -> Tensor:
         states.append(denoise(x_t, t))
         return states[-1]
 
-    end = unipc(recorded, schedule, fine, begin(fine), no_noise, order=3)
+    end = unipc(denoise_and_record, schedule, fine, begin(fine), no_noise, order=3)
     speed = torch.stack([(b - a).square().mean().sqrt().cpu().double() for a, b in pairwise(states)])
     grids = [times_of(name, schedule, steps) for name in FIXED]
     grids += [_equal_parts(schedule, fine[:-1], speed**power, steps) for power in POWERS]

@@ -129,7 +129,7 @@ def unipc(denoise: Denoise, schedule: Schedule, times: Tensor, x_T: Tensor, nois
         x0_hat = denoise(x, x.new_full((len(x),), step.t))
         if before is not None:
             start, last = before
-            x = _corrected(start, (step.log_ratio, x0_hat), _usable(history, last), last)
+            x = _correct(start, (step.log_ratio, x0_hat), _usable(history, last), last)
         history = [(step.log_ratio, x0_hat), *history][:order]
         before = (x, step) if math.isfinite(step.h) else None
         usable = _usable(history, step)
@@ -144,7 +144,7 @@ def _half_rule(x: Tensor, history: Sequence[tuple[float, Tensor]], step: Step) -
     return _first_order(x, now, step) + step.alpha_s * (1 - step.decay) / (2 * ratio) * (now - before)
 
 
-def _corrected(x: Tensor, new: tuple[float, Tensor], history: Sequence[tuple[float, Tensor]], step: Step) -> Tensor:
+def _correct(x: Tensor, new: tuple[float, Tensor], history: Sequence[tuple[float, Tensor]], step: Step) -> Tensor:
     """The step again, now with the estimate at its end; that of order 1 by half the difference, as published."""
     if len(history) > 1:
         return _through(x, [new, *history], step)

@@ -63,12 +63,12 @@ class Spectrum(nn.Module):
         with torch.autocast(y.device.type, enabled=False):  # bfloat16 has not the bits: one frequency leaks into others
             return torch.einsum("kc,bkij->bcij", self.channels.to(y), rows.T @ y @ columns)
 
-    def filtered(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def wiener_filter(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """W x_t; alpha and sigma (B, 1, 1, 1)."""
         s, unit = self._units(alpha, sigma)
         return self.to_pixels(alpha * (s * unit) ** 2 * self.to_frequencies(x_t))
 
-    def missed(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def filter_error(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """x0 - W x_t, as a sum of x0 and eps: no digits are lost where sigma is small."""
         s, unit = self._units(alpha, sigma)
         of_x0, of_eps = (sigma * unit) ** 2, -alpha * sigma * (s * unit) ** 2

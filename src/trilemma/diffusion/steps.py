@@ -52,7 +52,9 @@ class Step:
         return math.log(self.alpha_t / self.sigma_t) if self.alpha_t > 0 else -math.inf
 
 
-def watched(denoise: Denoise, schedule: Schedule, watch: Watch | None, to_image: Callable[[Tensor], Tensor]) -> Denoise:
+def with_watch(
+    denoise: Denoise, schedule: Schedule, watch: Watch | None, to_image: Callable[[Tensor], Tensor]
+) -> Denoise:
     """The denoiser, which shows x_t / sqrt(alpha**2 + sigma**2) and x0_hat at each call, as images."""
     if watch is None:
         return denoise
@@ -65,7 +67,7 @@ def watched(denoise: Denoise, schedule: Schedule, watch: Watch | None, to_image:
     return show
 
 
-def counted(denoise: Denoise, calls: int, on_step: "OnStep | None") -> Denoise:
+def with_call_count(denoise: Denoise, calls: int, on_step: "OnStep | None") -> Denoise:
     """The denoiser, which says after each call how many there were, of how many."""
     if on_step is None:
         return denoise

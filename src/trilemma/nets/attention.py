@@ -29,7 +29,7 @@ class Attention(nn.Module):
         """(B, N, D) -> (B, N, D); keep: positions that are looked at, bool (B, N)."""
         q, k, v = self.inside(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, D / heads)
         if self.normed:
-            q, k = _normed(q, self.scale_q), _normed(k, self.scale_k)
+            q, k = _normalise(q, self.scale_q), _normalise(k, self.scale_k)
         mask = None if keep is None else keep[:, None, None, :]
         return self.last(mixed_values(q, k, v, mask).transpose(1, 2).flatten(2))
 
@@ -45,7 +45,7 @@ def mixed_values(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor
     return F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask)
 
 
-def _normed(x: Tensor, scale: Tensor) -> Tensor:
+def _normalise(x: Tensor, scale: Tensor) -> Tensor:
     """Root mean square 1 over the last axis, times `scale`."""
     return F.rms_norm(x, x.shape[-1:]) * scale.to(x.dtype)
 

@@ -70,7 +70,7 @@ class DiT(nn.Module):
         for block in self.blocks:
             h = block(h, e, inputs)
         shift, scale = self.modulation(e)[:, None].chunk(2, dim=-1)
-        tokens = self.last(_modulated(h, shift, scale)).transpose(1, 2)  # (B, C p p, N)
+        tokens = self.last(_modulate(h, shift, scale)).transpose(1, 2)  # (B, C p p, N)
         return F.pixel_shuffle(tokens.unflatten(2, self.grid), self.patch)
 
 
@@ -88,14 +88,14 @@ class _Block(nn.Module):
     def forward(self, h: Tensor, e: Tensor, inputs: NetworkInput) -> Tensor:
         """h (B, N, D), e (B, D) -> (B, N, D)."""
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(e)[:, None].chunk(6, dim=-1)
-        h = h + gate_1 * self.attention(_modulated(h, shift_1, scale_1))
+        h = h + gate_1 * self.attention(_modulate(h, shift_1, scale_1))
         if self.to_text is not None:
             assert inputs.tokens is not None and inputs.keep is not None
             h = h + self.to_text(F.layer_norm(h, h.shape[-1:], eps=1e-6), inputs.tokens, inputs.keep)
-        return h + gate_2 * self.mlp(_modulated(h, shift_2, scale_2))
+        return h + gate_2 * self.mlp(_modulate(h, shift_2, scale_2))
 
 
-def _modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def _modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Layer norm, then scale and shift."""
     return F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
 

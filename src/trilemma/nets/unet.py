@@ -102,7 +102,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor, inputs: NetworkInput = NO_INPUT) -> Tensor:
         """x (B, C, H, W), level log(sigma / alpha) (B,), a condition -> (B, C, H, W)."""
-        e = self._embedded(level, inputs.vector)
+        e = self._embed_level(level, inputs.vector)
         x = x if inputs.planes is None else torch.cat([x, inputs.planes.to(x)], dim=1)
         h = self.first(F.pixel_unshuffle(F.pad(x, self._padding()), self.patch))
         skips = [h]
@@ -115,7 +115,7 @@ class UNet(nn.Module):
             h = module(torch.cat([h, skips.pop()], dim=1), e, inputs) if isinstance(module, Stage) else module(h)
         return F.pixel_shuffle(self.last(h), self.patch)[..., : self.size[0], : self.size[1]]
 
-    def _embedded(self, level: Tensor, condition: Tensor | None) -> Tensor:
+    def _embed_level(self, level: Tensor, condition: Tensor | None) -> Tensor:
         """SiLU of the embedding (B, E); float32 also under autocast, where the level would lose its fine steps."""
         with torch.autocast(level.device.type, enabled=False):
             e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY / 10, self.sinusoids))
