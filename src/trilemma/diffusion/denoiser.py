@@ -23,7 +23,7 @@ from trilemma.config import Config, ModelConfig
 from trilemma.diffusion.editing import check_rounds, redraw_sampler, seen_of
 from trilemma.diffusion.path import BoundsModel, CodesModel
 from trilemma.diffusion.prediction import get_prediction
-from trilemma.diffusion.samplers import draw_x0, get_sampler
+from trilemma.diffusion.samplers import ALWAYS_RANDOM, draw_x0, get_sampler
 from trilemma.diffusion.schedule import Schedule, Table, get_table, log_snr
 from trilemma.diffusion.steps import Denoise, of_images, with_watch
 from trilemma.diffusion.weighting import evenly_spread
@@ -76,7 +76,7 @@ class DiffusionKeys(Config):
     @property
     def adds_noise(self) -> bool:
         """Whether the sampler draws noise on the way."""
-        return self.sampler == "ddpm" or bool(self.eta)
+        return self.sampler in ALWAYS_RANDOM or bool(self.eta)
 
     @property
     def solver(self) -> Callable[..., Tensor]:

@@ -95,6 +95,7 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "eab3": eab3,
     "unipc": unipc,
 }
+ALWAYS_RANDOM = ("ddpm",)  # they add noise whatever their options, and end elsewhere for every number of steps
 
 
 def calls_of(name: str, steps: int) -> int:

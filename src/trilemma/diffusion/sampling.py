@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trilemma.arguments import word
 from trilemma.config import Config, only_for
-from trilemma.diffusion.samplers import calls_of, get_sampler
+from trilemma.diffusion.samplers import ALWAYS_RANDOM, calls_of, get_sampler
 from trilemma.errors import UserError
 
 AUTO_SAMPLER = "unipc"  # of those measured in 5 and 10 calls none is better by more than chance (docs/diffusion.md)
@@ -84,4 +84,4 @@ class DiffusionSampling(Config):
     @property
     def adds_noise(self) -> bool:
         """Whether the sampler draws noise on the way."""
-        return self.sampler == "ddpm" or bool(self.eta)
+        return self.sampler in ALWAYS_RANDOM or bool(self.eta)

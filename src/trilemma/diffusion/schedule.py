@@ -216,11 +216,6 @@ class Table:
         high, low = falling[right - 1], falling[right]
         return (right + ((high - y) / (high - low)).clamp(0, 1)) / self.T
 
-    def beta(self, t: Tensor | float) -> Tensor:
-        """Variance that step i adds, 1 - alpha_bar_i / alpha_bar_(i-1); 0 at t = 0."""
-        i = self.index(t)
-        return 1 - self.table[i] / self.table[(i - 1).clamp(min=0)]
-
     def times(self, steps: int, *, least_signal: float = 0.0) -> Tensor:
         """Times of a sampler's grid, decreasing to 0 with equal spacing up to rounding; float64 (steps + 1,).
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from trilemma.diffusion.samplers import calls_of, steps_for
+from trilemma.diffusion.samplers import ALWAYS_RANDOM, calls_of, steps_for
 from trilemma.errors import UserError
 from trilemma.lessons.held_out import rmse
 from trilemma.metrics import neighbours
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SAMPLERS = ("ddpm", "ddim", "heun", "dpm++2m", "unipc")  # drawn where none are asked for, as far as the model has them
-RANDOM = ("ddpm",)  # they add noise, and end in another image for every number of steps
 COMPARED = 64  # images behind an error
 
 
@@ -85,7 +84,7 @@ def calls(
     split, n = choose_reals(run.data, n)
     setup = setup_of(run.data, split, n, seed=seed)
     measured_by = distance_of(setup)
-    noiseless = [name for name in names if name not in RANDOM] or ["ddim"]
+    noiseless = [name for name in names if name not in ALWAYS_RANDOM] or ["ddim"]
     exact = draw(run, noiseless[-1], reference, min(n, COMPARED), seed)
     lines = {}
     for name in names:
@@ -104,7 +103,7 @@ def measure(run: Run, sampler: str, calls: int, setup: Setup, measured_by: Dista
     fake = extract(setup.network, images)
     few = neighbours.refusal(setup.n)
     recall = None if few else neighbours.neighbour_scores(real=measured_by.real, fake=fake)["recall"].estimate()
-    error = None if sampler in RANDOM else rmse(images[: len(exact)], exact)
+    error = None if sampler in ALWAYS_RANDOM else rmse(images[: len(exact)], exact)
     made = calls_of(sampler, steps_for(sampler, calls))
     return Point(made, measured_by.distance(fake=fake).estimate(), recall, error)
 

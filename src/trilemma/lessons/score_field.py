@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trilemma import rng
 from trilemma.diffusion.grids import times_of
-from trilemma.diffusion.samplers import SAMPLERS, get_sampler
+from trilemma.diffusion.samplers import ALWAYS_RANDOM, SAMPLERS, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_schedule
 from trilemma.lessons.mixture import Mixture, levels
 from trilemma.pictures import plots
@@ -31,7 +31,6 @@ LONGEST = 2.2  # arrows are cut at
 RING = 1.6  # radius where paths begin
 FINE = 500  # steps of the path that samplers are compared with
 COLUMNS = 4
-RANDOM = ("ddpm",)  # samplers that add noise
 
 T = TypeVar("T")
 
@@ -149,7 +148,7 @@ def _paths_panel(ax: "Axes", name: str, drawn: Paths, true: Tensor) -> None:
     """Paths over the density of the data; of a sampler without noise, also the true ones and the error at the end."""
     shade_density(ax, 1.0, 0.0)
     error = "with noise"
-    if name not in RANDOM:
+    if name not in ALWAYS_RANDOM:
         ax.plot(*true.permute(2, 0, 1), color=plots.style(0)[0], linewidth=2.2, alpha=0.5)
         error = f"error {(drawn.states[-1] - true[-1]).norm(dim=1).mean():.2g}"
     ax.plot(*drawn.states.permute(2, 0, 1), "o-", color=plots.style(1)[0], linewidth=0.9, markersize=2.2)

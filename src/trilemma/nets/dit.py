@@ -63,7 +63,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, level: Tensor, inputs: NetworkInput = NO_INPUT) -> Tensor:
         """x (B, C, H, W), level log(sigma / alpha) (B,), a condition -> (B, C, H, W)."""
         with torch.autocast(level.device.type, enabled=False):
-            e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY / 10, self.embedding))
+            e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY, self.embedding))
             e = F.silu(e if inputs.vector is None else e + inputs.vector.to(e.dtype))
         x = x if inputs.planes is None else torch.cat([x, inputs.planes.to(x)], dim=1)
         h = self.first(x).flatten(2).transpose(1, 2) + self.places  # (B, N, D)

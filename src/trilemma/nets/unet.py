@@ -27,7 +27,7 @@ from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import HEAD, CrossAttention
 from trilemma.nets.unet_small import sinusoid
 
-FREQUENCY = 1000.0  # the sinusoids see noise levels times this / 10, so that steps of 0.01 are told apart
+FREQUENCY = 100.0  # the sinusoids see noise levels times this, so that steps of 0.01 are told apart
 
 
 class UNet(nn.Module):
@@ -118,7 +118,7 @@ class UNet(nn.Module):
     def _embed_level(self, level: Tensor, condition: Tensor | None) -> Tensor:
         """SiLU of the embedding (B, E); float32 also under autocast, where the level would lose its fine steps."""
         with torch.autocast(level.device.type, enabled=False):
-            e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY / 10, self.sinusoids))
+            e = self.level(sinusoid(level.to(self.first.weight.dtype) * FREQUENCY, self.sinusoids))
             return F.silu(e if condition is None else e + condition.to(e.dtype))
 
     def _padding(self) -> tuple[int, int, int, int]:

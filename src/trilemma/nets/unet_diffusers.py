@@ -59,7 +59,7 @@ def unet2d_weights(network: UNet, levels: Tensor, classes: Tensor | None = None)
         levels: log(sigma / alpha) of each step of the table, (T,).
         classes: vectors of the classes, (n_classes, E).
     """
-    angles = levels.double() * FREQUENCY / 10
+    angles = levels.double() * FREQUENCY
     weights = {"time_proj.weight": sinusoid(angles, network.sinusoids).to(network.first.weight)}
     weights |= {} if classes is None else {"class_embedding.weight": classes}
     named = [("conv_in", network.first), ("conv_norm_out", network.last[0]), ("conv_out", network.last[2])]
