@@ -1,9 +1,10 @@
 """The quality of images by what is spent on drawing them: python benchmarks/calls.py RUN [--guidance]
 
 - Frechet distance by network calls: every sampler on every grid of times in 5 to 1,000 calls, with the same weights and
-  noise. The cheapest come first; at the end, the best of each number of calls beside the best of all.
+  noise. The cheapest come first; at the end, over the least distance of all, that of the best of each number of calls,
+  which is the best by chance, too, and that of what sampler=auto takes, beside the bar.
 - With --guidance, for a run that draws classes: precision, recall and the share of images that a bundled classifier
-  takes for the class asked for, over the guidance.
+  takes for the class asked for, over the guidance; at the end, these shares beside their bar.
 
     python benchmarks/calls.py runs/diffusion-fashion --calls 5,10,50 --samplers unipc,dpm++2m --grids karras,log-snr
     python benchmarks/calls.py runs/diffusion-mnist --guidance 1,1.5,2,3,4 --steps 10
@@ -21,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bars import verdict
 from torch import Tensor
 
 import trilemma
 from trilemma.diffusion.grids import GRIDS
 from trilemma.diffusion.samplers import SAMPLERS, calls_of, steps_for
+from trilemma.diffusion.sampling import AUTO_SAMPLER
 from trilemma.files import write_atomic
 from trilemma.hardware import tune_allocator
 from trilemma.metrics.classification import class_agreement, classifier_of
@@ -41,6 +44,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {  # of a sampler that has more than 
     "dpm++2m": [{}, {"eta": 1.0}],
     "unipc": [{"order": 2}, {"order": 3}],
 }
+AUTO = {"sampler": AUTO_SAMPLER, "order": 2, "grid": "auto"}  # what sampler=auto takes, as one of `ways`
+BARS = {5: 1.3, 10: 1.05}  # by calls: distance over the least of any number of calls
+OBEYED = 0.98  # bar of the share of images that are of the class asked for, at a guidance of 1 to 4
 FORM = "| {:6} | {:38} | {:>26} | {:>26} | {:>26} | {:>26} | {:>7} |"
 SCORES = ("frechet_distance", "precision", "recall", "class_obeyed")
 METHOD = 1  # of drawing and scoring, and of what `auto` stands for: rows of another are measured again
@@ -126,33 +132,62 @@ def head() -> None:
 
 
 def by_calls(table: Table, given: argparse.Namespace) -> None:
-    """Print a row for each number of calls, sampler and grid, and the best of each number."""
+    """Print a row for each number of calls, sampler and grid, and a line for each number."""
     head()
-    best: dict[int, dict[str, Any]] = {}
+    rows: dict[int, list[dict[str, Any]]] = {}
     for calls in numbers(given.calls, int):
         for settings in ways(table.run, given.samplers.split(","), given.grids.split(",")):
             steps = steps_for(settings["sampler"], calls)
             row = table.row(calls_of(settings["sampler"], steps), {**settings, "steps": steps})
             print(shown(row), flush=True)
-            value = row["frechet_distance"][0]
-            if value is not None and (calls not in best or value < best[calls]["frechet_distance"][0]):
-                best[calls] = row
-    if not best:
+            if distance_of(row) is not None:
+                rows.setdefault(calls, []).append(row)
+    if not rows:
         raise SystemExit(f"{table.n} images are too few for the Frechet distance")
-    least = min(row["frechet_distance"][0] for row in best.values())
-    print("\nThe best of each number of calls, and its distance over the least of all:")
-    for calls, row in best.items():
-        print(f"{calls:6} {row['frechet_distance'][0] / least:8.3f} x   {row['settings']}", flush=True)
+    print("\nDistance over the least of all these, by the number of calls:")
+    for line in beside_bars(rows):
+        print(line, flush=True)
+
+
+def distance_of(row: dict[str, Any]) -> Any:
+    """The Frechet distance of a row; None of too few images."""
+    return row["frechet_distance"][0]
+
+
+def beside_bars(rows: dict[int, list[dict[str, Any]]]) -> Iterator[str]:
+    """Of each number of calls the distance of the best row over the least of all, and that of AUTO; beside the bar, if
+    more calls were measured, that of AUTO, or of the best where AUTO was not."""
+    least = min(distance_of(row) for group in rows.values() for row in group)
+    for calls, group in rows.items():
+        best = min(group, key=distance_of)
+        automatic = [row for row in group if AUTO.items() <= row["settings"].items()]
+        ratios = [distance_of(row) / least for row in (best, *automatic)]
+        parts = [f"{name} {ratio:.3f} x" for name, ratio in zip(("best", "sampler=auto"), ratios, strict=False)]
+        if calls in BARS and calls < max(rows):
+            parts[-1] += f", {verdict(ratios[-1], BARS[calls])}"
+        yield f"{calls:6}  {'  '.join(parts)}  (best: {best['settings']})"
 
 
 def by_guidance(table: Table, given: argparse.Namespace) -> None:
-    """Print a row for each scale."""
+    """Print a row for each scale, and the shares of images as asked."""
     if not table.run.model.n_classes:
         raise SystemExit(f"{table.run.path} takes no class; train a model with classes=true")
     head()
+    shares = {}
     for scale in numbers(given.guidance, float):
         calls = given.steps if scale in (0, 1) else 2 * given.steps
-        print(shown(table.row(calls, {"guidance": scale, "steps": given.steps}, classes=True)), flush=True)
+        row = table.row(calls, {"guidance": scale, "steps": given.steps}, classes=True)
+        print(shown(row), flush=True)
+        shares[scale] = row["class_obeyed"][0]
+    print()
+    for scale, share in shares.items():
+        print(obeyed_in_words(scale, share), flush=True)
+
+
+def obeyed_in_words(scale: float, share: float) -> str:
+    """The share of images that are of the class asked for, beside its bar where the guidance has one."""
+    bar = f", {verdict(share, OBEYED, '.0%', least=True)}" if 1 <= scale <= 4 else ""
+    return f"guidance {scale:g}: {share:.1%} as asked{bar}"
 
 
 def numbers(text: str, kind: type) -> list[Any]:

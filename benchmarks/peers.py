@@ -17,9 +17,10 @@ quicker than the peer's own loader, and a batch of smalldiffusion is computed in
 
 Several names are trained one after the other, each in a process of its own; --threads sets the threads of all. Printed
 is a line for each: images per second and images seen in training; Frechet distance in the bundled features, precision,
-recall and coverage with 95% intervals, measured on the held-out images; calls and seconds of drawing. The folder of
-each in --out keeps the weights and the images (images-SAMPLER-CALLS.npz, grid.png): the same line again draws or scores
-without training. The peers are optional: where one is missing, the command that installs it is printed.
+recall and coverage with 95% intervals, measured on the held-out images; calls and seconds of drawing. Where `diffusion`
+is among them, with diffusion-small, smalldiffusion or diffusers, its scores are printed beside their bars. The folder
+of each in --out keeps the weights and the images (images-SAMPLER-CALLS.npz, grid.png): the same line again draws or
+scores without training. The peers are optional: where one is missing, the command that installs it is printed.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +38,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import torch
+from bars import verdict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,6 +64,9 @@ PIP = PIP | {
 }
 PIECE = 128  # images computed together
 DRAWN_TOGETHER = 256
+OURS, FORMER, LIBRARIES = "diffusion", "diffusion-small", ("smalldiffusion", "diffusers")
+LOWER, RECALL = 0.5, 0.6  # bars of OURS: most Frechet distance over that of FORMER, and least recall
+Scores = dict[str, list[Any]]  # by name: the value, None where it is refused, and the ends of its interval
 
 
 class Contender(Protocol):
@@ -342,32 +348,53 @@ def images_of(contender: Contender, folder: Path, n: int) -> tuple[Tensor, float
     return images, seconds
 
 
-def scored(images: Tensor, data: Data, seed: int) -> str:
-    """The scores of images, beside the data's held-out ones."""
+def scores_of(images: Tensor, data: Data, seed: int) -> Scores:
+    """The scores of images, measured on the data's held-out ones."""
     split, _ = choose_reals(data)
     n = min(len(images), len(part_named(data, split)))
-    scores = trilemma.evaluate(images, against=data, split=split, n=n, seed=seed)
+    result = trilemma.evaluate(images, against=data, split=split, n=n, seed=seed)
+    return {name: [result[name].value, *(result[name].interval or ())] for name in SCORES}
+
+
+def cells_of(scores: Scores) -> str:
+    """Scores as text."""
     cells = []
-    for name in SCORES:
-        value, interval = scores[name].value, scores[name].interval
-        within = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    for value, *interval in scores.values():
+        within = " [{:.3f}, {:.3f}]".format(*interval) if interval else ""
         cells.append("refused" if value is None else f"{value:.3f}{within}")
     return "".join(f"{cell:>28}" for cell in cells)
 
 
-def measure(name: str, given: argparse.Namespace) -> str:
-    """Train, draw and score one model: its line."""
+def beside_bars(scores: dict[str, Scores]) -> Iterator[str]:
+    """The scores of OURS beside their bars, as far as those of the other models are there."""
+    scores = {name: own for name, own in scores.items() if own["frechet_distance"][0] is not None}
+    if OURS not in scores:
+        return
+    (distance, _, high), recall = scores[OURS]["frechet_distance"], scores[OURS]["recall"][0]
+    if FORMER in scores:
+        ratio = distance / scores[FORMER]["frechet_distance"][0]
+        yield f"{OURS}: {ratio:.2f} times the distance of {FORMER}, {verdict(ratio, LOWER)}"
+        yield f"{OURS}: recall {recall:.3f}, {verdict(recall, RECALL, least=True)}"
+    for name in LIBRARIES:
+        if name in scores:
+            low = scores[name]["frechet_distance"][1]
+            ends = f"the interval of its distance ends at {high:.3f}"
+            yield f"{OURS}: {ends}, {verdict(high, low, '.3f')}, where that of {name} begins"
+
+
+def measure(name: str, given: argparse.Namespace) -> tuple[str, Scores]:
+    """Train, draw and score one model: its line, and the scores in it."""
     data = load_data(given.data)
     contender = PEERS[name](data, given) if name in PEERS else Ours(name, given)
     changes = [f"-{key}{value}" for key in ("batch", "lr") if (value := getattr(given, key)) and name in PEERS]
     folder = given.out / f"{name}-{data.name}-{given.minutes:g}min-seed{given.seed}{''.join(changes)}"
     facts = contender.train(folder)
     images, seconds = images_of(contender, folder, given.images)
-    speed = facts["images"] / facts["seconds"]
+    speed, scores = facts["images"] / facts["seconds"], scores_of(images, data, given.seed)
     return (
-        f"{name:16}{facts['parameters']:12,}{speed:10,.1f}{facts['images']:13,}{scored(images, data, given.seed)}"
+        f"{name:16}{facts['parameters']:12,}{speed:10,.1f}{facts['images']:13,}{cells_of(scores)}"
         f"{contender.calls:7}{seconds:8.0f} s"
-    )
+    ), scores
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -388,22 +415,29 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--channels-last", action="store_true", help="layout of a peer")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="default: those of torch")
-    parser.add_argument("--line", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--line", type=Path, help=argparse.SUPPRESS)  # of one model, whose scores go to that file
     return parser.parse_args(words)
 
 
 def main(words: list[str]) -> None:
-    """Print a line for each model."""
+    """Print a line for each model, and what is beside a bar."""
     given = parse(words)
     if given.line:
         tune_allocator()
         torch.set_num_threads(given.threads or torch.get_num_threads())
-        return print(measure(given.names, given), flush=True)
+        line, scores = measure(given.names, given)
+        given.line.write_text(json.dumps(scores))
+        return print(line, flush=True)
     print(f"{HEAD}{'calls':>7}{'drawing':>10}", flush=True)
-    codes = []
-    for name in given.names.split(","):
-        rest = [word if word != given.names else name for word in words]
-        codes.append(subprocess.run([sys.executable, __file__, "--line", *rest]).returncode)
+    codes, scores = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in given.names.split(","):
+            rest, file = [word if word != given.names else name for word in words], Path(folder) / "scores.json"
+            codes.append(subprocess.run([sys.executable, __file__, "--line", str(file), *rest]).returncode)
+            if codes[-1] == 0:
+                scores[name] = json.loads(file.read_text())
+    for line in beside_bars(scores):
+        print(line, flush=True)
     sys.exit(max(codes))
 
 

@@ -9,7 +9,7 @@ its own has ours without patches.
 - Images per second of drawing at equal calls: our sampler dpm++2m with our U-Net, and the same U-Net and layout driven
   by DPMSolverMultistepScheduler, in turns; medians.
 
-It needs diffusers, which no part of trilemma does: PIP below.
+Both ratios are printed beside their bars. It needs diffusers, which no part of trilemma does: PIP below.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from bare import BareStep
+from bars import verdict
 from torch import Tensor, nn
 
 from trilemma.data import Data, load_data
@@ -36,6 +37,7 @@ PRESET = "diffusion"
 PIP = {"diffusers": "pip install -c constraints.txt diffusers"}
 GRAIN = 4  # widths tried are its multiples, each with so many groups a norm
 DRAWN_TOGETHER = 64  # images drawn together
+BARS = {"training": 1.5, "drawing": 1.0}  # least images per second over those of diffusers
 
 
 def imported(name: str, pip: str) -> ModuleType:
@@ -112,6 +114,12 @@ def models_of(data: Data) -> dict[str, Model]:
     return models | {"UNet2DModel": with_network(data.shape, Theirs(equal_unet(data.shape)))}
 
 
+def beside_bar(what: str, ours: float, theirs: float) -> str:
+    """Images per second of training or drawing over those of diffusers, beside their bar."""
+    ratio = ours / theirs
+    return f"{what} at {ratio:.2f} times the speed of diffusers, {verdict(ratio, BARS[what], least=True)}"
+
+
 def training(data: Data, given: argparse.Namespace) -> bool:
     """Print images per second of the training steps; whether ours are better in channels-last tensors."""
     models, layouts = models_of(data), (False, True)
@@ -135,6 +143,7 @@ def training(data: Data, given: argparse.Namespace) -> bool:
         plain, channels_last = (best[title, last] for last in layouts)
         ratio = max(plain, channels_last) / theirs
         print(f"{title:16}{count_parameters(model):12,}{plain:12,.1f}{channels_last:12,.1f}{ratio:8.2f}", flush=True)
+    print(beside_bar("training", max(best["trilemma", last] for last in layouts), theirs), flush=True)
     return best["trilemma", True] > best["trilemma", False]
 
 
@@ -170,6 +179,7 @@ def sampling(data: Data, given: argparse.Namespace, channels_last: bool) -> None
     ours, theirs = (statistics.median(values) for values in speeds.values())
     print(f"{'drawing':16}{'trilemma':>12}{'diffusers':>12}{'ratio':>8}   (images/s, {given.steps} calls, dpm++2m)")
     print(f"{'':16}{ours:12,.1f}{theirs:12,.1f}{ours / theirs:8.2f}", flush=True)
+    print(beside_bar("drawing", ours, theirs), flush=True)
 
 
 def main() -> None:

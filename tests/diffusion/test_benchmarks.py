@@ -1,6 +1,7 @@
-"""The scripts that measure diffusion, second part: what they count, and what they say of their bars; no training of
-theirs is run."""
+"""The scripts that measure diffusion: what they count, and what they say of their bars; no training of theirs is
+run."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 Load = Callable[[str], ModuleType]
 
@@ -26,6 +27,121 @@ Load = Callable[[str], ModuleType]
 )
 def test_a_value_beside_its_bar(script: Load, value: float, keys: dict, text: str) -> None:
     assert script("bars").verdict(value, **keys) == text
+
+
+# --- beside other libraries -------------------------------------------------------------------------------------------
+
+PEER_SCORES = {
+    "diffusion": {"frechet_distance": [1.5, 1.4, 1.6], "recall": [0.79, 0.77, 0.8]},
+    "diffusion-small": {"frechet_distance": [7.5, 7.0, 8.0], "recall": [0.47, 0.44, 0.49]},
+    "smalldiffusion": {"frechet_distance": [1.7, 1.55, 1.85], "recall": [0.6, 0.5, 0.7]},
+    "diffusers": {"frechet_distance": [12.9, 12.2, 13.6], "recall": [0.53, 0.5, 0.56]},
+}
+
+
+def test_peers_beside_their_bars(script: Load) -> None:
+    """1.5 is a fifth of 7.5; the interval that ends at 1.6 overlaps one that begins at 1.55, and none that begins at
+    12.2."""
+    peers = script("peers")
+    interval = "diffusion: the interval of its distance ends at 1.600"
+    assert list(peers.beside_bars(PEER_SCORES)) == [
+        "diffusion: 0.20 times the distance of diffusion-small, within the bar of 0.5",
+        "diffusion: recall 0.790, within the bar of 0.6",
+        f"{interval}, above the bar of 1.550, where that of smalldiffusion begins",
+        f"{interval}, within the bar of 12.200, where that of diffusers begins",
+    ]
+    worse = PEER_SCORES | {"diffusion": {"frechet_distance": [4.5, 4.0, 5.0], "recall": [0.59, 0.5, 0.6]}}
+    assert list(peers.beside_bars(worse))[:2] == [
+        "diffusion: 0.60 times the distance of diffusion-small, above the bar of 0.5",
+        "diffusion: recall 0.590, below the bar of 0.6",
+    ]
+
+
+def test_peers_say_nothing_of_what_was_not_measured(script: Load) -> None:
+    peers, refused = script("peers"), {"frechet_distance": [None], "recall": [0.5, 0.4, 0.6]}
+    for scores in ({}, {"diffusers": PEER_SCORES["diffusers"]}, PEER_SCORES | {"diffusion": refused}):
+        assert list(peers.beside_bars(scores)) == []
+    own = PEER_SCORES["diffusion"]
+    assert list(peers.beside_bars({"diffusion": own, "diffusion-small": refused, "gan-r3": own})) == []
+
+
+def test_scores_of_the_models_come_from_their_processes(
+    script: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one that fails has none, and its code is that of the whole."""
+    peers = script("peers")
+
+    def run(command: list[str]) -> SimpleNamespace:
+        if "smalldiffusion" in command:
+            return SimpleNamespace(returncode=3)
+        peers.main(command[2:])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(peers.subprocess, "run", run)
+    monkeypatch.setattr(peers, "measure", lambda name, given: (f"{name} {given.data}", PEER_SCORES[name]))
+    monkeypatch.setattr(peers, "tune_allocator", lambda: None)
+    with pytest.raises(SystemExit) as stop:
+        peers.main(["diffusion,smalldiffusion,diffusion-small", "mnist", "--threads", str(torch.get_num_threads())])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert stop.value.code == 3 and head.startswith("model ")
+    assert lines[:2] == ["diffusion mnist", "diffusion-small mnist"]
+    assert lines[2:] == list(peers.beside_bars({name: PEER_SCORES[name] for name in ("diffusion", "diffusion-small")}))
+
+
+def test_scores_of_a_peer_are_kept_and_shown(script: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = script("peers")
+    result = {name: SimpleNamespace(value=0.5, interval=(0.25, 0.75)) for name in peers.SCORES}
+    result["frechet_distance"] = SimpleNamespace(value=None, interval=None)
+    monkeypatch.setattr(peers, "choose_reals", lambda data: ("test", 3))
+    monkeypatch.setattr(peers, "part_named", lambda data, split: range(3))
+    monkeypatch.setattr(peers.trilemma, "evaluate", lambda images, *, n, **given: result if n == 3 else None)
+    scores = json.loads(json.dumps(peers.scores_of(torch.zeros(5, 1, 2, 2), SimpleNamespace(), 0)))
+    assert scores["frechet_distance"] == [None] and scores["recall"] == [0.5, 0.25, 0.75]
+    cells = peers.cells_of(scores)
+    assert len(cells) == 28 * len(peers.SCORES) and cells.split()[:3] == ["refused", "0.500", "[0.250,"]
+
+
+class Step(SimpleNamespace):
+    """A step of a model with the speed that the model's weight says, twice that with channels-last tensors."""
+
+    def __init__(self, name: str, data: object, *, model: nn.Linear, channels_last: bool, **_: object) -> None:
+        super().__init__(config=SimpleNamespace(batch=32))
+        self.value = model.weight.item() * (1 + channels_last)
+
+    def speed(self, seconds: float) -> float:
+        return self.value
+
+
+def model_of_speed(value: float) -> nn.Linear:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, value)
+    return model
+
+
+@pytest.mark.parametrize(("speed", "text"), [(70.0, "1.40 times"), (80.0, "1.60 times")])
+def test_a_training_step_beside_its_bar(
+    script: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], speed: float, text: str
+) -> None:
+    """The better layout of either counts, and of ours the preset, not the network without patches."""
+    unet = script("unet")
+    speeds = {"trilemma": speed, "without patches": 500.0, "UNet2DModel": 50.0}
+    monkeypatch.setattr(unet, "models_of", lambda data: {name: model_of_speed(value) for name, value in speeds.items()})
+    monkeypatch.setattr(unet, "BareStep", Step)
+    assert unet.training(None, SimpleNamespace(rounds=2, seconds=0, device="cpu"))
+    assert f"\ntraining at {text} the speed of diffusers, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("what", "ours", "text"),
+    [
+        ("training", 29.0, "training at 1.45 times the speed of diffusers, below the bar of 1.5"),
+        ("training", 30.0, "training at 1.50 times the speed of diffusers, within the bar of 1.5"),
+        ("drawing", 19.8, "drawing at 0.99 times the speed of diffusers, below the bar of 1"),
+        ("drawing", 20.2, "drawing at 1.01 times the speed of diffusers, within the bar of 1"),
+    ],
+)
+def test_speeds_beside_their_bars(script: Load, what: str, ours: float, text: str) -> None:
+    assert script("unet").beside_bar(what, ours, 20.0) == text
 
 
 # --- captions ---------------------------------------------------------------------------------------------------------
