@@ -47,7 +47,9 @@ class PixelDiffusionConfig(ModelConfig):
     )
     network: Literal["unet", "dit"] = Field(default="unet", description="convolutions, or a transformer over patches")
     width: PositiveInt = Field(default=16, description="channels at full size, or numbers a token")
-    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), description="unet: of the width, a level each")
+    multipliers: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 4), min_length=1, description="unet: of the width, a level each"
+    )
     depth: PositiveInt = Field(default=1, description="unet: blocks a level; dit: blocks")
     attention_px: int = Field(
         default=8, ge=0, description="unet: maps up to this side, and the smallest, have attention; 0: none"
