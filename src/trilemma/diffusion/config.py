@@ -95,6 +95,12 @@ class PixelDiffusionConfig(ModelConfig):
         default=0.1, ge=0, lt=1, description="with classes or captions: share of images trained without"
     )
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Those of the normal, where the density has none."""
+        is_uniform = self.density == "uniform"
+        return dict.fromkeys(("density_mean", "density_std"), "density=uniform") if is_uniform else {}
+
     @model_validator(mode="after")
     def _is_portable(self) -> Self:
         """What diffusers has a counterpart of."""

@@ -111,6 +111,9 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
         say(f"  note: {note}")
     if note := too_narrow(module, config):
         say(f"  note: {note}")
+    for key, other in config.without_effect.items():
+        if key in order.keys:
+            say(f"  note: {key}= has no effect with {other}")
     check_players(module.phases, training)
     flags(module).check_batch(training.batch)
     _check_classes(module, recipe, data)
