@@ -42,6 +42,7 @@ class PixelDiffusionConfig(ModelConfig):
         description="of the normal in density; log-normal: for data_std=0.5, and with it log(2 data_std) more",
     )
     density_std: float = Field(default=1.0, gt=0, description="of the normal in density")
+    data_mean: float = Field(default=0.0, description="mean of the images in [-1, 1]")
     data_std: float | None = Field(
         default=None, gt=0, description="standard deviation of the images in [-1, 1] (default: measured on them)"
     )
