@@ -49,6 +49,12 @@ class ModelConfig(Config):
 
     shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 28, 28)  # channels, height, width
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Settings that have no effect with another one, and that one, as "density=uniform". A preset may have them, so
+        that they are not refused, as `only_for` does."""
+        return {}
+
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:
         """No number is larger than torch can count by, and no image than a network can be asked for."""

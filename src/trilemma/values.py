@@ -127,15 +127,16 @@ def allowed(annotation: Any, bounds: Sequence[Any] = ()) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
     if origin is not None:
-        return _several(origin, *inner)
+        return _several(origin, *inner, least=_stated(bounds, "min_length").get("min_length", 1))
     name = getattr(annotation, "__name__", str(annotation))
     return NAMES.get(annotation, NAMES.get(name, f"a {name}")) + _within(annotation, bounds)
 
 
-def _several(origin: type, first: Any = Any, *more: Any) -> str:
-    """What a collection of values may be, in words."""
+def _several(origin: type, first: Any = Any, *more: Any, least: int) -> str:
+    """What a collection of at least so many values may be, in words."""
     if origin is tuple:
-        count = "one or more values with commas" if more == (...,) else f"{1 + len(more)} values with a comma"
+        several = f"{'one' if least < 2 else least} or more values with commas"
+        count = several if more == (...,) else f"{1 + len(more)} values with a comma"
         return f"{count} between, each {allowed(first)}"
     if origin is dict:
         return f"NAME:VALUE with commas between, each value {allowed(more[0])}"
@@ -202,12 +203,17 @@ def _within(annotation: Any, bounds: Sequence[Any]) -> str:
     """The bounds of a number, in words, with a space before."""
     if annotation not in (int, float):
         return ""
-    parts = [part for bound in bounds for part in (bound.metadata if isinstance(bound, FieldInfo) else [bound])]
-    ends = {name: getattr(part, name) for part in parts for name in ENDS if getattr(part, name, None) is not None}
+    ends = _stated(bounds, *ENDS)
     if annotation is int and "gt" in ends:
         ends["ge"] = ends.pop("gt") + 1
     texts = [f"{words} {word(ends[name])}" for name, words in ENDS.items() if name in ends]
     return f" {' and '.join(texts)}" if texts else ""
+
+
+def _stated(bounds: Sequence[Any], *names: str) -> dict[str, Any]:
+    """The bounds of these names that are stated."""
+    parts = [part for bound in bounds for part in (bound.metadata if isinstance(bound, FieldInfo) else [bound])]
+    return {name: getattr(part, name) for part in parts for name in names if getattr(part, name, None) is not None}
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -9,11 +9,13 @@ from trilemma.classifiers.bundled import BUNDLED, WEIGHTS, load_network, read_ca
 from trilemma.classifiers.classifier import scores_of
 from trilemma.classifiers.make_bundled import LARGEST_BYTES
 from trilemma.data import Split, load_data
+from trilemma.data.sources import cifar, mnist
 from trilemma.files import sha256_of
 from trilemma.metrics.features import feature_network
 from trilemma.registry import get_recipe
 
 BARS = {"digits": 0.94, "mnist": 0.99, "fashion-mnist": 0.91, "cifar10": 0.80}
+CLASSES = {"digits": mnist.NUMERALS, "mnist": mnist.NUMERALS, "fashion-mnist": mnist.ARTICLES, "cifar10": cifar.CLASSES}
 CASES = [(name, data) for data, name in BUNDLED.items()]
 cases = pytest.mark.parametrize(("name", "data"), CASES)
 
@@ -24,6 +26,7 @@ def test_files(name, data):
     assert weights.stat().st_size == card["bytes"] < 2_000_000 == LARGEST_BYTES
     assert sha256_of(weights) == card["sha256"]
     assert (card["name"], card["data"], card["recipe"]) == (name, data, f"features-{data}")
+    assert tuple(card["classes"]) == CLASSES[data]
     for key in ("origin", "make_again", "training", "versions", "data_fingerprint"):
         assert card[key]
 

@@ -10,7 +10,7 @@ from trilemma.errors import UserError
 from trilemma.nets.unet import UNet
 from trilemma.registry import get_recipe, without_memory
 from trilemma.run.migration import migrated
-from trilemma.training.prepare import config_for, spread_of
+from trilemma.training.prepare import config_for, mean_and_spread
 from trilemma.types import HasCodeMap
 
 SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 128, 96))
@@ -86,18 +86,21 @@ def test_larger_images_have_more_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("levels", "std"),
-    [((0, 255), 1.0), ((51, 204), 0.6), ((100, 100), 0.01)],  # half of each: half their distance over 127.5
-)
-def test_the_spread_is_measured_on_the_images(levels: tuple[int, int], std: float) -> None:
+    ("levels", "mean", "std"),
+    [((0, 255), 0, 1.0), ((51, 102), -0.4, 0.2), ((100, 100), -0.2157, 0.01)],  # half of each: their middle, and half
+)  # their distance over 127.5
+def test_mean_and_spread_are_measured_on_the_images(levels: tuple[int, int], mean: float, std: float) -> None:
     images = torch.tensor(levels, dtype=torch.uint8).repeat(32)[:, None, None, None].expand(-1, 3, 8, 8)
-    assert spread_of(images) == std
+    assert mean_and_spread(images) == {"data_mean": mean, "data_std": std}
     splits = {"train": Split(images.contiguous())}
     data = Data("two", "two", (3, 8, 8), (), splits, (), (), "fingerprint")
     config = config_for(get_recipe("diffusion"), data, {})
-    assert config.to_json()["data_std"] == std and config.shape == (3, 8, 8)
-    assert config_for(get_recipe("diffusion"), data, {"data_std": 0.3}).to_json()["data_std"] == 0.3
-    assert config_for(get_recipe("diffusion-cifar"), data, {}).to_json()["data_std"] == 0.5  # as published
+    assert (config.get("data_mean"), config.get("data_std"), config.shape) == (mean, std, (3, 8, 8))
+    given = config_for(get_recipe("diffusion"), data, {"data_std": 0.3})
+    assert (given.get("data_mean"), given.get("data_std")) == (mean, 0.3)
+    for name, as_published in (("diffusion-cifar", 0.5), ("diffusion-latent", 1.0)):
+        config = config_for(get_recipe(name), data, {})
+        assert (config.get("data_mean"), config.get("data_std")) == (0, as_published)
 
 
 @pytest.mark.parametrize(

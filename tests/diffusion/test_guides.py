@@ -1,7 +1,7 @@
 """Guidance from outside the model: by another run and by a bundled classifier, with its cost, receipts and refusals."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import trilemma
 from trilemma import again
 from trilemma.classifiers.bundled import load_network
 from trilemma.config import Config, make
+from trilemma.data.sources.mnist import ARTICLES, NUMERALS
 from trilemma.diffusion import optimised
 from trilemma.diffusion.config import PixelDiffusionConfig
 from trilemma.diffusion.denoiser import Diffusion, DiffusionConfig
@@ -23,6 +24,7 @@ from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, log_snr
 from trilemma.errors import UserError
 from trilemma.explore import sample
+from trilemma.files import read_json, write_json
 from trilemma.metrics import cost
 from trilemma.run.run import Run
 from trilemma.types import NO_GUIDES, UNCONDITIONAL, Condition, Guides
@@ -33,13 +35,14 @@ TINY = {"width": 8, "multipliers": (1, 2), "depth": 1, "attention_px": 0, "steps
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Runs of digits: a strong one and a weak one, one of classes, one of another size, one that does not denoise."""
+    """Runs of digits: a strong one and a weak one, one of classes, two of other sizes, one that does not denoise."""
     place = tmp_path_factory.mktemp("runs")
     kinds = {
         "strong": ("diffusion", TINY),
         "weak": ("diffusion", TINY | {"seed": 1, "width": 4}),
         "classes": ("diffusion", TINY | {"classes": True}),
         "larger": ("diffusion", TINY | {"size": 12}),
+        "28px": ("diffusion", TINY | {"size": 28}),
         "vae": ("vae", {"steps": 2, "quiet": True}),
     }
     for name, (model, keys) in kinds.items():
@@ -247,6 +250,59 @@ def test_what_does_not_fit_is_refused(
         settings = settings | {"guide": str(runs["strong"].parent / str(settings["guide"]))}
     with pytest.raises(UserError, match=message):
         strong.sample(1, **settings)
+
+
+def as_if_on(data: str, classes: Sequence[str], run: Path, folder: Path) -> Run:
+    """A copy of a run that says it was trained on other data."""
+    shutil.copytree(run, folder)
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "data": data, "classes": list(classes)})
+    return trilemma.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "classes", "classifier", "message"),
+    [
+        (
+            "fashion-mnist",
+            ARTICLES,
+            "mnist-cnn",
+            r"trained on mnist, whose class 0 is 0, and that of .* is T-shirt/top; give classifier=fashion-mnist-cnn$",
+        ),
+        ("mnist", NUMERALS, "fashion-mnist-cnn", "class 0 is T-shirt/top, and that of .* is 0; give .*=mnist-cnn$"),
+        ("photos", sorted(ARTICLES), "fashion-mnist-cnn", "and that of .* is Ankle boot; leave classifier out$"),
+        ("photos", ["0", *ARTICLES[1:]], "fashion-mnist-cnn", "whose class 0 is T-shirt/top"),
+    ],
+)
+def test_a_classifier_of_other_classes_is_refused(
+    runs: dict[str, Path], tmp_path: Path, data: str, classes: Sequence[str], classifier: str, message: str
+) -> None:
+    run = as_if_on(data, classes, runs["28px"], tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        run.sample(1, steps=1, label=8, classifier=classifier)
+
+
+@pytest.mark.parametrize(
+    ("data", "classes", "classifier", "noted"),
+    [
+        ("mnist", NUMERALS, "mnist-cnn", ""),
+        ("mnist-binary", NUMERALS, "mnist-cnn", ""),
+        ("photos", ARTICLES, "fashion-mnist-cnn", "the classes are those of fashion-mnist: T-shirt/top, Trouser, "),
+        ("photos", NUMERALS, "fashion-mnist-cnn", "the classes are those of fashion-mnist: T-shirt/top, Trouser, "),
+    ],
+)
+def test_whose_classes_are_meant_is_said_of_images_of_ones_own(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    data: str,
+    classes: Sequence[str],
+    classifier: str,
+    noted: str,
+) -> None:
+    run = as_if_on(data, classes, runs["28px"], tmp_path / "run")
+    run.guides(run.sampling({"classifier": classifier}, sample))
+    said = capsys.readouterr().err
+    assert noted in said if noted else not said
 
 
 def test_a_bundled_classifier_is_read_once(strong: Run, monkeypatch: pytest.MonkeyPatch) -> None:

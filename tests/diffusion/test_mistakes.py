@@ -200,6 +200,8 @@ def test_codes_of_a_model_that_was_always_told_a_caption_are_those_under_it(alwa
         ("diffusion", {"network": "unnet"}, 'did you mean "unet"'),
         ("diffusion", {"label_dropout": 1.0}, "label_dropout=1.*below 1"),
         ("diffusion", {"shift": 0}, "shift=0: give a number above 0"),
+        ("diffusion", {"multipliers": ()}, "multipliers=: give one or more values with commas between, each a whole"),
+        ("diffusion-small", {"widths": 8}, "widths=8: give 2 or more values with commas between, each a whole number"),
         (
             "diffusion-text",
             {"attention_px": 0},

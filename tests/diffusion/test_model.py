@@ -99,6 +99,24 @@ def test_the_error_of_a_linear_estimate_stands_beside_that_of_the_network(predic
     assert close == (prediction in ("edm", "wiener"))
 
 
+@pytest.mark.parametrize("prediction", ["edm", "v"])
+def test_the_affine_estimate_of_white_images_has_the_best_error_whatever_their_mean(prediction: str) -> None:
+    """E|x0 - x0_hat|^2 = sigma^2 s^2 / (alpha^2 s^2 + sigma^2) for a mean that is known; the output of edm is in units
+    of its root, so that it is 1 at every time. About 0 it would be (sigma^2 (m^2 + s^2) / s^2 + alpha^2 s^2) /
+    (alpha^2 s^2 + sigma^2), up to 50 for these images."""
+    mean, std, n = -0.7, 0.1, 4000
+    model = small(prediction=prediction, density="logit-normal", data_mean=mean, data_std=std)
+    model.network = Zero()
+    x0 = mean + std * torch.randn(n, 1, 8, 8, generator=generator(2))
+    linear = model.validation(Batch((x0 + 1) / 2), generator())["linear_denoising_mse"]
+    t = DENSITIES["logit-normal"]((torch.arange(n, dtype=torch.float64) + 0.5) / n, get_schedule("cosine"), 0.0, 1.0)
+    alpha, sigma = model.schedule.alpha(t), model.schedule.sigma(t)
+    least = sigma**2 * std**2 / (alpha**2 * std**2 + sigma**2)
+    expected = (least / PREDICTIONS[prediction](alpha, sigma, std).out ** 2).mean()
+    assert float(linear.mean()) == pytest.approx(float(expected), rel=0.03)
+    assert float(expected) == pytest.approx(1) or prediction == "v"
+
+
 def test_the_thirds_of_the_loss_are_by_noise() -> None:
     """An output that is off by 1 where sigma > alpha, t > 1/2 on this schedule: in none, half and all of the thirds."""
     model = small(density="uniform", schedule="cosine")

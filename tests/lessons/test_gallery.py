@@ -1,13 +1,14 @@
 """Every figure is drawn by its name, into the file asked for, and mistakes are answered with what is allowed."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
 
 from trilemma.errors import UserError
 from trilemma.lessons import figure, list_figures
-from trilemma.lessons.gallery import LESSONS
+from trilemma.lessons.gallery import LESSONS, settings_of
 from trilemma.pictures.png import read_metadata, save_png
 
 QUICK = {
@@ -122,6 +123,26 @@ def test_the_list_tells_runs_and_keys():
 def test_mistakes_are_named(name, keys, message):
     with pytest.raises(UserError, match=message):
         figure(name, **keys)
+
+
+def is_list(annotation):
+    """Whether a type is that of any number of values, or of them or none."""
+    inner = get_args(annotation)
+    return ... in inner or any(map(is_list, inner))
+
+
+LISTS = [
+    (name, key)
+    for name, lesson in LESSONS.items()
+    for key, field in settings_of(lesson).model_fields.items()
+    if is_list(field.annotation)
+]
+
+
+@pytest.mark.parametrize(("name", "key"), LISTS)
+def test_an_empty_list_is_refused(name, key, tmp_path):
+    with pytest.raises(UserError, match=f"^{key}=.*(: give (one|2) or more values|: give two or more|: a slope needs)"):
+        figure(name, out=tmp_path / "picture.png", **{key: ()})
 
 
 def test_runs_that_do_not_fit_are_refused(folders):

@@ -9,13 +9,15 @@ import torch
 
 import trilemma
 from trilemma.arguments import parse_rate, parse_settings
+from trilemma.data import load_data
 from trilemma.data.config import config_of_data
 from trilemma.registry import Blueprint, build, get_recipe, list_models, without_memory
 from trilemma.run.command import train_command
 from trilemma.run.migration import stated_variance
 from trilemma.training.fit import LEAST_STEPS, fit_batch, fit_model, fit_training, too_narrow
-from trilemma.training.prepare import config_for
-from trilemma.training.request import split_keys, training_config
+from trilemma.training.order import order_of
+from trilemma.training.prepare import config_for, plan_of
+from trilemma.training.request import request_of, split_keys, training_config
 from trilemma.types import Batch, flags
 
 MANY = 50_000
@@ -228,3 +230,21 @@ def test_a_training_with_a_patch_that_its_network_cannot_hold_says_so(
     trilemma.train("diffusion", "digits", steps=1, batch=8, out=tmp_path / "run", **small)
     output = capsys.readouterr()
     assert "note: a place of the images has 16 numbers and the network 4 channels" in output.out + output.err
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "noted"),
+    [
+        ("diffusion", {"density": "uniform", "density_mean": -1.0}, ["density_mean"]),
+        ("diffusion-dit", {"density_std": 2.0, "density_mean": 0.5}, ["density_mean", "density_std"]),
+        ("diffusion", {"density": "uniform"}, []),  # its density_mean is the preset's
+        ("diffusion", {"density_mean": -1.0}, []),
+        ("diffusion-flow", {"density_std": 2.0}, []),
+    ],
+    ids=str,
+)
+def test_a_key_without_effect_is_noted(model: str, keys: dict[str, Any], noted: list[str]) -> None:
+    notes: list[str] = []
+    plan_of(order_of(request_of(model), {"steps": 1}, keys), load_data("digits"), notes.append)
+    said = [note for note in notes if "no effect" in note]
+    assert said == [f"  note: {key}= has no effect with density=uniform" for key in noted]

@@ -84,6 +84,8 @@ def test_settings_that_an_earlier_version_did_not_have_are_at_their_defaults() -
     assert differences(then, {**then, "model_config": same}) == []
     assert differences(then, {**then, "model_config": {**same, "penalty": "r1"}}) == ["penalty none then, r1 now"]
     assert differences(then, {**then, "model_config": {**same, "critic_steps": 5}}) == ["critic_steps 1 then, 5 now"]
+    then = {**then, "model": "diffusion", "model_config": {"width": 16}}
+    assert differences(then, {**then, "model_config": {"width": 16, "data_mean": -0.4}}) == []  # it is of the images
 
 
 def test_a_new_folder_is_never_begun_without_a_reason() -> None:

@@ -65,6 +65,7 @@ def make_network(name: str, data: str, out: Path, **length: Any) -> dict[str, An
     card = {
         "name": name,
         "data": data,
+        "classes": list(run.data.classes),
         "data_fingerprint": run.data.fingerprint,
         "data_notes": list(run.data.notes),
         "origin": ORIGIN[data],

@@ -42,12 +42,15 @@ class PixelDiffusionConfig(ModelConfig):
         description="of the normal in density; log-normal: for data_std=0.5, and with it log(2 data_std) more",
     )
     density_std: float = Field(default=1.0, gt=0, description="of the normal in density")
+    data_mean: float = Field(default=0.0, description="mean of the images in [-1, 1]")
     data_std: float | None = Field(
         default=None, gt=0, description="standard deviation of the images in [-1, 1] (default: measured on them)"
     )
     network: Literal["unet", "dit"] = Field(default="unet", description="convolutions, or a transformer over patches")
     width: PositiveInt = Field(default=16, description="channels at full size, or numbers a token")
-    multipliers: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), description="unet: of the width, a level each")
+    multipliers: tuple[PositiveInt, ...] = Field(
+        default=(1, 2, 4), min_length=1, description="unet: of the width, a level each"
+    )
     depth: PositiveInt = Field(default=1, description="unet: blocks a level; dit: blocks")
     attention_px: int = Field(
         default=8, ge=0, description="unet: maps up to this side, and the smallest, have attention; 0: none"
@@ -92,6 +95,12 @@ class PixelDiffusionConfig(ModelConfig):
     label_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="with classes or captions: share of images trained without"
     )
+
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """Those of the normal, where the density has none."""
+        is_uniform = self.density == "uniform"
+        return dict.fromkeys(("density_mean", "density_std"), "density=uniform") if is_uniform else {}
 
     @model_validator(mode="after")
     def _is_portable(self) -> Self:

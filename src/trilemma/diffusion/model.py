@@ -117,7 +117,7 @@ class DiffusionModel(EstimatingModel):
     @torch.no_grad()
     def validation(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Per image (B,): denoising_mse, the loss at one random t, with its label; linear_denoising_mse, that of the
-        linear estimate of x0 that is known before the training."""
+        affine estimate of x0 that is known before the training."""
         noisy = self._add_noise(self.x_of(batch), rng)
         errors = self._errors(noisy, batch, rng, 0.0)
         return {"denoising_mse": errors, "linear_denoising_mse": self._linear_errors(noisy)}
@@ -313,11 +313,11 @@ class DiffusionModel(EstimatingModel):
         return (w * (output - target).square()).flatten(1).mean(1)
 
     def _linear_errors(self, noisy: _Noisy) -> Tensor:
-        """The weighted loss of each image (B,) of the linear estimate of x0 from x_t: of wiener that of its spectrum,
-        of the others that of white images, c_skip of edm."""
+        """The weighted loss of each image (B,) of an affine estimate of x0 from x_t: of wiener its filter, of the
+        others the best one for white images of the mean and the spread of the data, c_skip of edm about that mean."""
         x0, eps, _, a, s, _, c_out, *_, w, _ = noisy
         if self.spectrum is None:
-            missed = white_filter_error(x0, eps, a, s, self.data_std)
+            missed = white_filter_error(x0 - self.config.data_mean, eps, a, s, self.data_std)
         else:
             missed = self.spectrum.filter_error(x0, eps, a, s)
         return (w * (missed / c_out).square()).flatten(1).mean(1)

@@ -67,8 +67,9 @@ def edm(alpha: Tensor, sigma: Tensor, std: float) -> Coefficients:
 
 
 def white_filter_error(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, std: float) -> Tensor:
-    """x0 - c_skip x_t with c_skip of edm, the error of the best linear estimate of white images with that standard
-    deviation, as a sum of x0 and eps: no digits are lost where sigma is small. alpha and sigma (B, 1, 1, 1)."""
+    """x0 - c_skip x_t with c_skip of edm, the error of the best linear estimate of white images of mean 0 and that
+    standard deviation, as a sum of x0 and eps: no digits are lost where sigma is small; alpha and sigma (B, 1, 1, 1).
+    """
     unit = _unit(alpha * std, sigma)
     return (sigma * unit) ** 2 * x0 - alpha * sigma * (std * unit) ** 2 * eps
 

@@ -5,10 +5,10 @@ The margin: a real image has the logit middle + m, a generated one middle - m, w
 differences count). The generator's loss is that of one generated image of logit l, beside a real one at the middle.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from trilemma.errors import unknown
@@ -46,7 +46,9 @@ def curves(name: str, at: Tensor) -> Curves:
     return Curves(critic, generator.detach(), torch.autograd.grad(generator.sum(), logits)[0])
 
 
-def adversarial_losses(*, losses: tuple[str, ...] = tuple(LOSSES), reach: PositiveFloat = 5.0) -> "Image.Image":
+def adversarial_losses(
+    *, losses: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(LOSSES), reach: PositiveFloat = 5.0
+) -> "Image.Image":
     """What critic and generator lower, and the slope that the generator gets.
 
     Args:

@@ -6,10 +6,10 @@ against reconstruction error (the distortion)."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
@@ -45,7 +45,7 @@ def beta(
     *runs: Run,
     model: str = "vae",
     data: str = "digits",
-    betas: tuple[NonNegativeFloat, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+    betas: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
     steps: PositiveInt = 2000,
     n: PositiveInt = 6,
     seed: int = 0,

@@ -63,8 +63,8 @@ def distance_of(setup: Setup) -> Distance:
 def calls(
     run: Run,
     *,
-    numbers: tuple[PositiveInt, ...] = (5, 10, 20, 50),
-    samplers: tuple[str, ...] | None = None,
+    numbers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 10, 20, 50),
+    samplers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None,
     n: Annotated[int, Field(ge=3)] | None = None,
     reference: PositiveInt = 200,
     seed: int = 0,

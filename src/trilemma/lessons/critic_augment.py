@@ -21,7 +21,7 @@ def critic_augment(
     *,
     data: str = "shapes:64",
     n: PositiveInt = 8,
-    probabilities: tuple[Probability, ...] = (0.2, 0.5, MOST),
+    probabilities: Annotated[tuple[Probability, ...], Field(min_length=1)] = (0.2, 0.5, MOST),
     seed: int = 0,
 ) -> "Image.Image":
     """Images as they are; through the differentiable transforms; through the adaptive ones with several probabilities.

@@ -16,10 +16,10 @@ adversarial networks", theorem 2.5, for the second)
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -66,7 +66,9 @@ def wasserstein(theta: Tensor) -> Tensor:
 
 
 def jensen_wasserstein(
-    *, noises: tuple[NonNegativeFloat, ...] = (0.0, 0.1, 0.3), reach: PositiveFloat = 1.0
+    *,
+    noises: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (0.0, 0.1, 0.3),
+    reach: PositiveFloat = 1.0,
 ) -> "Image.Image":
     """The two lines, their distances over theta, and the slopes by theta that a generator gets.
 

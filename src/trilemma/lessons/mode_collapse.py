@@ -4,10 +4,10 @@ reached if it has a fifth of its share of the points (after Srivastava et al. 20
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from trilemma.lessons.mixture import Mixture
@@ -51,7 +51,7 @@ def reached(points: Tensor, data: Mixture) -> Reached:
 
 def mode_collapse(
     *,
-    losses: tuple[str, ...] = ("non-saturating", "non-saturating+r1r2"),
+    losses: Annotated[tuple[str, ...], Field(min_length=1)] = ("non-saturating", "non-saturating+r1r2"),
     modes: PositiveInt = 8,
     critic_rate: PositiveFloat = RATE,
     steps: PositiveInt = 2000,

@@ -51,7 +51,7 @@ def noising(
     data: str = "digits",
     image: NonNegativeInt = 0,
     schedule: str = "cosine",
-    times: tuple[Inside, ...] = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97),
+    times: Annotated[tuple[Inside, ...], Field(min_length=1)] = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97),
     off: NonNegativeFloat = 0.05,
     seed: int = 0,
 ) -> "Image.Image":

@@ -43,7 +43,7 @@ def curves(schedule: Schedule, steps: int) -> Curves:
 
 def schedules(
     *,
-    names: tuple[str, ...] = tuple(SCHEDULES),
+    names: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(SCHEDULES),
     shift: PositiveFloat = 2.0,
     steps: Annotated[int, Field(ge=2)] = 1000,
 ) -> "Image.Image":

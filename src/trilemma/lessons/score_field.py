@@ -5,10 +5,10 @@ arrows are sigma grad log p_t = -E[eps | x_t] (Song & Ermon 2019; Ho, Jain & Abb
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
@@ -68,9 +68,9 @@ def on_ring(n: int) -> Tensor:
 
 def score_field(
     *,
-    ratios: tuple[PositiveFloat, ...] = (6.0, 1.2, 0.5, 0.15),
+    ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (6.0, 1.2, 0.5, 0.15),
     schedule: str = "edm",
-    samplers: tuple[str, ...] | None = None,
+    samplers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None,
     steps: PositiveInt = 10,
     grid: str = "karras",
     starts: PositiveInt = 8,

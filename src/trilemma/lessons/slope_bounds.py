@@ -9,10 +9,10 @@ apart lowers its loss by being steeper, without end.
 is high; in the plane it turns.)
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from trilemma.errors import unknown
@@ -96,7 +96,7 @@ def curve(model: GAN) -> CriticCurve:
 
 def slope_bounds(
     *,
-    critics: tuple[str, ...] = (
+    critics: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "non-saturating",
         "non-saturating+r1r2",
         "hinge+spectral",

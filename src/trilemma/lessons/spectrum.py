@@ -17,7 +17,7 @@ from trilemma.data import load_data
 from trilemma.diffusion.spectrum import Spectrum
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.table import table
-from trilemma.training.prepare import spread_of
+from trilemma.training.prepare import mean_and_spread
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +49,7 @@ def spectrum(
     loaded = load_data(data, size=size)
     images = to_float(loaded.held_out[1].images[:n])
     eps = rng.normal(torch.arange(len(images)), loaded.shape, seed, "spectrum")
-    white = spread_of(loaded.train.images) * eps
+    white = mean_and_spread(loaded.train.images)["data_std"] * eps
     rows = {
         "images": images,
         "edm, no network": white.add(1).div(2),

@@ -72,7 +72,7 @@ ELSEWHERE = {
 }  # typed first, or never
 TYPED = [name for name in TrainConfig.model_fields if name not in ELSEWHERE]
 DATA_DEFAULTS = {"split_seed": 0, "split_rule": "enough", "frames": "first"}  # of `load_data`, which are not typed
-NOT_TYPED = ("shape", "words", "examples")  # settings of a model that are not keys of `train`
+NOT_TYPED = ("shape", "words", "examples", "data_mean")  # settings of a model that are not keys of `train`
 FROM_DATA = (*NOT_TYPED, "n_classes")  # those that the images decide
 
 

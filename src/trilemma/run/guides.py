@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from trilemma.classifiers.bundled import BUNDLED, SAME_IMAGES, load_network
+from trilemma.classifiers.bundled import BUNDLED, SAME_IMAGES, load_network, read_card
 from trilemma.classifiers.classifier import Classifier
 from trilemma.config import Config
 from trilemma.errors import UserError, unknown
@@ -19,6 +19,7 @@ from trilemma.files import read_json, write_json
 from trilemma.pictures.levels import to_float
 from trilemma.registry import require
 from trilemma.run.stored import StoredRun
+from trilemma.text import note
 from trilemma.types import NO_GUIDES, Condition, Conditional, DenoisesOnAnySchedule, Guides, UsesCodeMap
 
 GRIDS = "grids.json"  # in a run's folder: time grids that were optimised for its model
@@ -135,9 +136,10 @@ def _draw_alike(one: nn.Module, other: nn.Module) -> bool:
 
 def _classifier(run: StoredRun, name: str) -> ClassifierGuide:
     """A bundled classifier; auto: the one that was trained on the data of the run."""
+    data = str(run.config["data"])
+    own = BUNDLED.get(SAME_IMAGES.get(data, data))
     if name == "auto":
-        data = str(run.config["data"])
-        if (own := BUNDLED.get(SAME_IMAGES.get(data, data))) is None:
+        if own is None:
             raise UserError(
                 f"classifier=auto: no bundled classifier was trained on {data}; there is one for {', '.join(BUNDLED)}"
             )
@@ -155,7 +157,27 @@ def _classifier(run: StoredRun, name: str) -> ClassifierGuide:
             f"classifier={name}: it knows {guide.n_classes} classes, and the data of {run.path} have "
             f"{len(run.classes)}; leave classifier out"
         )
+    _check_classes(run, name, own)
     return guide
+
+
+def _check_classes(run: StoredRun, name: str, own: str | None) -> None:
+    """Refuse a classifier of other classes than those of the run. Images of the user's own may have numbers in place of
+    the names of classes: then it is said which classes these numbers are to the classifier.
+
+    Args:
+        own: the classifier that was trained on the images of the run, if there is one.
+    """
+    card = read_card(name)
+    known, numbers = tuple(card["classes"]), tuple(map(str, range(len(run.classes))))
+    if run.classes != known and (own or run.classes != numbers):
+        k = next(k for k, (one, other) in enumerate(zip(known, run.classes, strict=True)) if one != other)
+        raise UserError(
+            f"classifier={name}: it was trained on {card['data']}, whose class {k} is {known[k]}, and that of "
+            f"{run.path} is {run.classes[k]}; {f'give classifier={own}' if own else 'leave classifier out'}"
+        )
+    if name != own:
+        note(f"classifier={name}: the classes are those of {card['data']}: {', '.join(known)}")
 
 
 @lru_cache

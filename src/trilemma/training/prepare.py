@@ -38,7 +38,7 @@ from trilemma.training.validation import check_monitor
 from trilemma.types import Conditional, Model, ReadsCaptions, config_of, count_players, flags
 from trilemma.words import counted
 
-SPREAD_IMAGES = 4096  # whose standard deviation is measured
+SPREAD_IMAGES = 4096  # whose mean and standard deviation are measured
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,9 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
         say(f"  note: {note}")
     if note := too_narrow(module, config):
         say(f"  note: {note}")
+    for key, other in config.without_effect.items():
+        if key in order.keys:
+            say(f"  note: {key}= has no effect with {other}")
     check_players(module.phases, training)
     flags(module).check_batch(training.batch)
     _check_classes(module, recipe, data)
@@ -122,26 +125,30 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
 
 def config_for(recipe: Recipe, data: Data, settings: Mapping[str, Any]) -> ModelConfig:
     """The model's settings for these images: their shape, and where it has keys for them their classes, the words of
-    their captions and their spread."""
+    their captions, their mean and their spread."""
     from_data: dict[str, Any] = {"shape": data.shape}
     keys = type(recipe.config).model_fields
     if "n_classes" in keys and data.classes:
         from_data["n_classes"] = len(data.classes)
-    if "data_std" in keys and recipe.config.get("data_std") is None and "data_std" not in settings:
-        from_data["data_std"] = spread_of(data.train.images)
+    if "data_std" in keys and recipe.config.get("data_std") is None:
+        measured = mean_and_spread(data.train.images)
+        from_data |= {key: value for key, value in measured.items() if key in keys}
     config = recipe.config.with_(**{**from_data, **settings})
     if config.get("captions") and (captions := data.train.captions):
         return config.with_(words=vocabulary_of(captions), examples=examples_of(captions, MOST_EXAMPLES))
     return config
 
 
-def spread_of(images: Tensor) -> float:
-    """Standard deviation of uint8 images (N, C, H, W) in [-1, 1], of SPREAD_IMAGES of them, in two digits."""
+def mean_and_spread(images: Tensor) -> dict[str, float]:
+    """data_mean and data_std: mean, in four decimals, and standard deviation, in two digits, of uint8 images
+    (N, C, H, W) in [-1, 1], of SPREAD_IMAGES of them."""
     index = torch.linspace(0, len(images) - 1, min(len(images), SPREAD_IMAGES)).long()
     counts = torch.stack([torch.bincount(images[k].flatten(), minlength=256) for k in index.tolist()]).sum(0)
     shares, levels = counts.double() / counts.sum(), torch.arange(256, dtype=torch.float64)
-    variance = (shares * levels.square()).sum() - (shares * levels).sum().square()
-    return max(0.01, float(f"{2 / 255 * math.sqrt(max(0.0, float(variance))):.2g}"))
+    mean = (shares * levels).sum()
+    variance = (shares * levels.square()).sum() - mean.square()
+    spread = float(f"{2 / 255 * math.sqrt(max(0.0, float(variance))):.2g}")
+    return {"data_mean": round(2 / 255 * float(mean) - 1, 4), "data_std": max(0.01, spread)}
 
 
 def part_config(name: str, part: Order | Run, data: Data) -> PartConfig:
