@@ -26,7 +26,7 @@ from trilemma.training.history import History
 from trilemma.training.incidents import Incidents
 from trilemma.training.log import LogFile
 from trilemma.training.outcome import Fault, LastingJump, NoMemory, NotFinite, Outcome, agree
-from trilemma.training.players import PhaseLoss, Players, needing_whole_batch
+from trilemma.training.players import PhaseLoss, Players, needing_whole_batch, summing_statistics
 from trilemma.training.shards import Shards
 from trilemma.training.spikes import WINDOW, LossJump, LossSpikeDetector
 from trilemma.types import Batch, count_players
@@ -100,9 +100,9 @@ class Guard:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if self.team.size > 1 and (whole := needing_whole_batch(self.players.model)):
-                refusal = _too_large(self.players.config.batch, error, whole[0])  # the others wait in its loss
-                raise of_process(refusal, self.team.rank, self.team.size) from None
+            if self.team.size > 1 and (summing := summing_statistics(self.players.model)):
+                awaited = f"the other processes wait for the statistics that {summing[0]} takes over a batch"
+                raise _awaited(error, self.team, awaited) from None
             if self.players.shards is not None:
                 raise _awaited(error, self.team) from None
             fault = NoMemory(self.calendar.step, str(error))
@@ -213,11 +213,10 @@ def _too_large(batch: int, error: Exception, part: str) -> UserError:
     )
 
 
-def _awaited(error: Exception, team: Team) -> UserError:
-    refusal = UserError(
-        f"out of memory ({error}); with shard=true the other processes wait for this one, so choose a smaller batch= "
-        "or size= yourself"
-    )
+def _awaited(
+    error: Exception, team: Team, reason: str = "with shard=true the other processes wait for this one"
+) -> UserError:
+    refusal = UserError(f"out of memory ({error}); {reason}, so choose a smaller batch= or size= yourself")
     return of_process(refusal, team.rank, team.size)
 
 
