@@ -1,6 +1,7 @@
 """What several processes decide together: two trainers in step, each with a clock, a memory and numbers of its own."""
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,17 +39,21 @@ def digits() -> Data:
 
 def train(data: Data, path: Path, **keys: Any) -> list[Trainer]:
     """Two trainers after their training, in step, each with a run folder of its own."""
-    config = TrainConfig(**{"batch": 16, "sample_every": 10**6, "save_every": 10**6, **keys})
 
     def run(team: Threads) -> Trainer:
-        folder = path / str(team.rank)
-        folder.mkdir()
-        model = trilemma.create("vae", shape=(1, 8, 8))
-        trainer = Trainer(model, data, config, folder, Display("x", quiet=True), bf16=False, team=team)
+        trainer = trainer_of(data, path / str(team.rank), team, **keys)
         trainer.run()
         return trainer
 
     return in_threads(2, run, all_write=True)
+
+
+def trainer_of(data: Data, folder: Path, team: Threads, **keys: Any) -> Trainer:
+    """A trainer at its start, in a new folder."""
+    folder.mkdir()
+    config = TrainConfig(**{"batch": 16, "sample_every": 10**6, "save_every": 10**6, **keys})
+    model = trilemma.create("vae", shape=(1, 8, 8))
+    return Trainer(model, data, config, folder, Display("x", quiet=True), bf16=False, team=team)
 
 
 def in_rank_1(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[Trainer], None]) -> None:
@@ -253,6 +258,25 @@ def test_a_loss_that_stays_up_in_one_is_rolled_back_by_both(
     trainers = train(digits, tmp_path, steps=harmed + WINDOW + 4, lr=1e-5)
     assert_alike(trainers)
     assert trainers[0].incidents.slowed == [harmed + 1 - WINDOW]
+
+
+def test_a_jump_is_not_rolled_back_to_different_states(digits: Data, tmp_path: Path) -> None:
+    """One process does not see the checkpoint that the others return to, as on a disk that is not shared."""
+
+    def run(team: Threads) -> str:
+        trainer = trainer_of(digits, tmp_path / str(team.rank), team, steps=8)
+        trainer.model.train()
+        for _ in range(2):
+            trainer.advance()
+        trainer.saver.save(trainer.guard.sound_state())
+        if team.rank == 1:
+            shutil.rmtree(tmp_path / "1" / "checkpoints")
+        with pytest.raises(UserError) as error:
+            trainer.guard.recover(Outcome(LastingJump(WINDOW + 2, "a loss jumped"), in_doubt=True))
+        return str(error.value)
+
+    texts = in_threads(2, run, all_write=True)
+    assert all(text.startswith("the processes of this training see different checkpoints in ") for text in texts)
 
 
 def test_a_signal_to_one_stops_both_after_the_same_step(

@@ -19,7 +19,7 @@ from torch import Tensor
 from trilemma.errors import Diverged, UserError, of_process
 from trilemma.memory import is_out_of_memory, release, with_room
 from trilemma.run.state import Checkpoint, not_finite
-from trilemma.team import Team
+from trilemma.team import Team, together
 from trilemma.training.calendar import Calendar
 from trilemma.training.health import PlayerStep, StepMonitor
 from trilemma.training.history import History
@@ -175,7 +175,8 @@ class Guard:
 
     def _slow_down(self, fault: LastingJump) -> None:
         """Return to before a jump, and lower the learning rate from WINDOW steps before it on."""
-        state = self.history.before(fault.step - WINDOW)
+        state = together(self.team, lambda: self.history.before(fault.step - WINDOW))
+        self.history.check_same(self.team, state)
         self.incidents.slowed = [max(fault.step - WINDOW, state.values["step"])]
         self._return_to(state)
         text = f"{fault}. Resumed from step {self.incidents.slowed[0]:,} with half the learning rate"

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from trilemma.errors import UserError
 from trilemma.memory import with_room
 from trilemma.run.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.run.state import Checkpoint
-from trilemma.team import in_turn, is_alike
+from trilemma.team import in_turn
 from trilemma.training.calendar import Calendar
 from trilemma.training.guard import Guard, unless_full, with_own_room
 from trilemma.training.signals import Signals
@@ -65,11 +64,7 @@ class Saver:
         """
         parts, team = self.history.parts, self.guard.team
         state = in_turn(team, lambda: load_checkpoint(self.history.folder, say, parts.form))
-        if not is_alike(team, -1.0 if state is None else state.values["images"]):
-            raise UserError(
-                f"the processes of this training see different checkpoints in {self.history.folder}; give an out= on a "
-                "disk that all machines share"
-            )
+        self.history.check_same(team, state)
         if state is None:
             return
         with_room(lambda: parts.load(parts.from_saved(state)))
