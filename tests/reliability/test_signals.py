@@ -165,9 +165,9 @@ def test_the_signal_that_announces_the_end_saves_and_goes_on(monkeypatch: pytest
     whole, saved = train(steps=8, out="whole"), []
     save = Saver.save
 
-    def noted(saver: Saver, state: Any) -> None:
+    def noted(saver: Saver, state: Any, **keys: Any) -> None:
         saved.append(saver.calendar.step)
-        save(saver, state)
+        save(saver, state, **keys)
 
     monkeypatch.setattr(Saver, "save", noted)
     send(monkeypatch, signal.SIGUSR1)

@@ -387,6 +387,22 @@ def test_a_run_is_finished_where_all_processes_find_it_finished(
     assert (tmp_path / "run" / "summary.json").stat().st_mtime_ns > written
 
 
+@pytest.mark.slow
+def test_settings_that_cannot_be_written_are_an_error_of_the_first_process(
+    train_in_team: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, values: object) -> None:
+        raise UserError(f"cannot write {path.name}")
+
+    def run(team: Team) -> str:
+        with pytest.raises(UserError) as error:
+            trilemma.train("vae", "shapes:40", steps=2, batch=8, out=tmp_path / "run", quiet=True, device="cpu")
+        return str(error.value)
+
+    monkeypatch.setattr(train_in_team, "write_json", full)
+    assert in_threads(2, run) == ["cannot write config.json", "process 0 of 2 reports an error"]
+
+
 def test_files_are_written_by_one_before_the_others_look() -> None:
     order = []
     results = in_threads(3, lambda team: in_turn(team, lambda: (order.append(team.rank), team.rank)[1]))

@@ -1,5 +1,6 @@
 """What several processes decide together: two trainers in step, each with a clock, a memory and numbers of its own."""
 
+import errno
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from trilemma.autoencoders.vae import VAE
 from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.progress import Display
+from trilemma.run import tensor_files
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
 from trilemma.team import ALONE, smallest
@@ -229,6 +231,30 @@ def test_memory_that_runs_out_for_the_files_of_one_is_no_matter_of_the_other(
     assert_alike(trainers)
 
 
+def test_a_disk_that_is_full_for_one_ends_both_with_the_reason(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is for the process that writes: the other one does not take it for lost."""
+    save_file = tensor_files.save_file
+
+    def full(tensors: Any, path: Path) -> None:
+        if SELF.rank == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(tensor_files, "save_file", full)
+
+    def run(team: Threads) -> str:
+        trainer = trainer_of(digits, tmp_path / str(team.rank), team, steps=8, save_every=32)
+        with pytest.raises(UserError) as error:
+            trainer.run()
+        return f"{trainer.calendar.step}: {type(error.value).__name__}: {error.value}"
+
+    first, second = in_threads(2, run, all_write=True)
+    assert first.startswith(f"2: UserError: cannot write {tmp_path / '0'}")
+    assert second == "2: ReportedElsewhere: process 0 of 2 reports an error"
+
+
 def test_what_others_take_part_in_is_not_tried_again() -> None:
     """With weights that are divided over processes: in one process it is, and is skipped with a warning then."""
     tries, warnings = [], []
@@ -237,7 +263,7 @@ def test_what_others_take_part_in_is_not_tried_again() -> None:
         tries.append(1)
         raise torch.OutOfMemoryError("full")
 
-    unless_full("a picture", action, warnings.append)
+    assert not unless_full("a picture", action, warnings.append)
     assert len(tries) == 2 and warnings == ["out of memory (full): a picture is skipped"]
     with pytest.raises(UserError, match=r"out of memory \(full\).*the other processes wait for this one"):
         unless_full("a picture", action, warnings.append, cast(Shards, SimpleNamespace(team=ALONE)))

@@ -238,19 +238,22 @@ def with_own_room(action: Callable[[], T], shards: Shards | None) -> T:
 
 
 def unless_full(
-    what: str, action: Callable[[], None], warn: Callable[[str], None], shards: Shards | None = None
-) -> None:
+    what: str, action: Callable[[], object], warn: Callable[[str], None], shards: Shards | None = None
+) -> bool:
     """Do what a training can go without for a while; a warning if memory runs out, and runs out again.
 
+    Returns:
+        Whether it was done.
     Raises:
         UserError: as `with_own_room`.
     """
     try:
         with_own_room(action, shards)
-        return
+        return True
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         reason = str(error)
     release()
     warn(f"out of memory ({reason}): {what} is skipped")
+    return False
