@@ -189,7 +189,7 @@ class Trainer:
                     self.averages.add(part.phase.name, {"loss": part.loss, **part.parts})
         if players.ema is not None:
             players.ema.update(players.ema.decay(calendar.images + calendar.stride, calendar.stride))
-            guard.monitor.check_average(calendar.step, players.ema.is_finite())
+            guard.monitor.check_average(calendar.step, players.average_is_finite())
         calendar.step += 1
 
     def start_phases(self) -> None:

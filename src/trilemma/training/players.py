@@ -168,6 +168,20 @@ class Players:
             with torch.no_grad(), self.whole():
                 player.after_step()
 
+    def average_is_finite(self) -> Tensor:
+        """Whether every averaged weight is a number; a scalar on their device, which is not waited for.
+
+        It is the same in all processes: where each has a part of the weights, the others would wait in a step for one
+        that left it alone.
+        """
+        assert self.ema is not None
+        finite = self.ema.is_finite()
+        if self.shards is None:
+            return finite
+        spoilt = (~finite).float().view(1)
+        self.exchange.team.sum(spoilt)
+        return spoilt[0] == 0
+
     def state(self) -> Checkpoint:
         """Weights, averages and optimisers, as copies in main memory: a state to return to takes no room on a GPU."""
         model = dict(self.model.state_dict()) if self.shards is None else self.shards.model_state()
