@@ -14,6 +14,7 @@ from trilemma.explore.sample import sample
 from trilemma.metrics import frechet
 from trilemma.metrics.evaluate import evaluate
 from trilemma.metrics.features import extract, feature_network
+from trilemma.metrics.receipt import Score
 from trilemma.run.run import Run
 from trilemma.team import ALONE, Team, by_batches
 
@@ -112,6 +113,23 @@ def test_scores_are_those_of_one_process(run: Path, in_team: None) -> None:
         assert {k: v for k, v in other.items() if k not in timed} == pytest.approx(
             {k: v for k, v in one.items() if k not in timed}, rel=1e-10
         )
+
+
+@pytest.mark.slow
+def test_scores_that_cannot_be_written_are_an_error_of_the_first_process(
+    run: Path, in_team: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, score: Score) -> None:
+        raise UserError("cannot write it")
+
+    def refused(team: Team) -> tuple[type[Exception], str]:
+        with pytest.raises(UserError) as error:
+            evaluate(Run(run), against="digits", n=20, bound_samples=0)
+        return error.type, str(error.value)
+
+    monkeypatch.setattr(import_module("trilemma.metrics.evaluate"), "write_score", full)
+    elsewhere = "process 0 of 2 reports an error"
+    assert in_threads(2, refused) == [(UserError, "cannot write it"), (ReportedElsewhere, elsewhere)]
 
 
 @pytest.mark.slow

@@ -148,9 +148,14 @@ def together(team: Team, action: Callable[[], T]) -> T:
     return results[0]
 
 
+def by_writer(team: Team, action: Callable[[], T]) -> T | None:
+    """`action()` in the process that writes, for which the others wait; None in those. Errors as `together`."""
+    return together(team, lambda: action() if team.writes else None)
+
+
 def in_turn(team: Team, action: Callable[[], T]) -> T:
     """`action()` in the process that writes, then in the others, which have its files; errors as `together`."""
-    result = together(team, lambda: action() if team.writes else None)
+    result = by_writer(team, action)
     rest = together(team, lambda: None if team.writes else action())
     return result if team.writes else rest  # type: ignore[return-value]
 

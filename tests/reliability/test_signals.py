@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import trilemma
 from trilemma.progress import Display
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.run.log import read_log
-from trilemma.training import results
+from trilemma.training import loop, results
 from trilemma.training.in_use import ModelInUse
 from trilemma.training.loop import Trainer
 from trilemma.training.saving import Saver
@@ -79,6 +80,26 @@ def test_a_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         train()
     assert not isinstance(left.value, Stopped)
     assert passed == ["SIGINT"] and saved_step() == 3  # in the middle of step 3: it is neither finished nor saved
+
+
+@pytest.mark.parametrize(("count", "saved"), [(1, True), (2, False)])
+def test_a_signal_after_one_to_another_process_is_the_first_one_here(
+    count: int, saved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a batch system sends it to all processes, and they agree on the stop before it has reached each of them."""
+    agree, save_last = loop.agree, Saver.save_last
+    monkeypatch.setattr(loop, "agree", lambda team, own: replace(agree(team, own), stop=signal.SIGTERM))
+
+    def late(saver: Saver, unfinished: Any) -> None:
+        for _ in range(count):
+            signal.raise_signal(signal.SIGTERM)
+        save_last(saver, unfinished)
+
+    monkeypatch.setattr(Saver, "save_last", late)
+    with pytest.raises(KeyboardInterrupt) as left:
+        train()
+    assert isinstance(left.value, Stopped) == saved
+    assert Path(f"r/checkpoints/{0:012d}").exists() == saved  # before the first step
 
 
 def test_a_second_signal_in_a_save_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,9 +165,9 @@ def test_the_signal_that_announces_the_end_saves_and_goes_on(monkeypatch: pytest
     whole, saved = train(steps=8, out="whole"), []
     save = Saver.save
 
-    def noted(saver: Saver, state: Any) -> None:
+    def noted(saver: Saver, state: Any, **keys: Any) -> None:
         saved.append(saver.calendar.step)
-        save(saver, state)
+        save(saver, state, **keys)
 
     monkeypatch.setattr(Saver, "save", noted)
     send(monkeypatch, signal.SIGUSR1)

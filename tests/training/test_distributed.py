@@ -79,13 +79,26 @@ def trainer_of(
 
 
 def advance(
-    name: str, data: Data, folder: Path, size: int, steps: int, dtype: torch.dtype = torch.float64, **keys: Any
+    name: str,
+    data: Data,
+    folder: Path,
+    size: int,
+    steps: int,
+    dtype: torch.dtype = torch.float64,
+    *,
+    pieces: int = 1,
+    **keys: Any,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """All tensors of the state, and the values for the log, after more steps in so many processes; it is saved."""
+    """All tensors of the state, and the values for the log, after more steps in so many processes; it is saved.
+
+    Args:
+        pieces: micro-batches, as learned where memory had run out.
+    """
 
     def run(team: Team) -> tuple[dict[str, Tensor], dict[str, float]]:
         trainer = trainer_of(name, data, folder, team, dtype, **keys)
         trainer.model.train()
+        trainer.players.pieces = pieces
         for _ in range(steps):
             assert trainer.advance().fault is None
         trainer.saver.save(trainer.guard.sound_state())
@@ -143,6 +156,35 @@ def test_five_steps_are_those_of_one_process(
     for values in (log, logs):
         values.pop("critic/auroc", None)
     assert logs == pytest.approx(log, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "part"),
+    [("vae", {"capacity_nats": 30.0}, "its loss"), ("gan-r3", {"critic_augment": "adaptive"}, "adaptive")],
+)
+def test_memory_that_runs_out_where_the_others_wait_in_a_loss_ends_the_training(
+    name: str, settings: dict[str, Any], part: str, data: Data, tmp_path: Path
+) -> None:
+    """What this process would send next, its gradients, is not what they wait for."""
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("full")
+
+    def run(team: Team) -> list[str]:
+        trainer = trainer_of(name, data, tmp_path, team, torch.float32, settings=settings)
+        trainer.model.train()
+        with pytest.raises(UserError, match=rf"out of memory \(full\); .* statistics that {part} takes over") as error:
+            trainer.guard.attempt_step(full)
+        return getattr(error.value, "__notes__", [])
+
+    assert in_threads(2, run) == [[], ["process 1 of 2"]]
+
+
+def test_micro_batches_are_as_many_in_all_processes(data: Data, seen: Any, tmp_path: Path) -> None:
+    """In 4 pieces the 4 images of one process would be in 4 sums of the critic's signs, the 3 of the other in 3."""
+    settings = {"critic_augment": "adaptive"}
+    state, _ = advance("gan-r3", data, tmp_path, 2, 1, pieces=4, settings=settings)
+    assert state["model/adaptive.sums"][1:].tolist() == [BATCH, 3]  # images and sums
 
 
 @pytest.mark.slow
@@ -343,6 +385,22 @@ def test_a_run_is_finished_where_all_processes_find_it_finished(
     monkeypatch.setattr(train_in_team, "has_results", lambda *given: SELF.rank == 0 and has_results(*given))
     in_threads(2, lambda team: trilemma.train("vae", "shapes:40", **keys))
     assert (tmp_path / "run" / "summary.json").stat().st_mtime_ns > written
+
+
+@pytest.mark.slow
+def test_settings_that_cannot_be_written_are_an_error_of_the_first_process(
+    train_in_team: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, values: object) -> None:
+        raise UserError(f"cannot write {path.name}")
+
+    def run(team: Team) -> str:
+        with pytest.raises(UserError) as error:
+            trilemma.train("vae", "shapes:40", steps=2, batch=8, out=tmp_path / "run", quiet=True, device="cpu")
+        return str(error.value)
+
+    monkeypatch.setattr(train_in_team, "write_json", full)
+    assert in_threads(2, run) == ["cannot write config.json", "process 0 of 2 reports an error"]
 
 
 def test_files_are_written_by_one_before_the_others_look() -> None:

@@ -26,6 +26,7 @@ from trilemma.registry import create
 from trilemma.run.config import TrainConfig
 from trilemma.team import ALONE
 from trilemma.training.blocks import LEAST
+from trilemma.training.health import StepMonitor
 from trilemma.training.loop import Trainer
 from trilemma.training.shards import check_shards
 from trilemma.types import Batch, Logs, Model, Phase, Player, Samples, draw
@@ -248,6 +249,45 @@ def test_a_resumed_run_has_as_many_micro_batches_in_each_process(tmp_path: Path)
     advance_in_two((name, folder, 2, True))
     advance(name, tmp_path / "one", 4, shard=False)
     assert_same_training(tmp_path / "one", folder)
+
+
+@pytest.mark.slow
+def test_an_average_that_one_process_loses_is_rolled_back_by_both(tmp_path: Path) -> None:
+    """Read one step of a player late, as on a GPU: in the middle of a step, in which the others need this process."""
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from test_shards import report_incidents\n"
+        "from trilemma.ranks import connected_ranks\n"
+        "with connected_ranks(): report_incidents(Path(sys.argv[2]))"
+    )
+    in_two(script, str(Path(__file__).parent), str(tmp_path))
+    for rank in range(2):
+        skipped, event, step = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert (skipped, step) == ([1], 3)  # steps 0 and 1, the critic's of 2; again 0, and 1 skipped, then 2
+        assert event.startswith("the averaged weights are not finite")
+
+
+def report_incidents(folder: Path) -> None:
+    """What happens to a training in two players where an average is lost after the first step, for the test."""
+
+    def late(monitor: StepMonitor, values: Tensor, check: Any) -> list[Any]:
+        monitor.pending.append((values.clone().tolist, check))
+        return []
+
+    config = TrainConfig(batch=4, steps=60, ema_halflife_images=100, shard=True)
+    model, display = create("gan-r3", shape=(1, 8, 8), seed=0, **small("gan-r3")), Display("x", quiet=True)
+    data, team = trilemma.load_data("digits"), current_team()
+    trainer = Trainer(model, data, config, folder, display, bf16=False, team=team)
+    trainer.model.train()
+    assert trainer.players.ema is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepMonitor, "_read", late)
+        for number in range(6):
+            if number == 1 and team.rank == 1:
+                max(trainer.players.ema.average.values(), key=Tensor.numel).fill_(torch.nan)
+            trainer.decide(trainer.guard.attempt_step(trainer.take_step))
+    incidents = [trainer.incidents.skipped, trainer.incidents.events["skipped"], trainer.calendar.step]
+    (folder / f"{team.rank}.json").write_text(json.dumps(incidents))
 
 
 @pytest.mark.slow

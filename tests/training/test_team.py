@@ -1,6 +1,8 @@
 """What several processes decide together: two trainers in step, each with a clock, a memory and numbers of its own."""
 
+import errno
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from trilemma.autoencoders.vae import VAE
 from trilemma.data import Data
 from trilemma.errors import UserError
 from trilemma.progress import Display
+from trilemma.run import tensor_files
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint
 from trilemma.team import ALONE, smallest
@@ -38,17 +41,21 @@ def digits() -> Data:
 
 def train(data: Data, path: Path, **keys: Any) -> list[Trainer]:
     """Two trainers after their training, in step, each with a run folder of its own."""
-    config = TrainConfig(**{"batch": 16, "sample_every": 10**6, "save_every": 10**6, **keys})
 
     def run(team: Threads) -> Trainer:
-        folder = path / str(team.rank)
-        folder.mkdir()
-        model = trilemma.create("vae", shape=(1, 8, 8))
-        trainer = Trainer(model, data, config, folder, Display("x", quiet=True), bf16=False, team=team)
+        trainer = trainer_of(data, path / str(team.rank), team, **keys)
         trainer.run()
         return trainer
 
     return in_threads(2, run, all_write=True)
+
+
+def trainer_of(data: Data, folder: Path, team: Threads, **keys: Any) -> Trainer:
+    """A trainer at its start, in a new folder."""
+    folder.mkdir()
+    config = TrainConfig(**{"batch": 16, "sample_every": 10**6, "save_every": 10**6, **keys})
+    model = trilemma.create("vae", shape=(1, 8, 8))
+    return Trainer(model, data, config, folder, Display("x", quiet=True), bf16=False, team=team)
 
 
 def in_rank_1(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[Trainer], None]) -> None:
@@ -224,6 +231,30 @@ def test_memory_that_runs_out_for_the_files_of_one_is_no_matter_of_the_other(
     assert_alike(trainers)
 
 
+def test_a_disk_that_is_full_for_one_ends_both_with_the_reason(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is for the process that writes: the other one does not take it for lost."""
+    save_file = tensor_files.save_file
+
+    def full(tensors: Any, path: Path) -> None:
+        if SELF.rank == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(tensor_files, "save_file", full)
+
+    def run(team: Threads) -> str:
+        trainer = trainer_of(digits, tmp_path / str(team.rank), team, steps=8, save_every=32)
+        with pytest.raises(UserError) as error:
+            trainer.run()
+        return f"{trainer.calendar.step}: {type(error.value).__name__}: {error.value}"
+
+    first, second = in_threads(2, run, all_write=True)
+    assert first.startswith(f"2: UserError: cannot write {tmp_path / '0'}")
+    assert second == "2: ReportedElsewhere: process 0 of 2 reports an error"
+
+
 def test_what_others_take_part_in_is_not_tried_again() -> None:
     """With weights that are divided over processes: in one process it is, and is skipped with a warning then."""
     tries, warnings = [], []
@@ -232,7 +263,7 @@ def test_what_others_take_part_in_is_not_tried_again() -> None:
         tries.append(1)
         raise torch.OutOfMemoryError("full")
 
-    unless_full("a picture", action, warnings.append)
+    assert not unless_full("a picture", action, warnings.append)
     assert len(tries) == 2 and warnings == ["out of memory (full): a picture is skipped"]
     with pytest.raises(UserError, match=r"out of memory \(full\).*the other processes wait for this one"):
         unless_full("a picture", action, warnings.append, cast(Shards, SimpleNamespace(team=ALONE)))
@@ -253,6 +284,25 @@ def test_a_loss_that_stays_up_in_one_is_rolled_back_by_both(
     trainers = train(digits, tmp_path, steps=harmed + WINDOW + 4, lr=1e-5)
     assert_alike(trainers)
     assert trainers[0].incidents.slowed == [harmed + 1 - WINDOW]
+
+
+def test_a_jump_is_not_rolled_back_to_different_states(digits: Data, tmp_path: Path) -> None:
+    """One process does not see the checkpoint that the others return to, as on a disk that is not shared."""
+
+    def run(team: Threads) -> str:
+        trainer = trainer_of(digits, tmp_path / str(team.rank), team, steps=8)
+        trainer.model.train()
+        for _ in range(2):
+            trainer.advance()
+        trainer.saver.save(trainer.guard.sound_state())
+        if team.rank == 1:
+            shutil.rmtree(tmp_path / "1" / "checkpoints")
+        with pytest.raises(UserError) as error:
+            trainer.guard.recover(Outcome(LastingJump(WINDOW + 2, "a loss jumped"), in_doubt=True))
+        return str(error.value)
+
+    texts = in_threads(2, run, all_write=True)
+    assert all(text.startswith("the processes of this training see different checkpoints in ") for text in texts)
 
 
 def test_a_signal_to_one_stops_both_after_the_same_step(

@@ -29,7 +29,7 @@ from trilemma.ranks import connected_ranks, current_team
 from trilemma.results import claim, out_path
 from trilemma.run.compute import ImageBatch
 from trilemma.run.run import Run, RunLike, as_run
-from trilemma.team import Team, part_of, together
+from trilemma.team import Team, by_writer, part_of, together
 from trilemma.types import Samples, keys_of
 from trilemma.values import checked_call
 
@@ -153,14 +153,14 @@ def sample(
         sheet = folder.with_name(f"{folder.name}.png")
     folders = [folder] if axes is None else [folder / name for name in axes.names]
     files = [place / f"{k:05d}.png" for place in folders for k in range(first, first + n) if singles]
-    together(team, lambda: claim([sheet, *files], within=run.path if out is None else folder) if team.writes else None)
+    by_writer(team, lambda: claim([sheet, *files], within=run.path if out is None else folder))
     drawn = [
         _drawn(run, team, part, own, place if singles else None, (first, n))
         for own, part, place in zip(receipts, parts, folders, strict=True)
     ]
     images, batches = [images for images, _ in drawn], drawn[0][1]
     whole = receipt.with_(n=len(images[0]), grid=True, batches=batches, x=x, y=y)
-    together(team, lambda: save_png(sheet_of(images, axes), sheet, whole.to_json()) if team.writes else None)
+    by_writer(team, lambda: save_png(sheet_of(images, axes), sheet, whole.to_json()))
     return SampleFiles(sheet, files)
 
 

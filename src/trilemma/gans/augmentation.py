@@ -67,6 +67,8 @@ def differentiable(image: Tensor, rng: torch.Generator) -> Tensor:
 class Adaptive(nn.Module):
     """The adaptive transforms, their probability p, and what p follows: all of its state is in buffers."""
 
+    sums_statistics = True  # of the signs, in the critic's loss
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("p", torch.zeros(()))

@@ -30,7 +30,7 @@ from trilemma.ranks import connected_ranks, current_team
 from trilemma.run.contestant import Contestant, ImageSet, Thing, contestant_of, images_to_measure, is_images
 from trilemma.run.run import Run
 from trilemma.run.text_to_image import TextToImage
-from trilemma.team import check_same, in_turn, together
+from trilemma.team import by_writer, check_same, in_turn, together
 from trilemma.types import BoundsByPath, Inverts, Reconstructs, Upscales
 from trilemma.values import checked_call, shown
 
@@ -140,7 +140,7 @@ def evaluate(
         keys = run.sampling(settings, evaluate)
         settings = keys.given()
         folder = run.path / METRICS
-        together(team, lambda: claim_scores(folder) if team.writes else None)
+        by_writer(team, lambda: claim_scores(folder))
     _check_size(run, size)
     _check_likelihood(run, likelihood, bound_samples)
     _check_inverted(run, inverted)
@@ -169,8 +169,7 @@ def evaluate(
     bounds = {"samples": bound_samples, "n": bound_images, "by": likelihood}
     drawn = drawn_by_run(run, setup, keys, batch, inverted, reference, **bounds)
     evaluation = _evaluation(setup, drawn, reference)
-    for score in evaluation.scores if team.writes else ():
-        write_score(folder, score)
+    by_writer(team, lambda: [write_score(folder, score) for score in evaluation.scores])
     return evaluation
 
 

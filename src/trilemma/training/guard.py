@@ -19,14 +19,14 @@ from torch import Tensor
 from trilemma.errors import Diverged, UserError, of_process
 from trilemma.memory import is_out_of_memory, release, with_room
 from trilemma.run.state import Checkpoint, not_finite
-from trilemma.team import Team
+from trilemma.team import Team, together
 from trilemma.training.calendar import Calendar
 from trilemma.training.health import PlayerStep, StepMonitor
 from trilemma.training.history import History
 from trilemma.training.incidents import Incidents
 from trilemma.training.log import LogFile
 from trilemma.training.outcome import Fault, LastingJump, NoMemory, NotFinite, Outcome, agree
-from trilemma.training.players import PhaseLoss, Players, needing_whole_batch
+from trilemma.training.players import PhaseLoss, Players, needing_whole_batch, summing_statistics
 from trilemma.training.shards import Shards
 from trilemma.training.spikes import WINDOW, LossJump, LossSpikeDetector
 from trilemma.types import Batch, count_players
@@ -100,9 +100,9 @@ class Guard:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if self.team.size > 1 and (whole := needing_whole_batch(self.players.model)):
-                refusal = _too_large(self.players.config.batch, error, whole[0])  # the others wait in its loss
-                raise of_process(refusal, self.team.rank, self.team.size) from None
+            if self.team.size > 1 and (summing := summing_statistics(self.players.model)):
+                awaited = f"the other processes wait for the statistics that {summing[0]} takes over a batch"
+                raise _awaited(error, self.team, awaited) from None
             if self.players.shards is not None:
                 raise _awaited(error, self.team) from None
             fault = NoMemory(self.calendar.step, str(error))
@@ -175,7 +175,8 @@ class Guard:
 
     def _slow_down(self, fault: LastingJump) -> None:
         """Return to before a jump, and lower the learning rate from WINDOW steps before it on."""
-        state = self.history.before(fault.step - WINDOW)
+        state = together(self.team, lambda: self.history.before(fault.step - WINDOW))
+        self.history.check_same(self.team, state)
         self.incidents.slowed = [max(fault.step - WINDOW, state.values["step"])]
         self._return_to(state)
         text = f"{fault}. Resumed from step {self.incidents.slowed[0]:,} with half the learning rate"
@@ -213,11 +214,10 @@ def _too_large(batch: int, error: Exception, part: str) -> UserError:
     )
 
 
-def _awaited(error: Exception, team: Team) -> UserError:
-    refusal = UserError(
-        f"out of memory ({error}); with shard=true the other processes wait for this one, so choose a smaller batch= "
-        "or size= yourself"
-    )
+def _awaited(
+    error: Exception, team: Team, reason: str = "with shard=true the other processes wait for this one"
+) -> UserError:
+    refusal = UserError(f"out of memory ({error}); {reason}, so choose a smaller batch= or size= yourself")
     return of_process(refusal, team.rank, team.size)
 
 
@@ -238,19 +238,22 @@ def with_own_room(action: Callable[[], T], shards: Shards | None) -> T:
 
 
 def unless_full(
-    what: str, action: Callable[[], None], warn: Callable[[str], None], shards: Shards | None = None
-) -> None:
+    what: str, action: Callable[[], object], warn: Callable[[str], None], shards: Shards | None = None
+) -> bool:
     """Do what a training can go without for a while; a warning if memory runs out, and runs out again.
 
+    Returns:
+        Whether it was done.
     Raises:
         UserError: as `with_own_room`.
     """
     try:
         with_own_room(action, shards)
-        return
+        return True
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         reason = str(error)
     release()
     warn(f"out of memory ({reason}): {what} is skipped")
+    return False

@@ -5,9 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from trilemma.errors import UserError
 from trilemma.memory import with_room
 from trilemma.run.checkpoint import images_of, list_checkpoints, read_checkpoint
 from trilemma.run.state import Broken, Checkpoint
+from trilemma.team import Team, is_alike
 from trilemma.training.spikes import WINDOW
 from trilemma.training.state import Parts
 
@@ -53,6 +55,18 @@ class History:
                 if state.values["step"] <= step:
                     return self.parts.from_saved(state)
         return newest or held[-1]
+
+    def check_same(self, team: Team, state: Checkpoint | None) -> None:
+        """Check that a state that was read, or None, is that of the same place of the training in all processes.
+
+        Raises:
+            UserError: it is not.
+        """
+        if not is_alike(team, -1.0 if state is None else state.values["images"]):
+            raise UserError(
+                f"the processes of this training see different checkpoints in {self.folder}; give an out= on a "
+                "disk that all machines share"
+            )
 
     def restore(self, state: Checkpoint, learned: Mapping[str, Any]) -> None:
         """Return to a state, but for values that were learned of the training since."""

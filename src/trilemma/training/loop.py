@@ -189,7 +189,7 @@ class Trainer:
                     self.averages.add(part.phase.name, {"loss": part.loss, **part.parts})
         if players.ema is not None:
             players.ema.update(players.ema.decay(calendar.images + calendar.stride, calendar.stride))
-            guard.monitor.check_average(calendar.step, players.ema.is_finite())
+            guard.monitor.check_average(calendar.step, players.average_is_finite())
         calendar.step += 1
 
     def start_phases(self) -> None:
@@ -223,7 +223,8 @@ class Trainer:
     def report(self, decided: Outcome) -> None:
         """Log the averages; validate, draw and save where it is time for it.
 
-        What may take long is given up when a signal arrives, and done when the training is resumed.
+        What may take long is given up when a signal arrives, and done when the training is resumed; several processes
+        finish it, for they are at different places of it.
         """
         calendar, evaluation, guard, history = self.calendar, self.evaluation, self.guard, self.history
         over = calendar.progress >= 1
@@ -270,8 +271,8 @@ class Trainer:
         return values + [f"the weight {n}" for n in weights if f"{n} of the model" not in self.guard.never_finite]
 
     def on_stop(self) -> None:
-        """What a signal to stop ends at once: all that follows the last step, and a report that may take long, which
-        several processes finish together."""
+        """What a signal to stop ends at once: all that follows the last step, and in one process alone a report that
+        may take long."""
         if self.over:
             images, saved = self.calendar.images, self.saver.saved
             state = "the state" if saved == images else f"the state after {saved:,}, before the loss jumped,"

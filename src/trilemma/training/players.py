@@ -123,8 +123,10 @@ class Players:
         has, in micro-batches if memory asks for it; as much of the loss and its parts."""
         losses: Logs = {}
         sums: Logs = {}
-        first, total = self.first, self.config.batch if self.exchange.team.size > 1 else len(batch.image)
-        for piece in split(batch, self._pieces()):
+        team = self.exchange.team
+        first, total = self.first, self.config.batch if team.size > 1 else len(batch.image)
+        # as many in all processes, which may take part in sums in each
+        for piece in split(batch, min(self.pieces, total // team.size)):
             n = len(piece.image)
             with self._autocast(), self._rows(first, n, total):
                 loss, parts = self._loss(phase, piece)
@@ -133,10 +135,6 @@ class Players:
             _add(losses, {"": loss.detach()}, share)
             _add(sums, parts, share)
         return losses[""], sums
-
-    def _pieces(self) -> int:
-        """Micro-batches of this process's part of a batch; as many in all processes where each gathers weights."""
-        return self.pieces if self.shards is None else min(self.pieces, self.config.batch // self.exchange.team.size)
 
     def _loss(self, phase: Phase, batch: Batch) -> tuple[Tensor, Logs]:
         """The loss of a phase, with whole weights."""
@@ -169,6 +167,20 @@ class Players:
         if player.after_step is not None:
             with torch.no_grad(), self.whole():
                 player.after_step()
+
+    def average_is_finite(self) -> Tensor:
+        """Whether every averaged weight is a number; a scalar on their device, which is not waited for.
+
+        It is the same in all processes: where each has a part of the weights, the others would wait in a step for one
+        that left it alone.
+        """
+        assert self.ema is not None
+        finite = self.ema.is_finite()
+        if self.shards is None:
+            return finite
+        spoilt = (~finite).float().view(1)
+        self.exchange.team.sum(spoilt)
+        return spoilt[0] == 0
 
     def state(self) -> Checkpoint:
         """Weights, averages and optimisers, as copies in main memory: a state to return to takes no room on a GPU."""
@@ -239,6 +251,11 @@ def needing_whole_batch(model: nn.Module) -> list[str]:
     return _parts_that(model, needs_whole_batch)
 
 
+def summing_statistics(model: nn.Module) -> list[str]:
+    """The parts of a model in whose losses processes that have a part of a batch each wait for each other."""
+    return _parts_that(model, lambda module: module.training and _sums_statistics(module))
+
+
 def _parts_that(model: nn.Module, need: Callable[[nn.Module], bool]) -> list[str]:
     """The names of the parts of a model for which something holds; the model itself is "its loss"."""
     return [name or "its loss" for name, module in model.named_modules() if need(module)]
@@ -252,8 +269,12 @@ def needs_whole_batch(module: nn.Module) -> bool:
 
 def _needs_one_process(module: nn.Module) -> bool:
     """Whether its training depends on statistics of the batch that are not summed over processes."""
-    summed = isinstance(module, _BatchNorm) or flags(module).sums_statistics
-    return (needs_whole_batch(module) and not summed) or flags(module).batch_averages
+    return (needs_whole_batch(module) and not _sums_statistics(module)) or flags(module).batch_averages
+
+
+def _sums_statistics(module: nn.Module) -> bool:
+    """Whether it sums statistics of a batch over the processes that have a part of it each, in training."""
+    return isinstance(module, _BatchNorm) or flags(module).sums_statistics
 
 
 def split(batch: Batch, pieces: int) -> list[Batch]:

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from trilemma.errors import UserError
 from trilemma.memory import with_room
 from trilemma.run.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.run.state import Checkpoint
-from trilemma.team import in_turn, is_alike
+from trilemma.team import in_turn, smallest, together
 from trilemma.training.calendar import Calendar
 from trilemma.training.guard import Guard, unless_full, with_own_room
 from trilemma.training.signals import Signals
@@ -38,24 +37,43 @@ class Saver:
             state = self.guard.sound_state()
         except MemoryError as error:  # in all processes
             return self.warn(f"out of memory ({error}): a checkpoint is skipped")
-        unless_full("a checkpoint", partial(self.save, state), self.warn, self.guard.players.shards)
+        self.save(state, may_skip=True)
 
     def save_last(self, unfinished: Checkpoint | None) -> None:
         """Save the state that a training is left in, or the one before an unfinished report."""
-        with_own_room(partial(self.save, unfinished or self.guard.sound_state()), self.guard.players.shards)
+        self.save(unfinished or self.guard.sound_state())
 
-    def save(self, state: Checkpoint) -> None:
-        """Write a checkpoint of a state; of the last good one, where a loss stands out."""
+    def save(self, state: Checkpoint, *, may_skip: bool = False) -> None:
+        """Write a checkpoint of a state; of the last good one, where a loss stands out.
+
+        Args:
+            may_skip: whether it may be left out where memory runs out.
+        Raises:
+            UserError: if the disk refuses; in all processes.
+        """
         self.signals.save = False
         if self.guard.in_doubt and not _is_last(state):
             if self.saved >= self.history.good.values["images"]:
                 return
             state = self.history.good
         self.history.keep(state, in_doubt=self.guard.in_doubt)
-        whole = self.history.parts.to_save(state)
-        if self.guard.team.writes:
-            save_checkpoint(self.history.folder, state.values["images"], whole, self.warn)
-        self.saved, self.calendar.saved_at = state.values["images"], time.monotonic()
+        team, images = self.guard.team, state.values["images"]
+        whole = with_own_room(partial(self.history.parts.to_save, state), self.guard.players.shards)
+        written = together(team, lambda: not team.writes or self._write(images, whole, may_skip))
+        if smallest(team, written):
+            self.saved, self.calendar.saved_at = images, time.monotonic()
+
+    def _write(self, images: int, state: Checkpoint, may_skip: bool) -> bool:
+        """Write a checkpoint, once more if memory runs out, for which the other processes wait.
+
+        Returns:
+            Whether it was written.
+        """
+        write = partial(save_checkpoint, self.history.folder, images, state, self.warn)
+        if may_skip:
+            return unless_full("a checkpoint", write, self.warn)
+        with_room(write)
+        return True
 
     def resume(self, say: Callable[[str], None]) -> None:
         """Take the newest checkpoint, if there is one: the same in all processes.
@@ -65,11 +83,7 @@ class Saver:
         """
         parts, team = self.history.parts, self.guard.team
         state = in_turn(team, lambda: load_checkpoint(self.history.folder, say, parts.form))
-        if not is_alike(team, -1.0 if state is None else state.values["images"]):
-            raise UserError(
-                f"the processes of this training see different checkpoints in {self.history.folder}; give an out= on a "
-                "disk that all machines share"
-            )
+        self.history.check_same(team, state)
         if state is None:
             return
         with_room(lambda: parts.load(parts.from_saved(state)))

@@ -22,7 +22,8 @@ class Interrupted(KeyboardInterrupt):
 class Signals:
     """The signals that reached this process.
 
-    `stop` is the signal by which the training was asked to end, 0 for none; `save`, whether one asked for a checkpoint.
+    `stop` is the signal by which the training was asked to end, also in another process, and `received` that of this
+    one, 0 for none; `save`, whether one asked for a checkpoint.
 
     Args:
         on_stop: called where a signal to stop arrives.
@@ -30,20 +31,21 @@ class Signals:
 
     def __init__(self, on_stop: Callable[[], None]) -> None:
         self.on_stop = on_stop
-        self.stop, self.save = 0, False
+        self.stop, self.received, self.save = 0, 0, False
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Inside, the first SIGINT, SIGTERM or SIGHUP sets `stop`; the second one leaves at once. SIGUSR1, by which
-        batch systems announce the end, sets `save`."""
+        """Inside, the first SIGINT, SIGTERM or SIGHUP that this process receives sets `stop`, which the processes may
+        have agreed on already; its second one leaves at once. SIGUSR1, by which batch systems announce the end, sets
+        `save`."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def handle_stop(signum: int, frame: Any) -> None:
-            if self.stop:
+            if self.received:
                 raise KeyboardInterrupt
-            self.stop = signum
+            self.received = self.stop = signum
             self.on_stop()
 
         def handle_save(signum: int, frame: Any) -> None:

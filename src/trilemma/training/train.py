@@ -31,7 +31,7 @@ from trilemma.run.parts import read_parts
 from trilemma.run.record import read_config
 from trilemma.run.run import Run
 from trilemma.run.unfinished import CHECKPOINTS
-from trilemma.team import Team, check_same, in_turn, smallest, together
+from trilemma.team import Team, by_writer, check_same, in_turn, smallest, together
 from trilemma.text import quoted
 from trilemma.training.gates import OF_NOISE, check_autoencoder
 from trilemma.training.loop import Trainer
@@ -168,7 +168,7 @@ def _carry_out(order: Order, data: Data, display: Display, out: str | Path | Non
     """Train as ordered, the parts first; gives the run folder."""
     team = owner.team
     plan = together(team, lambda: _divisible(plan_of(order, data, display.say), team))
-    folder = together(team, lambda: _open(plan, out, display) if team.writes else None)
+    folder = by_writer(team, lambda: _open(plan, out, display))
     path = Path(team.broadcast("" if folder is None else str(folder.path)))
     try:
         if plan.recipe.parts:
@@ -269,12 +269,10 @@ def _train_in(path: Path, plan: Plan, display: Display, owner: _Owner) -> None:
     at = trainer.calendar
     if at.progress >= 1 and smallest(team, has_results(path, at.step, module)):  # in all alike
         display.say(f"{path} is already trained ({at.images:,} images); to train longer, give a greater length")
-        if team.writes:
-            update_source(path, record)
+        by_writer(team, lambda: update_source(path, record))
         return
-    if team.writes:
-        write_json(path / CONFIG, record)
-        write_json(path / "environment.json", environment)
+    for name, values in ((CONFIG, record), ("environment.json", environment)):
+        by_writer(team, partial(write_json, path / name, values))
     display.say(
         f"{path}: {plan.recipe.name}, {count_parameters(module):,} parameters, on {device} in "
         f"{environment['precision']}"
@@ -290,7 +288,7 @@ def _train_in(path: Path, plan: Plan, display: Display, owner: _Owner) -> None:
         with trainer.signals.handled():
             trainer.run()
             results = partial(write_results, path, plan.recipe, trainer, record, environment)
-            together(team, results if team.writes else lambda: None)
+            by_writer(team, results)
     except Stopped as stopped:  # nothing but the line: who stops a training wants it to end
         display.say(f"{stopped}. Resume with: {owner.resume}")
         raise

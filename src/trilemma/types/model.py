@@ -22,7 +22,9 @@ class Model(nn.Module):
     config: a ModelConfig; phases: at least one.
     batch_statistics: whether a loss depends on statistics of the batch, which then cannot be divided. Any part of a
         model may say so, too.
-    sums_statistics: whether those are of the whole batch where several processes have a part each (whole_batch.py).
+    sums_statistics: whether a loss sums statistics over the processes that have a part of the batch each, which then
+        wait for each other in it (whole_batch.py); those of `batch_statistics` are of the whole batch there. Any part
+        of a model may say so, too.
     batch_averages: whether a buffer follows averages over batches, which differ between processes that have a part of
         each. Any part of a model may say so, too.
     whole_because: where several processes have parts of each weight (shard=true), why those of this model are all
