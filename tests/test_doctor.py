@@ -157,7 +157,7 @@ def test_several_processes_do_not_compute_on_one_gpu(monkeypatch):
     for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert hardware.pick_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(UserError, match="device=cuda:0: each of several processes has a GPU of its own; give device=cu"):
+    with pytest.raises(UserError, match="each of several processes has a GPU of its own; give device=cuda"):
         hardware.pick_device("cuda:0")
 
 
