@@ -444,6 +444,23 @@ def test_a_verb_of_one_process_is_refused_in_several(here):
     assert here("data", "list", "--help", RANK="0", WORLD_SIZE="2").returncode == 0
 
 
+@pytest.mark.parametrize("size", [{}, {"WORLD_SIZE": "1"}])
+def test_a_process_alone_prints_whatever_number_it_has(size, here):
+    """Where a batch system has left one in the environment."""
+    report = here("data", "check", "digits").stdout
+    assert report and here("data", "check", "digits", RANK="1", **size).stdout == report
+    done = here("data", "show", "digitz", RANK="1", **size)
+    assert done.returncode == 2 and 'did you mean "digits"?' in done.stderr
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_number_of_processes_that_is_none_is_explained(rank, here):
+    done = here("data", "list", RANK=rank, WORLD_SIZE="two")
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("error: WORLD_SIZE=two in the environment is not a whole number; start the processes")
+    assert "defect" not in done.stderr
+
+
 def test_debug_shows_the_trace(here, tmp_path):
     for words, environment in ((["--debug"], {}), ([], {"TRILEMMA_DEBUG": "1"})):
         done = here("sample", "no-run", *words, cwd=tmp_path, **environment)

@@ -56,6 +56,8 @@ def pick_device(word: str = "auto") -> torch.device:
         raise UserError("device=mps: several processes cannot exchange what lies there; give device=cpu")
     if word not in devices:
         raise UserError(f'this machine has no device "{word}"; choose one of auto, {", ".join(devices)}')
+    if word.startswith("cuda:") and is_one_of_several() and word != f"cuda:{_required_gpu()}":
+        raise UserError(f"device={word}: each of several processes has a GPU of its own; give device=cuda")
     return torch.device(word)
 
 
@@ -65,7 +67,7 @@ def own_gpu() -> int | None:
     """
     import torch
 
-    count, rank = torch.cuda.device_count() if torch.cuda.is_available() else 0, int(os.environ.get("LOCAL_RANK", "0"))
+    count, rank = torch.cuda.device_count() if torch.cuda.is_available() else 0, _number_of("LOCAL_RANK", 0)
     if count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         return 0
     return rank if rank < count else None
@@ -85,13 +87,36 @@ def _required_gpu() -> int:
 
 
 def is_first_process() -> bool:
-    """Whether this process prints and writes, of those that torchrun has started, on one machine or many."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process prints and writes, of those that torchrun has started, on one machine or many; also one that
+    cannot tell."""
+    try:
+        return not is_one_of_several() or os.environ["RANK"] == "0"
+    except UserError:
+        return True
 
 
 def is_one_of_several() -> bool:
-    """Whether torchrun, or a batch system, has started this process with others that are to work together."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether torchrun, or a batch system, has started this process with others that are to work together.
+
+    Raises:
+        UserError: $WORLD_SIZE is not a number.
+    """
+    return "RANK" in os.environ and _number_of("WORLD_SIZE", 1) > 1
+
+
+def _number_of(variable: str, default: int) -> int:
+    """A whole number from the environment, where torchrun or a batch system has put it.
+
+    Raises:
+        UserError: it is not one.
+    """
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise UserError(
+            f"{variable}={text} in the environment is not a whole number; start the processes with torchrun, which "
+            f"sets it, or unset {variable}"
+        )
+    return int(text)
 
 
 def supports_fast_bf16(device: torch.device | str) -> bool:

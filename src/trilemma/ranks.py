@@ -107,10 +107,10 @@ def _connect() -> None:
     from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"
-    if (gpu := own_gpu()) is not None:  # else device=cpu is to be used
-        backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(gpu)
     try:
+        if (gpu := own_gpu()) is not None:  # else device=cpu is to be used
+            backend = "cpu:gloo,cuda:nccl"
+            torch.cuda.set_device(gpu)
         timeout = _timeout()
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         store.set_timeout(timeout)

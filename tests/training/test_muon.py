@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from trilemma.run.config import TrainConfig
 from trilemma.training.muon import COEFFICIENTS, REPEATS, Muon, orthogonal
@@ -50,6 +51,38 @@ def test_matrices_of_all_shapes_at_once_are_as_one_by_one() -> None:
     matrices = [noise(*shape, seed=k) for k, shape in enumerate([(8, 9), (9, 8), (20, 8), (8, 8), (20, 30)])]
     for together, matrix in zip(orthogonal(matrices), matrices, strict=True):
         torch.testing.assert_close(together, orthogonal([matrix])[0], rtol=0, atol=1e-12)
+
+
+class AllRows:
+    """Rows of the only process, which has all; `most` whole matrices were there at a time."""
+
+    def __init__(self) -> None:
+        self.whole: list[StorageWeakRef] = []
+        self.most = 0
+
+    def shape_of(self, weight: torch.Tensor) -> torch.Size:
+        return weight.shape
+
+    def joined(self, weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        whole = rows.clone()
+        self.whole.append(StorageWeakRef(whole.untyped_storage()))
+        self.most = max(self.most, sum(not matrix.expired() for matrix in self.whole))
+        return whole
+
+    def own_rows(self, whole: torch.Tensor) -> torch.Tensor:
+        return whole
+
+
+def test_of_weights_that_are_divided_one_matrix_is_whole_at_a_time() -> None:
+    shapes, rows, results = [(8, 9), (20, 8), (8, 4, 3, 3), (8, 9), (5,)], AllRows(), []
+    for divided in (None, rows):
+        weights = [nn.Parameter(noise(*shape, seed=k)) for k, shape in enumerate(shapes)]
+        for k, weight in enumerate(weights):
+            weight.grad = noise(*weight.shape, seed=10 + k)
+        Muon(weights, LR, rows=divided).step()
+        results.append(weights)
+    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
+    assert len(rows.whole) == 4 and rows.most == 1
 
 
 def test_singular_values_above_a_thousandth_of_the_norm_come_near_1() -> None:

@@ -17,6 +17,7 @@ from processes import start_all, torchrun
 from safetensors.torch import load_file
 from threads import Threads
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import trilemma
 from trilemma.errors import UserError
@@ -25,10 +26,11 @@ from trilemma.ranks import current_team
 from trilemma.registry import create
 from trilemma.run.config import TrainConfig
 from trilemma.team import ALONE
+from trilemma.training import muon
 from trilemma.training.blocks import LEAST
 from trilemma.training.health import StepMonitor
 from trilemma.training.loop import Trainer
-from trilemma.training.shards import check_shards
+from trilemma.training.shards import Shards, check_shards
 from trilemma.types import Batch, Logs, Model, Phase, Player, Samples, draw
 
 MODELS: dict[str, dict[str, Any]] = {  # the name of each is that of a preset, unless it has one
@@ -316,17 +318,15 @@ def test_the_run_folder_is_that_of_one_process(tmp_path: Path) -> None:
 @contextmanager
 def peak() -> Iterator[dict[str, int]]:
     """Inside, the most bytes are counted at a time of whole weights, with the memory that they are gathered through,
-    and of whole gradients, by what FSDP of torch holds of either."""
+    and of whole gradients, by what FSDP of torch holds of either; and of the whole matrices of muon and their
+    orthogonal factors."""
     from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup as Group
 
     groups: list[Any] = []
-    most = {"weights": 0, "gradients": 0}
-    start, ends = Group.__init__, {name: getattr(Group, name) for name in ("unshard", "wait_for_unshard")}
-    reduce = Group.post_backward
-
-    def made(group: Any, *args: Any, **keys: Any) -> None:
-        groups.append(group)
-        start(group, *args, **keys)
+    matrices: list[tuple[StorageWeakRef, int]] = []
+    most = {"weights": 0, "gradients": 0, "matrices": 0}
+    ends = {name: getattr(Group, name) for name in ("unshard", "wait_for_unshard")}
+    reduce, join, orthogonal = Group.post_backward, Shards.joined, muon.orthogonal
 
     def count() -> None:
         parameters = [parameter for group in groups for parameter in group.fsdp_params]
@@ -343,6 +343,8 @@ def peak() -> Iterator[dict[str, int]]:
 
     def counted(name: str) -> Any:
         def run(group: Any, *args: Any) -> None:
+            if group not in groups:
+                groups.append(group)
             ends[name](group, *args)
             count()
 
@@ -352,8 +354,15 @@ def peak() -> Iterator[dict[str, int]]:
         count()
         reduce(group, *args)
 
+    def hold(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        matrices.append((StorageWeakRef(storage), storage.nbytes()))
+        most["matrices"] = max(most["matrices"], sum(size for matrix, size in matrices if not matrix.expired()))
+        return tensor
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Group, "__init__", made)
+        patch.setattr(Shards, "joined", lambda *args: hold(join(*args)))
+        patch.setattr(muon, "orthogonal", lambda given: list(map(hold, orthogonal(given))))
         patch.setattr(Group, "post_backward", reduced)
         for name in ends:
             patch.setattr(Group, name, counted(name))
@@ -361,26 +370,29 @@ def peak() -> Iterator[dict[str, int]]:
 
 
 def report_peak(folder: Path, least: int) -> None:
-    """Bytes of a deep transformer's weights, and the most that are whole at a time in a training, for the test."""
+    """Bytes of a deep transformer's weights and of its largest matrix, and the most that are whole at a time in a
+    training by muon, for the test."""
     from trilemma.training import blocks
 
     blocks.LEAST = least
     with peak() as most:
         model = create("diffusion-dit", shape=(1, 8, 8), seed=0, width=64, depth=24, heads=2)
         total = sum(parameter.nbytes for parameter in model.parameters())
-        config = TrainConfig(batch=4, steps=60, ema_halflife_images=100, shard=True, optimizer="adamw")
+        largest = max(parameter.nbytes for parameter in model.parameters() if muon.is_matrix(parameter.shape))
+        config = TrainConfig(batch=4, steps=60, ema_halflife_images=100, shard=True, optimizer="muon")
         data, display = trilemma.load_data("digits"), Display("x", quiet=True)
         folder.mkdir(exist_ok=True)
         trainer = Trainer(model, data, config, folder, display, bf16=False, team=current_team())
         trainer.model.train()
         for _ in range(3):
             assert trainer.advance().fault is None
-    (folder / f"{current_team().rank}.json").write_text(json.dumps({"all": total, **most}))
+    (folder / f"{current_team().rank}.json").write_text(json.dumps({"all": total, "largest": largest, **most}))
 
 
 @pytest.mark.slow
 def test_only_a_few_blocks_of_a_deep_model_are_whole_at_a_time(tmp_path: Path) -> None:
-    """Two blocks of 24 and the memory that one is gathered through; as one unit all are, and so are their gradients."""
+    """Two blocks of 24 and the memory that one is gathered through; as one unit all are, and so are their gradients. Of
+    either, muon has one whole matrix and its orthogonal factor."""
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from test_shards import report_peak\n"
@@ -396,6 +408,7 @@ def test_only_a_few_blocks_of_a_deep_model_are_whole_at_a_time(tmp_path: Path) -
         assert whole["weights"] >= whole["all"] and whole["gradients"] > 0.99 * whole["all"]
         assert blocks["weights"] < 0.25 * blocks["all"], blocks
         assert 0 < blocks["gradients"] < 0.15 * blocks["all"], blocks
+        assert blocks["matrices"] == whole["matrices"] == 2 * blocks["largest"], (blocks, whole)
 
 
 def test_one_process_has_nothing_to_divide_weights_over() -> None:

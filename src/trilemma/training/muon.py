@@ -51,7 +51,8 @@ class Muon(torch.optim.Optimizer):
     All weights that are no matrices are taken to have their gradients in the same steps.
 
     Args:
-        rows: of the weights, where they are divided: whole matrices are then made orthogonal in every process.
+        rows: of the weights, where they are divided: whole matrices are then made orthogonal in every process, one
+            after the other, so that one is whole at a time.
     """
 
     # Without torch's mark for its compiler, whose import would take a second or two of the start of every training.
@@ -91,8 +92,13 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(means, gradients, 1 - b1)  # pyright: ignore[reportPrivateImportUsage]
         ahead = torch._foreach_lerp(gradients, means, b1)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
-        if self.rows is not None:
-            ahead = [self.rows.joined(weight, u) for weight, u in zip(weights, ahead, strict=True)]
+        if self.rows is None:
+            return self._move_along(weights, ahead, lr)
+        for weight, u in zip(weights, ahead, strict=True):
+            self._move_along([weight], [self.rows.joined(weight, u)], lr)
+
+    def _move_along(self, weights: Sequence[Tensor], ahead: Sequence[Tensor], lr: float) -> None:
+        """Move weights along the orthogonal factors of whole matrices U."""
         for weight, step in zip(weights, orthogonal([u.flatten(1) for u in ahead]), strict=True):
             own = step if self.rows is None else self.rows.own_rows(step)
             weight.sub_(own.view(weight.shape), alpha=RMS * math.sqrt(max(step.shape)) * lr)
