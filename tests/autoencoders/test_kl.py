@@ -47,7 +47,7 @@ def test_the_noise_has_the_variance_of_the_posterior_and_that_of_training():
     model = autoencoder(code_noise=0.3).double()
     mu, logvar = images(64, (4, 4, 4)).double(), images(64, (4, 4, 4), "logvar").double()
     eps = torch.empty_like(mu).normal_(generator=torch.Generator().manual_seed(1))
-    z = model._noisy(mu, logvar, torch.Generator().manual_seed(1))
+    z = model._add_noise(mu, logvar, torch.Generator().manual_seed(1))
     for c in range(4):
         spread = mu[:, c].std(correction=0)
         expected = mu[:, c] + (logvar[:, c].exp() + 0.09 * spread**2).sqrt() * eps[:, c]

@@ -166,7 +166,7 @@ class KLAutoencoder(Model):
         """Parts: l1, mse (per pixel), features (the distance, where it has a weight), kl_nats (per image)."""
         config, image = self.config, batch.image
         mu, logvar = self.posterior_map(image)
-        x_hat = self.decode_map(self._noisy(mu, logvar, rng))
+        x_hat = self.decode_map(self._add_noise(mu, logvar, rng))
         l1, mse = F.l1_loss(x_hat, image), F.mse_loss(x_hat, image)
         kl = kl_to_standard_normal(mu.flatten(1), logvar.flatten(1)).mean()
         loss = l1 + config.squared * mse + config.kl / self.code_length * kl
@@ -217,7 +217,7 @@ class KLAutoencoder(Model):
         self.code_std.copy_(std)
         return {"least_spread": float(std.min()), "greatest_spread": float(std.max())}
 
-    def _noisy(self, mu: Tensor, logvar: Tensor, rng: torch.Generator) -> Tensor:
+    def _add_noise(self, mu: Tensor, logvar: Tensor, rng: torch.Generator) -> Tensor:
         """z ~ q(z|x) with the noise of training on top: one normal number has both variances."""
         spread = batch_std(mu.detach(), (0, 2, 3))
         variance = logvar.exp() + (self.config.code_noise * spread).square()
@@ -225,7 +225,7 @@ class KLAutoencoder(Model):
 
     def _reconstructed(self, image: Tensor, rng: torch.Generator) -> Tensor:
         """As in the loss."""
-        return within_range(self.decode_map(self._noisy(*self.posterior_map(image), rng)))
+        return within_range(self.decode_map(self._add_noise(*self.posterior_map(image), rng)))
 
 
 def _networks(config: KLConfig) -> tuple[nn.Module, nn.Module]:
