@@ -147,6 +147,20 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
         assert hardware.describe(torch.device("cpu"))["device"] == "cpu"
 
 
+def test_several_processes_do_not_compute_on_one_gpu(monkeypatch):
+    """The number of its own may be given: parts of a training are asked for on the device of the whole."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for word in ("cuda:0", "cuda:1"):
+        assert hardware.pick_device(word) == torch.device(word)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert hardware.pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="each of several processes has a GPU of its own; give device=cuda"):
+        hardware.pick_device("cuda:0")
+
+
 @pytest.mark.parametrize("text", ["", "one", "-1"])
 def test_a_number_of_a_process_that_is_none_is_explained(text, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -56,6 +56,8 @@ def pick_device(word: str = "auto") -> torch.device:
         raise UserError("device=mps: several processes cannot exchange what lies there; give device=cpu")
     if word not in devices:
         raise UserError(f'this machine has no device "{word}"; choose one of auto, {", ".join(devices)}')
+    if word.startswith("cuda:") and is_one_of_several() and word != f"cuda:{_required_gpu()}":
+        raise UserError(f"device={word}: each of several processes has a GPU of its own; give device=cuda")
     return torch.device(word)
 
 
