@@ -334,3 +334,12 @@ def test_folders_of_images_are_compared_too(monkeypatch, tmp_path):
         gone = str(tmp_path / "x")
         with pytest.raises(UserError, match=r"run .* not found"):
             check_words(verb, {key: (gone,) if key == "runs" else gone}, ())
+
+
+def test_what_one_of_several_processes_lacks_is_for_the_verb_to_find(monkeypatch, tmp_path):
+    """Which the others learn of; here they do not know each other yet."""
+    monkeypatch.delitem(sys.modules, "torch")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    check_words("train", {"model": "vae", "data": str(tmp_path / "x")}, ())
+    check_words("sample", {"run": str(tmp_path / "x")}, ())

@@ -15,11 +15,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from distance import assert_near
-from processes import free_port, start_all, torchrun
+from presets import small
+from processes import free_port, start, start_all, torchrun
 from safetensors.torch import load_file
 from threads import Threads
 
@@ -112,6 +114,38 @@ def test_the_command_under_torchrun_is_the_command(tmp_path: Path) -> None:
 def test_a_wrong_key_is_one_sentence(tmp_path: Path) -> None:
     done = torchrun("train", "vae", "digits", "stpes=12", f"out={tmp_path / 'run'}")
     assert done.returncode != 0 and done.stderr.count('did you mean "steps"?') == 1
+
+
+MISSING = {
+    "images": "train vae {own}/images.npy steps=1 out={shared}/vae",
+    "module": "--import {own}/extra.py train vae digits steps=1 out={shared}/vae",
+    "run": "sample {own}/run",
+    "guide": "sample {shared}/run guide={own}/run guidance=2",
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a machine needs for all of MISSING."""
+    folder = tmp_path_factory.mktemp("shared")
+    trilemma.train("diffusion", "digits", steps=1, device="cpu", quiet=True, out=folder / "run", **small("diffusion"))
+    np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8))
+    (folder / "extra.py").touch()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thing", MISSING)
+def test_what_one_machine_lacks_is_said_by_its_process(thing: str, shared: Path, tmp_path: Path) -> None:
+    """Process 0, which has it, ends too."""
+    port = free_port()
+    lines = [MISSING[thing].format(shared=shared, own=own) for own in (shared, tmp_path)]
+    processes = [start(rank, 2, port, "-m", "trilemma", *line.split()) for rank, line in enumerate(lines)]
+    texts = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], texts
+    assert "error: " not in texts[0]
+    assert "error: process 1 of 2: " in texts[1] and "not found" in texts[1] and str(tmp_path) in texts[1]
+    assert not (shared / "vae").exists()
 
 
 def test_memory_that_runs_out_in_an_exchange_is_no_lost_process() -> None:

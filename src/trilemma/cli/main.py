@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
 from typer.main import get_command
@@ -77,12 +78,20 @@ def _run(words: list[str]) -> None:
         words = [*words[1:], "--help"]
     imports, words = take_imports(words)
     if imports:
-        from trilemma.own import import_own
-
-        for name in imports:
-            import_own(name)
+        _import(imports)
     refuse_other_verbs(words)
     get_command(build()).main(normalise(words or ["--help"]), prog_name="trilemma")
+
+
+def _import(names: Sequence[str]) -> None:
+    """Import modules of the user's; what one of several processes lacks is an error of all."""
+    from trilemma.own import import_own
+    from trilemma.ranks import connected_ranks, current_team
+    from trilemma.team import together
+
+    with connected_ranks():
+        for name in names:
+            together(current_team(), partial(import_own, name))
 
 
 def _print_schema(words: list[str]) -> None:

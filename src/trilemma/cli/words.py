@@ -52,8 +52,12 @@ def check_count(verb: Verb, what: Sequence[str], keys: set[str]) -> None:
 
 
 def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> None:
-    """Raises UserError for an unknown model, data set, run, figure or key; with torch loaded, the verb does it."""
-    if "torch" in sys.modules:
+    """Raises UserError for an unknown model, data set, run, figure or key.
+
+    With torch loaded, the verb does it, and so it does in several processes, where what one machine lacks is then an
+    error of all.
+    """
+    if "torch" in sys.modules or is_one_of_several():
         return
     given = {name: value for name, value in words.items() if value not in (None, (), [])}
     if verb == "imagine":

@@ -132,15 +132,17 @@ def sample(
     """
     team = current_team()
     run = together(team, partial(as_run, run))
-    settings = run.sampling(settings, sample).given()
+    settings = together(team, lambda: run.sampling(settings, sample).given())
     asked = {"seed": seed, "label": label, "caption": caption, "settings": settings}
     axes = varied(run, x, y, n, asked)
     cells = [asked] if axes is None else [changed(asked, cell) for cell in axes.cells]
     batch = min(batch, n)
     start, count = part_of(team, -(-n // batch))
     begin, end = (first + min(n, k * batch) for k in (start, start + count))
-    parts = [_parts(run, cell, end - begin, first=begin, batch=batch, exact=exact) for cell in cells]
-    receipt = receipt_of(run, **asked, exact=exact, first=first, n=1, grid=False, batches=())
+    parts = together(
+        team, lambda: [_parts(run, cell, end - begin, first=begin, batch=batch, exact=exact) for cell in cells]
+    )
+    receipt = together(team, lambda: receipt_of(run, **asked, exact=exact, first=first, n=1, grid=False, batches=()))
     receipts = [receipt.with_(**cell) for cell in cells]
     if out is None:
         name = _folder_name(seed, label, settings, run.config["classes"], caption, [text for text in (x, y) if text])

@@ -22,7 +22,7 @@ from trilemma.registry import count_parameters
 from trilemma.run.contestant import Contestant, ImageSet
 from trilemma.run.run import Run
 from trilemma.run.text_to_image import TextToImage
-from trilemma.team import in_turn
+from trilemma.team import in_turn, together
 from trilemma.types import Conditional, Samples
 
 
@@ -81,7 +81,7 @@ def drawn_by_run(
     def draw(first: int, count: int) -> Tensor:
         return run.sample(count, seed=seed, first=first, batch=count, keys=keys)
 
-    guides = run.guides(keys)
+    guides = together(setup.team, lambda: run.guides(keys))
     images, spent = cost.draw_with_cost(draw, model, setup.n, batch=batch, guides=guides, team=setup.team)
     likelihoods, notes = likelihood_scores(
         model, data, setup.split, split_label=setup.split_label, own=setup.own, seed=seed, **bounds

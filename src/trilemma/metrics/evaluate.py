@@ -137,7 +137,7 @@ def evaluate(
     contestant = together(team, lambda: contestant_of(what, size))
     run = contestant if isinstance(contestant, Run) else None
     if run is not None:
-        keys = run.sampling(settings, evaluate)
+        keys = together(team, lambda: run.sampling(settings, evaluate))
         settings = keys.given()
         folder = run.path / METRICS
         together(team, lambda: claim_scores(folder) if team.writes else None)

@@ -145,7 +145,7 @@ def train(
     order = together(team, lambda: order_of(request, keys, settings, keywords(train)))
     source = data if data is not None else request.data if request.data is not None else "digits"
     if data is None and request.again is not None:
-        check_allowed(source, model)
+        together(team, lambda: check_allowed(source, model))
     quiet = quiet or not team.writes
     display = Display(order.recipe.name, quiet=quiet)
     try:
