@@ -424,14 +424,14 @@ def valid_checkpoints(run: Path) -> tuple[list[int], list[str]]:
     return [images for images, why in result.items() if why is None], wrong
 
 
-class Life:
+class KilledRun:
     """A run from its first start to its finish: what was seen of it so far, counted into a tally."""
 
     def __init__(self, bench: Bench, unbroken: "Unbroken", tally: Tally) -> None:
         self.bench, self.unbroken, self.tally = bench, unbroken, tally
         self.newest, self.reached, self.starts = 0, 0, 0  # images of the newest checkpoint, images trained on
         self.batches: dict[int, int] = {}
-        self.same, self.going_on = True, True
+        self.same, self.is_unfinished = True, True
         bench.clear()
 
     def start(self, **how: Any) -> bool:
@@ -447,8 +447,8 @@ class Life:
             self.tally.broken.append(f"the command was refused ({attempt.code}): {self.bench.output()}")
         else:
             self._look_at_outcome()
-        self.going_on = attempt.killed
-        return self.going_on
+        self.is_unfinished = attempt.killed
+        return self.is_unfinished
 
     def _look_at_steps(self, attempt: Attempt, *, fresh: bool) -> None:
         if not attempt.batches:
@@ -505,11 +505,11 @@ def random_kills(model: str, family: str, kills: int, seed: int, ranks: int, fol
     unbroken = Unbroken(bench)
     starts = 0
     while tally.kills < kills:
-        life = Life(bench, unbroken, tally)
-        while life.going_on:
+        run = KilledRun(bench, unbroken, tally)
+        while run.is_unfinished:
             after_s = choose.uniform(0, unbroken.seconds) if tally.kills < kills else None
             starts += 1
-            tally.kills += life.start(after_s=after_s, fresh=starts % FRESH_EVERY == 0)
+            tally.kills += run.start(after_s=after_s, fresh=starts % FRESH_EVERY == 0)
     tally.broken += bench.broken if isinstance(bench, RanksBench) else []
     return tally
 
@@ -522,10 +522,10 @@ def kills_at_calls(model: str, family: str, part: int, parts: int, most: int, se
     unbroken = Unbroken(bench)
     calls = range(1, unbroken.calls + 1, math.ceil(unbroken.calls / most))
     for number in calls[part::parts]:
-        life = Life(bench, unbroken, tally)
-        starts = (life.start(kill_at=at) for at in (number, choose.randint(1, FIRST_CALLS)))
+        run = KilledRun(bench, unbroken, tally)
+        starts = (run.start(kill_at=at) for at in (number, choose.randint(1, FIRST_CALLS)))
         tally.calls += sum(itertools.takewhile(bool, starts))
-        if life.going_on and life.start():
+        if run.is_unfinished and run.start():
             tally.broken.append(f"killed at call {number}, and not again: the command does not end")
     tally.repeated.clear()  # of another save interval than the random kills
     return tally

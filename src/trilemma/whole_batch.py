@@ -65,7 +65,7 @@ def _normalised(module: _BatchNorm, x: Tensor) -> Tensor:
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     mean, variance = _moments(wide, dims)
     count = x.numel() / x.shape[1] / share
-    _follow(module, mean.detach().flatten(), variance.detach().flatten() * count / (count - 1))
+    _update_running(module, mean.detach().flatten(), variance.detach().flatten() * count / (count - 1))
     y = (wide - mean) * (variance + module.eps).rsqrt()
     if module.affine:
         y = y * module.weight.view_as(mean) + module.bias.view_as(mean)
@@ -73,7 +73,7 @@ def _normalised(module: _BatchNorm, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _follow(module: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+def _update_running(module: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     """Move the running statistics (C,) of a batch norm."""
     if module.running_mean is None or module.running_var is None or module.num_batches_tracked is None:
         return

@@ -1,7 +1,7 @@
 """Which parts of a model have their weights gathered by themselves, where they are divided over processes: its blocks.
 
 A block is an entry of an `nn.ModuleList` or an `nn.Sequential`, of which networks are made, with LEAST numbers or more.
-One with more than a SHARE-th of all weights is parted into the blocks inside it, as far as there are any. Its weights
+One with more than a SHARE-th of all weights is divided into the blocks inside it, as far as there are any. Its weights
 are whole during its forward pass, and again during its backward pass. So it has to be used by its forward pass alone:
 an entry with other public methods, or with weights that something else has, too, is no block. Nor may a gradient be
 taken of its gradient, because what that needs of its weights is no longer there. A generic rule cannot know the latter:
