@@ -159,8 +159,11 @@ def test_images_are_changed_as_in_one_process(augment: tuple[str, ...], data: Da
     assert_near(one, two, 1e-12)
 
 
+FIFTY = ("ae-conv", "vae", "gan-r3", "diffusion")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ae-conv", "vae", "gan-r3", "diffusion"])
+@pytest.mark.parametrize("name", FIFTY)
 def test_fifty_steps_in_float32_are_those_of_one_process(name: str, data: Data, tmp_path: Path) -> None:
     one, two = (advance(name, data, tmp_path / str(n), n, 50, torch.float32)[0] for n in (1, 2))
     weights, others = ({k: v for k, v in state.items() if k.startswith("model/")} for state in (one, two))
@@ -168,7 +171,7 @@ def test_fifty_steps_in_float32_are_those_of_one_process(name: str, data: Data, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ae-stacked", "vae"])
+@pytest.mark.parametrize("name", ["ae-stacked", *FIFTY])
 def test_fifty_steps_in_float64_are_those_of_one_process(name: str, data: Data, seen: Any, tmp_path: Path) -> None:
     one, two = (advance(name, data, tmp_path / str(n), n, 50)[0] for n in (1, 2))
     assert_near(one, two, 1e-12)
