@@ -285,12 +285,8 @@ def peak() -> Iterator[dict[str, int]]:
     groups: list[Any] = []
     matrices: list[tuple[StorageWeakRef, int]] = []
     most = {"weights": 0, "gradients": 0, "matrices": 0}
-    start, ends = Group.__init__, {name: getattr(Group, name) for name in ("unshard", "wait_for_unshard")}
+    ends = {name: getattr(Group, name) for name in ("unshard", "wait_for_unshard")}
     reduce, join, orthogonal = Group.post_backward, Shards.joined, muon.orthogonal
-
-    def made(group: Any, *args: Any, **keys: Any) -> None:
-        groups.append(group)
-        start(group, *args, **keys)
 
     def count() -> None:
         parameters = [parameter for group in groups for parameter in group.fsdp_params]
@@ -307,6 +303,8 @@ def peak() -> Iterator[dict[str, int]]:
 
     def counted(name: str) -> Any:
         def run(group: Any, *args: Any) -> None:
+            if group not in groups:
+                groups.append(group)
             ends[name](group, *args)
             count()
 
@@ -316,16 +314,15 @@ def peak() -> Iterator[dict[str, int]]:
         count()
         reduce(group, *args)
 
-    def held(tensor: Tensor) -> Tensor:
+    def hold(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         matrices.append((StorageWeakRef(storage), storage.nbytes()))
         most["matrices"] = max(most["matrices"], sum(size for matrix, size in matrices if not matrix.expired()))
         return tensor
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Shards, "joined", lambda *args: held(join(*args)))
-        patch.setattr(muon, "orthogonal", lambda given: list(map(held, orthogonal(given))))
-        patch.setattr(Group, "__init__", made)
+        patch.setattr(Shards, "joined", lambda *args: hold(join(*args)))
+        patch.setattr(muon, "orthogonal", lambda given: list(map(hold, orthogonal(given))))
         patch.setattr(Group, "post_backward", reduced)
         for name in ends:
             patch.setattr(Group, name, counted(name))
