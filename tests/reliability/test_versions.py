@@ -117,8 +117,8 @@ def test_a_run_whose_config_says_optimal_for_a_variance_that_was_not_given_is_co
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "fb66719"
 SETTINGS: dict[str, dict[str, Any]] = json.loads((FIXTURES / "models.json").read_text())
 DRAWINGS: dict[str, dict[str, Any]] = json.loads((FIXTURES / "drawings.json").read_text())
-QUICK = "vae-conditional"
-MODELS = [model if model == QUICK else pytest.param(model, marks=pytest.mark.slow) for model in SETTINGS]
+QUICK = ("vae-conditional", "diffusion-small")
+MODELS = [model if model in QUICK else pytest.param(model, marks=pytest.mark.slow) for model in SETTINGS]
 GIVEN = {"batch": 16, "sample_every": 10**6, "device": "cpu", "precision": "float32", "quiet": True}
 SAMPLES, WEIGHTS = 1e-6, 1e-5  # largest differences elsewhere; with plain SSE instructions 4e-7 and 4e-6 were measured
 

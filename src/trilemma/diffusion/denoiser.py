@@ -90,12 +90,14 @@ class DiffusionKeys(Config):
 
 
 class _Factors(NamedTuple):
-    """Of x0 and eps in x_t, of x_t and the network's output in x0_hat, of x0 and eps in the target: (B, 1, 1, 1)."""
+    """Of x0 and eps in x_t, of x_t and the network's output in x0_hat, over a number that both are divided by, and of x0
+    and eps in the target: (B, 1, 1, 1)."""
 
     alpha: Tensor
     sigma: Tensor
     skip: Tensor
     out: Tensor
+    over: Tensor
     target_x0: Tensor
     target_eps: Tensor
 
@@ -114,7 +116,7 @@ class Diffusion(CodesModel, BoundsModel):
         self.table = get_table(config.schedule, config.T)
         self.schedule = self.table
         self.network = UNet(config.shape, config.widths, config.embedding, config.T)
-        self.register_buffer("factors", _factors(self.table, config.prediction), persistent=False)  # (T + 1, 6)
+        self.register_buffer("factors", _factors(self.table, config.prediction), persistent=False)  # (T + 1, 7)
         self.phases = [Phase("denoiser", Player("denoiser", list(self.network.parameters())), self.loss)]
 
     @property
@@ -218,7 +220,7 @@ class Diffusion(CodesModel, BoundsModel):
     def _estimate(self, x_t: Tensor, t: Tensor, *, clips: bool) -> Tensor:
         """x0_hat of images (B, C, H, W) at t (B,)."""
         c = self._at(t)
-        x0_hat = c.skip * x_t + c.out * self.network(x_t, t).float()
+        x0_hat = (c.skip * x_t + c.out * self.network(x_t, t).float()) / c.over
         return x0_hat.clamp(-1, 1) if clips and self.config.clip_x0 else x0_hat
 
     def _times(self, steps: int) -> Tensor:
@@ -250,11 +252,16 @@ class Diffusion(CodesModel, BoundsModel):
     def _eps_errors(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
         """The squared error of eps_hat, mean over pixels, of each image (B,)."""
         c = self._at(t)
-        return (c.alpha * c.out / c.sigma * (prediction - target)).square().flatten(1).mean(1)
+        return (c.alpha * c.out / (c.sigma * c.over) * (prediction - target)).square().flatten(1).mean(1)
 
 
 def _factors(table: Table, prediction: str) -> Tensor:
-    """Those of every step, float32 (T + 1, 6). At step 0, which no training draws, 0 / 0 of the target is 0."""
+    """Those of every step, float32 (T + 1, 7). At step 0, which no training draws, 0 / 0 of the target is 0.
+
+    Of eps, x0_hat = (x_t - sigma F) / alpha: with 1 / alpha as a factor, runs of earlier versions would draw other bits.
+    """
     alpha, sigma = table.table.sqrt(), (1 - table.table).sqrt()
     c = get_prediction(prediction)(alpha, sigma, 1.0)
-    return torch.stack([alpha, sigma, c.skip, c.out, *c.of_target(alpha, sigma)], dim=1).nan_to_num().float()
+    over = alpha if prediction == "eps" else torch.ones_like(alpha)
+    of_x0_hat = c.skip * over, c.out * over, over
+    return torch.stack([alpha, sigma, *of_x0_hat, *c.of_target(alpha, sigma)], dim=1).nan_to_num().float()
