@@ -266,7 +266,7 @@ def test_an_average_that_one_process_loses_is_rolled_back_by_both(tmp_path: Path
     for rank in range(2):
         skipped, event, step = json.loads((tmp_path / f"{rank}.json").read_text())
         assert (skipped, step) == ([1], 3)  # steps 0 and 1, the critic's of 2; again 0, and 1 skipped, then 2
-        assert event.startswith("the averaged weights are not finite")
+        assert event.startswith("step 1: the averaged weights are not finite")
 
 
 def report_incidents(folder: Path) -> None:
