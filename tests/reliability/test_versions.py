@@ -188,7 +188,8 @@ def test_pictures_of_fb66719_are_made_again(model: str) -> None:
 @pytest.mark.slow
 def test_a_run_of_fb66719_is_evaluated() -> None:
     scores = {
-        score.name: score for score in trilemma.evaluate(copy_of("vae-conditional", "finished"), n=100, bound_images=8).scores
+        score.name: score
+        for score in trilemma.evaluate(copy_of("vae-conditional", "finished"), n=100, bound_images=8).scores
     }
     assert scores["coverage"].n_fake == 100
     assert 0 <= (scores["coverage"].value or 0) < 0.5  # after nine steps

@@ -90,8 +90,8 @@ class DiffusionKeys(Config):
 
 
 class _Factors(NamedTuple):
-    """Of x0 and eps in x_t, of x_t and the network's output in x0_hat, over a number that both are divided by, and of x0
-    and eps in the target: (B, 1, 1, 1)."""
+    """Of x0 and eps in x_t, of x_t and the network's output in x0_hat, over a number that divides both, and of x0 and eps
+    in the target: (B, 1, 1, 1)."""
 
     alpha: Tensor
     sigma: Tensor
@@ -258,7 +258,8 @@ class Diffusion(CodesModel, BoundsModel):
 def _factors(table: Table, prediction: str) -> Tensor:
     """Those of every step, float32 (T + 1, 7). At step 0, which no training draws, 0 / 0 of the target is 0.
 
-    Of eps, x0_hat = (x_t - sigma F) / alpha: with 1 / alpha as a factor, runs of earlier versions would draw other bits.
+    Of eps, x0_hat = (x_t - sigma F) / alpha; with 1 / alpha as a factor, runs of earlier versions would draw other
+    bits.
     """
     alpha, sigma = table.table.sqrt(), (1 - table.table).sqrt()
     c = get_prediction(prediction)(alpha, sigma, 1.0)
