@@ -90,8 +90,8 @@ class DiffusionKeys(Config):
 
 
 class _Factors(NamedTuple):
-    """Of x0 and eps in x_t; of x_t and the network's output in x0_hat, over a number that divides both; of x0 and eps in
-    the target. (B, 1, 1, 1) each."""
+    """Of x0 and eps in x_t; of x_t and the network's output in x0_hat, over a number that divides both; of x0 and eps
+    in the target. (B, 1, 1, 1) each."""
 
     alpha: Tensor
     sigma: Tensor
