@@ -669,7 +669,7 @@ def test_phases_that_follow_each_other_are_no_players() -> None:
 def test_samples_of_stages_in_a_row_that_are_alike_are_no_collapse_and_a_jump_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(SampleMonitor, "check", lambda *_: {"collapse": "mode collapse"})
+    monkeypatch.setattr(SampleMonitor, "check", lambda monitor, *, real, fake: {"collapse": "mode collapse"})
     factor, steps = players.lr_factor, itertools.count()
 
     def raised(*args: object) -> float:
