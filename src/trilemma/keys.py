@@ -1,11 +1,15 @@
 """Keys that several verbs share: each has its type, bounds and description here, and its default in the signature."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
+T = TypeVar("T")
+
 SplitName = Literal["train", "valid", "test"]
+
+OneOrMore = Annotated[tuple[T, ...], Field(min_length=1)]  # values with commas between
 
 Seed = Annotated[int, Field(description="random seed")]
 Count = Annotated[int, Field(ge=1, description="number of images")]

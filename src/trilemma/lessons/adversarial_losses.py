@@ -5,14 +5,15 @@ The margin: a real image has the logit middle + m, a generated one middle - m, w
 differences count). The generator's loss is that of one generated image of logit l, beside a real one at the middle.
 """
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from trilemma.errors import unknown
 from trilemma.gans.losses import LOSSES
+from trilemma.keys import OneOrMore
 from trilemma.pictures import plots
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def curves(name: str, at: Tensor) -> Curves:
     return Curves(critic, generator.detach(), torch.autograd.grad(generator.sum(), logits)[0])
 
 
-def adversarial_losses(
-    *, losses: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(LOSSES), reach: PositiveFloat = 5.0
-) -> "Image.Image":
+def adversarial_losses(*, losses: OneOrMore[str] = tuple(LOSSES), reach: PositiveFloat = 5.0) -> "Image.Image":
     """What critic and generator lower, and the slope that the generator gets.
 
     Args:

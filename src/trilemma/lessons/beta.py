@@ -6,16 +6,17 @@ against reconstruction error (the distortion)."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
 from trilemma.data.load import slug
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for
+from trilemma.keys import OneOrMore
 from trilemma.lessons.held_out import common_images, reconstructed, rmse
 from trilemma.pictures import plots
 from trilemma.pictures.levels import to_float
@@ -45,7 +46,7 @@ def beta(
     *runs: Run,
     model: str = "vae",
     data: str = "digits",
-    betas: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+    betas: OneOrMore[NonNegativeFloat] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
     steps: PositiveInt = 2000,
     n: PositiveInt = 6,
     seed: int = 0,

@@ -9,16 +9,17 @@ is about the entropy of the levels, -sum P log P. Another u pays log(u / s) + s^
 the divergence of N(0, s^2) from N(0, u^2) (Verdu 2010, "Mismatched estimation and relative entropy")."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from trilemma.diffusion.likelihood import LEVELS, level_log_probability, range_of, variational_bound
 from trilemma.diffusion.prediction import get_prediction
 from trilemma.diffusion.schedule import get_schedule
 from trilemma.diffusion.steps import Denoise, of_images
+from trilemma.keys import OneOrMore
 from trilemma.pictures import plots
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def bits_of(std: float, assumed_std: float, seed: int = 0) -> Bits:
 def bits(
     *,
     data_std: PositiveFloat = 0.25,
-    assumed_std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.25, 0.1, 1.0),
+    assumed_std: OneOrMore[PositiveFloat] = (0.25, 0.1, 1.0),
     seed: int = 0,
 ) -> "Image.Image":
     """Bits of a value by noise level and their sum, of estimates that take the data for wider or narrower ones.

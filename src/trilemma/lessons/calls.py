@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trilemma.diffusion.samplers import ALWAYS_RANDOM, calls_of, steps_for
 from trilemma.errors import UserError
+from trilemma.keys import OneOrMore
 from trilemma.lessons.held_out import rmse
 from trilemma.metrics import neighbours
 from trilemma.metrics.evaluate import setup_of
@@ -63,8 +64,8 @@ def distance_of(setup: Setup) -> Distance:
 def calls(
     run: Run,
     *,
-    numbers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 10, 20, 50),
-    samplers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None,
+    numbers: OneOrMore[PositiveInt] = (5, 10, 20, 50),
+    samplers: OneOrMore[str] | None = None,
     n: Annotated[int, Field(ge=3)] | None = None,
     reference: PositiveInt = 200,
     seed: int = 0,

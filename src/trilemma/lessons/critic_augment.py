@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt
 
 from trilemma.data import load_data
 from trilemma.gans.augmentation import MOST, adaptive, differentiable
+from trilemma.keys import OneOrMore
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.table import table
 from trilemma.rng import generator
@@ -21,7 +22,7 @@ def critic_augment(
     *,
     data: str = "shapes:64",
     n: PositiveInt = 8,
-    probabilities: Annotated[tuple[Probability, ...], Field(min_length=1)] = (0.2, 0.5, MOST),
+    probabilities: OneOrMore[Probability] = (0.2, 0.5, MOST),
     seed: int = 0,
 ) -> "Image.Image":
     """Images as they are; through the differentiable transforms; through the adaptive ones with several probabilities.

@@ -6,10 +6,10 @@ Here a fine solver gives f; `diffusion-few` has a network that has learned it. A
 is added again, of the levels that `diffusion-few` has (diffusion/few.py)."""
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from trilemma import rng
@@ -19,6 +19,7 @@ from trilemma.diffusion.inversion import no_noise
 from trilemma.diffusion.model import DATA_STD
 from trilemma.diffusion.schedule import get_schedule
 from trilemma.diffusion.solvers import unipc
+from trilemma.keys import OneOrMore
 from trilemma.lessons.mixture import Mixture
 from trilemma.lessons.score_field import DATA, Paths, paths, rows_of_panels, shade_density
 from trilemma.pictures import plots
@@ -60,7 +61,7 @@ def spread_of(data: Mixture) -> float:
 
 def few_calls(
     *,
-    steps: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 4, 10),
+    steps: OneOrMore[PositiveInt] = (1, 2, 4, 10),
     sampler: str = "ddim",
     grid: str = "auto",
     points: PositiveInt = 300,

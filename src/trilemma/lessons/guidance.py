@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from trilemma.errors import UserError
+from trilemma.keys import OneOrMore
 from trilemma.lessons.calls import distance_of, plot_with_intervals
 from trilemma.metrics.classification import class_agreement, classifier_of
 from trilemma.metrics.evaluate import setup_of
@@ -38,7 +39,7 @@ class Point(NamedTuple):
 def guidance(
     run: Run,
     *,
-    scales: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (1.0, 1.5, 2.0, 3.0, 4.0),
+    scales: OneOrMore[NonNegativeFloat] = (1.0, 1.5, 2.0, 3.0, 4.0),
     steps: PositiveInt = 10,
     n: Annotated[int, Field(ge=12)] | None = None,
     seed: int = 0,

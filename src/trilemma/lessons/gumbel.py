@@ -2,15 +2,16 @@
 temperature falls, while the largest of them is a draw from the same probabilities at every temperature."""
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
 from trilemma.autoencoders.codes import gumbel_softmax
 from trilemma.errors import UserError
+from trilemma.keys import OneOrMore
 from trilemma.pictures import plots
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _draws(logits: Tensor, n: int, seed: int, temperature: float = 1.0, *, hard:
 def gumbel(
     *,
     probabilities: tuple[PositiveFloat, ...] = (0.4, 0.3, 0.15, 0.1, 0.05),
-    temperatures: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0, 0.5, 0.1),
+    temperatures: OneOrMore[PositiveFloat] = (1.0, 0.5, 0.1),
     draws: PositiveInt = 16,
     seed: int = 0,
 ) -> "Image.Image":

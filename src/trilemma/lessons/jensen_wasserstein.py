@@ -16,13 +16,14 @@ adversarial networks", theorem 2.5, for the second)
 """
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from trilemma.keys import OneOrMore
 from trilemma.pictures import plots
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def wasserstein(theta: Tensor) -> Tensor:
 
 def jensen_wasserstein(
     *,
-    noises: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (0.0, 0.1, 0.3),
+    noises: OneOrMore[NonNegativeFloat] = (0.0, 0.1, 0.3),
     reach: PositiveFloat = 1.0,
 ) -> "Image.Image":
     """The two lines, their distances over theta, and the slopes by theta that a generator gets.

@@ -4,12 +4,13 @@ reached if it has a fifth of its share of the points (after Srivastava et al. 20
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from trilemma.keys import OneOrMore
 from trilemma.lessons.mixture import Mixture
 from trilemma.lessons.points import gan_of_points, generated, play
 from trilemma.pictures import plots
@@ -51,7 +52,7 @@ def reached(points: Tensor, data: Mixture) -> Reached:
 
 def mode_collapse(
     *,
-    losses: Annotated[tuple[str, ...], Field(min_length=1)] = ("non-saturating", "non-saturating+r1r2"),
+    losses: OneOrMore[str] = ("non-saturating", "non-saturating+r1r2"),
     modes: PositiveInt = 8,
     critic_rate: PositiveFloat = RATE,
     steps: PositiveInt = 2000,

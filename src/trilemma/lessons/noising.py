@@ -16,6 +16,7 @@ from trilemma.data import load_data
 from trilemma.diffusion.schedule import Schedule, get_schedule, log_snr
 from trilemma.diffusion.steps import of_images
 from trilemma.errors import UserError
+from trilemma.keys import OneOrMore
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.table import table
 
@@ -51,7 +52,7 @@ def noising(
     data: str = "digits",
     image: NonNegativeInt = 0,
     schedule: str = "cosine",
-    times: Annotated[tuple[Inside, ...], Field(min_length=1)] = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97),
+    times: OneOrMore[Inside] = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97),
     off: NonNegativeFloat = 0.05,
     seed: int = 0,
 ) -> "Image.Image":

@@ -6,13 +6,14 @@ the network's output it adds,
 An error of F counts |c_out| times in the image. It grows with sigma / alpha where F predicts the noise, and with it the
 images of eps: near t = 1 a tenth of an error in F would be many times the image."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import PositiveFloat
 
 from trilemma.diffusion.prediction import PREDICTIONS, Coefficients, get_prediction
 from trilemma.diffusion.schedule import get_schedule
+from trilemma.keys import OneOrMore
 from trilemma.pictures import plots
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def coefficients(prediction: str, schedule: str, levels: torch.Tensor, std: floa
 
 def predictions(
     *,
-    names: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(name for name in PREDICTIONS if name != "wiener"),
+    names: OneOrMore[str] = tuple(name for name in PREDICTIONS if name != "wiener"),
     schedule: str = "cosine",
     data_std: PositiveFloat = 0.5,
 ) -> "Image.Image":

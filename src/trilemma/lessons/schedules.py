@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from trilemma.diffusion.schedule import SCHEDULES, Schedule, get_schedule, log_snr
+from trilemma.keys import OneOrMore
 from trilemma.pictures import plots
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def curves(schedule: Schedule, steps: int) -> Curves:
 
 def schedules(
     *,
-    names: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(SCHEDULES),
+    names: OneOrMore[str] = tuple(SCHEDULES),
     shift: PositiveFloat = 2.0,
     steps: Annotated[int, Field(ge=2)] = 1000,
 ) -> "Image.Image":

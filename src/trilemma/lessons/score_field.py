@@ -5,16 +5,17 @@ arrows are sigma grad log p_t = -E[eps | x_t] (Song & Ermon 2019; Ho, Jain & Abb
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from trilemma import rng
 from trilemma.diffusion.grids import times_of
 from trilemma.diffusion.samplers import ALWAYS_RANDOM, SAMPLERS, get_sampler
 from trilemma.diffusion.schedule import Schedule, get_schedule
+from trilemma.keys import OneOrMore
 from trilemma.lessons.mixture import Mixture, levels
 from trilemma.pictures import plots
 from trilemma.pictures.page import below
@@ -68,9 +69,9 @@ def on_ring(n: int) -> Tensor:
 
 def score_field(
     *,
-    ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (6.0, 1.2, 0.5, 0.15),
+    ratios: OneOrMore[PositiveFloat] = (6.0, 1.2, 0.5, 0.15),
     schedule: str = "edm",
-    samplers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None,
+    samplers: OneOrMore[str] | None = None,
     steps: PositiveInt = 10,
     grid: str = "karras",
     starts: PositiveInt = 8,

@@ -9,15 +9,16 @@ apart lowers its loss by being steeper, without end.
 is high; in the plane it turns.)
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from trilemma.errors import unknown
 from trilemma.gans.gan import GAN
 from trilemma.gans.losses import LOSSES
+from trilemma.keys import OneOrMore
 from trilemma.lessons.mixture import Mixture
 from trilemma.lessons.points import logits, play
 from trilemma.pictures import plots
@@ -96,7 +97,7 @@ def curve(model: GAN) -> CriticCurve:
 
 def slope_bounds(
     *,
-    critics: Annotated[tuple[str, ...], Field(min_length=1)] = (
+    critics: OneOrMore[str] = (
         "non-saturating",
         "non-saturating+r1r2",
         "hinge+spectral",

@@ -5,13 +5,14 @@ In a crossing the first layers have the styles of a row's image (pose, shape) an
 a column's (detail, colour). Truncation moves each style to the mean one, w = mean + truncation (w - mean)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from trilemma.errors import UserError
+from trilemma.keys import OneOrMore
 from trilemma.pictures.page import below
 from trilemma.pictures.table import table
 from trilemma.registry import get_recipe, list_models, sampling_keys
@@ -30,7 +31,7 @@ def styles(
     rows: PositiveInt = 3,
     columns: PositiveInt = 5,
     mix_from: NonNegativeInt | None = None,
-    truncations: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0),
+    truncations: OneOrMore[NonNegativeFloat] = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0),
     seed: int = 0,
 ) -> "Image.Image":
     """Images of row seeds crossed with those of column seeds, then the rows' images at several truncations.

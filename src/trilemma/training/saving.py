@@ -7,7 +7,7 @@ from functools import partial
 from trilemma.memory import with_room
 from trilemma.run.checkpoint import load_checkpoint, save_checkpoint
 from trilemma.run.state import Checkpoint
-from trilemma.team import in_turn, smallest, together
+from trilemma.team import by_writer, in_turn, smallest
 from trilemma.training.calendar import Calendar
 from trilemma.training.guard import Guard, unless_full, with_own_room
 from trilemma.training.signals import Signals
@@ -59,8 +59,8 @@ class Saver:
         self.history.keep(state, in_doubt=self.guard.in_doubt)
         team, images = self.guard.team, state.values["images"]
         whole = with_own_room(partial(self.history.parts.to_save, state), self.guard.players.shards)
-        written = together(team, lambda: not team.writes or self._write(images, whole, may_skip))
-        if smallest(team, written):
+        written = by_writer(team, partial(self._write, images, whole, may_skip))
+        if smallest(team, written is not False):
             self.saved, self.calendar.saved_at = images, time.monotonic()
 
     def _write(self, images: int, state: Checkpoint, may_skip: bool) -> bool:
