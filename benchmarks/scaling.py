@@ -5,17 +5,19 @@
     python benchmarks/scaling.py --shard
 
 Trainings of the same command in processes of one thread each, in turns: alone; as one process under torchrun; as two
-under torchrun. Printed are the medians over the rounds of the wall time of a step, from its start to that of the next,
+under torchrun; and two that are apart, each with half of the batch, at the same time. Printed are the medians over the rounds of the wall time of a step, from its start to that of the next,
 with the exchange of gradients and of decisions, and the reports; a validation, a picture or a checkpoint would count,
 too, so that there should be fewer steps than in an epoch. Then the overhead of torchrun over plain (the bar is 2%), and
-the efficiency of two processes, t(1) / (2 t(2)) (the bar is 85%). The machine must have nothing else to do.
+the efficiency of two processes, t(1) / (2 t(2)) (the bar is 85%), and that of two that exchange nothing: what the cores,
+which share caches and memory, leave of it. The machine must have nothing else to do.
 
 With --growth one process trains on grey noise, and one thing changes at a time: images in a step, pixels, parameters
 (by width=), images of the data set. Printed are the wall time of a step and, over the data set, the seconds of reading
 it from PNG files, each with the exponent p of t = c x^p, fitted by least squares of the logarithms.
 
 With --shard two processes divide the weights of a deep transformer. Printed is how much more memory is resident in a
-loss than between losses, in the first of them, where weights are gathered by blocks and where all are at once (Linux).
+loss than between losses, in the first of them, where weights are gathered by blocks and where all are at once (Linux; glibc is asked to give
+blocks above 1 MB back to the system when they are freed: what it keeps for later is not what a loss needs).
 """
 
 import argparse
@@ -29,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -51,16 +54,18 @@ OF = {"size": "pixels", "width": "parameters"}  # what an exponent is of, where 
 SIDE, VALID = 32, 100  # of the images of noise: px, and how many are held out
 
 DEEP = {"shape": (1, 8, 8), "width": 384, "depth": 24, "heads": 6, "patch": 4}  # of a diffusion-dit
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}  # bytes
 ONE_UNIT = 10**9  # numbers in a block, at least, where there is to be none
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall seconds of a step, seconds of reading the images, and the parameters of the model."""
+    """Wall seconds of a step, seconds of reading the images, the parameters of the model, and images in a step."""
 
     step_s: float
     reading_s: float
     parameters: int
+    batch: int
 
 
 def train_here(words: list[str], file: Path) -> int:
@@ -159,9 +164,17 @@ def measure(words: Sequence[str], way: str = "plain", *, new_cache: bool = False
         env = {"TRILEMMA_CACHE": str(Path(folder) / "cache")} if new_cache else {}
         start(way, ["--child", str(file), "train", *words, *keys], **env)
         reading_s, starts = json.loads(file.read_text())
-        parameters = json.loads((out / "summary.json").read_text())["parameters"]
+        summary = json.loads((out / "summary.json").read_text())
     starts = starts[int(WARM_UP * len(starts)) :]
-    return Cost((starts[-1] - starts[0]) / (len(starts) - 1), reading_s, parameters)
+    step_s = (starts[-1] - starts[0]) / (len(starts) - 1)
+    return Cost(step_s, reading_s, summary["parameters"], summary["images"] // summary["steps"])
+
+
+def measure_apart(words: Sequence[str], batch: int) -> float:
+    """Seconds of a step of half a batch in two trainings at the same time that know nothing of each other."""
+    half = [*words, f"batch={batch // 2}"]
+    with ThreadPoolExecutor() as pool:
+        return statistics.mean(cost.step_s for cost in pool.map(measure, [half, half]))
 
 
 def compare_gathering() -> None:
@@ -171,18 +184,22 @@ def compare_gathering() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bytes.json"
         for name, least in (("by blocks", LEAST), ("as one unit", ONE_UNIT)):
-            start("torchrun 2", ["--weigh", str(file), str(least)])
+            start("torchrun 2", ["--weigh", str(file), str(least)], **GIVEN_BACK)
             weights, more = json.loads(file.read_text())
             print(f"{name:14}{more / 2**20:8.0f} MB in a loss, of {weights / 2**20:.0f} MB of weights", flush=True)
 
 
 def compare_ways(model: str, data: str, steps: int, rounds: int) -> None:
-    """Print what a step costs alone, in one process under torchrun, and in two."""
+    """Print what a step costs alone, in one process under torchrun, in two, and in two that are apart."""
     words = [model, data, f"steps={steps}"]
-    costs = [{way: measure(words, way).step_s for way in WAYS} for _ in range(rounds)]
-    plain, one, two = (statistics.median(cost[way] for cost in costs) for way in WAYS)
-    times = "".join(f"{1e3 * seconds:16.2f}" for seconds in (plain, one, two))
-    print(f"{model:14}{times}{one / plain - 1:10.1%}{plain / (2 * two):12.1%}", flush=True)
+    costs = list[list[float]]()
+    for _ in range(rounds):
+        by_way = [measure(words, way) for way in WAYS]
+        costs.append([*(cost.step_s for cost in by_way), measure_apart(words, by_way[0].batch)])
+    plain, one, two, apart = (statistics.median(own) for own in zip(*costs, strict=True))
+    times = "".join(f"{1e3 * seconds:16.2f}" for seconds in (plain, one, two, apart))
+    shares = f"{one / plain - 1:10.1%}{plain / (2 * two):12.1%}{plain / (2 * apart):8.1%}"
+    print(f"{model:14}{times}{shares}", flush=True)
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -220,7 +237,7 @@ def _words(model: str, keys: Mapping[str, int], steps: int, folder: Path) -> lis
 def _median(costs: Sequence[Cost]) -> Cost:
     """The medians of the same training."""
     step_s, reading_s = (statistics.median(getattr(cost, name) for cost in costs) for name in ("step_s", "reading_s"))
-    return Cost(step_s, reading_s, costs[0].parameters)
+    return Cost(step_s, reading_s, costs[0].parameters, costs[0].batch)
 
 
 def _line(name: str, seconds: Sequence[float], x: Sequence[float]) -> str:
@@ -244,7 +261,8 @@ def main() -> None:
         return
     models = given.models or MODELS
     if not given.growth:
-        print(f"{'model':14}" + "".join(f"{way + ', ms':>16}" for way in WAYS) + f"{'overhead':>10}{'efficiency':>12}")
+        ways = "".join(f"{way + ', ms':>16}" for way in (*WAYS, "apart"))
+        print(f"{'model':14}{ways}{'overhead':>10}{'efficiency':>12}{'apart':>8}")
         for model in models:
             compare_ways(model, given.data, given.steps or STEPS, given.rounds)
         return

@@ -25,6 +25,7 @@ from trilemma.team import ALONE, Team, barrier
 
 TIMEOUT_S = 1800  # seconds to wait for another process, unless TRILEMMA_TIMEOUT_S says how many
 POLL_S = 0.05  # seconds between two looks at the store
+LAST_S = 0.2  # seconds in which threads of an exchange end what they are at, before the interpreter ends
 NO_OFFER = "none"
 
 
@@ -85,7 +86,7 @@ def connected_ranks(advice: str = "run the same command again") -> Iterator[None
         is_lost = team.size > 1 and _is_lost_connection(raised)  # of a collective that is not one of `Ranks`
         error = _disconnected(raised) if is_lost else raised
         if isinstance(error, Disconnected):  # with one missing, the others can only leave
-            atexit.unregister(dist.destroy_process_group)
+            atexit.unregister(_leave)
             error = Disconnected(f"{error}; {advice}")
         if isinstance(error, Disconnected) or not isinstance(error, UserError):
             of_process(error, team.rank, team.size)
@@ -124,7 +125,15 @@ def _connect() -> None:
         if not is_first_process():
             refusal.add_note(f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}")
         raise refusal from None
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End the process group. What torch keeps of divided weights holds its threads beyond that: each may free the
+    tensors of its last exchange yet, and one that needs the interpreter while it ends would abort the process.
+    """
+    dist.destroy_process_group()
+    time.sleep(LAST_S)
 
 
 def _timeout() -> timedelta:
