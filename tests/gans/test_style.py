@@ -11,6 +11,7 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.config import make
 from trilemma.errors import UserError
+from trilemma.gans import style
 from trilemma.gans.style import (
     StyleGAN,
     StyleGANConfig,
@@ -168,6 +169,17 @@ def test_the_path_loss_is_about_the_running_mean_and_on_half_a_batch() -> None:
     assert gan.path_mean.item() == pytest.approx(0.99 * 2 + 0.01 * parts["length"].item(), rel=1e-6)
     assert loss.item() == pytest.approx(2 * parts["loss"].item()) and parts["loss"] > 0
     assert not gan.path_mean.requires_grad and "path_mean" in gan.state_dict()
+
+
+def test_the_running_mean_of_path_lengths_begins_at_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the first loss is the variance of the lengths; about 0 it would be their mean square."""
+    gan, seen = tiny(), []
+    monkeypatch.setattr(style, "path_lengths", lambda *given: (seen.append(path_lengths(*given)), seen[-1])[1])
+    _, parts = gan.path_loss(batch(8), rng.generator(0, "step"))
+    lengths = seen[0].detach()
+    assert parts["loss"].item() == pytest.approx(lengths.var(correction=0).item(), rel=1e-4)
+    assert parts["loss"] < lengths.square().mean() / 2
+    assert gan.path_mean.item() == pytest.approx(lengths.mean().item(), rel=1e-6)
 
 
 def test_path_lengths_are_of_images_from_minus_one_to_one() -> None:

@@ -21,6 +21,7 @@ from trilemma.nets.stylegan2 import (
     demodulation,
     downsample,
     enlarged,
+    update_mean,
     upsample,
 )
 
@@ -211,6 +212,19 @@ def test_images_that_are_alike_deviate_by_nothing() -> None:
 def test_a_batch_without_whole_groups_is_refused(batch: int, group: int) -> None:
     with pytest.raises(UserError, match=rf"a batch of {batch} cannot .* choose a batch that is a multiple of {group}"):
         Critic((1, 8, 8), 2, group=group)(torch.rand(batch, 1, 8, 8))
+
+
+def test_the_running_deviation_begins_at_the_first() -> None:
+    """By a mean that begins at 0, critics of a short training would find all images alike."""
+    layer, first, second = MinibatchDeviation(2), torch.randn(4, 2, 3, 3), 3 * torch.randn(4, 2, 3, 3)
+    deviations = [layer(x)[::2, 2, 0, 0].mean().item() for x in (first, second)]
+    assert layer.eval()(first)[:, 2].unique().item() == pytest.approx(0.99 * deviations[0] + 0.01 * deviations[1])
+
+
+def test_a_running_mean_that_has_begun_moves_by_its_share() -> None:
+    mean = torch.tensor([2.0, -1.0, 0.0])
+    update_mean(mean, torch.tensor([4.0, 1.0, 5.0]), 0.25)
+    assert mean.tolist() == [2.5, -0.5, 5.0]
 
 
 def test_out_of_training_an_image_is_judged_by_itself() -> None:

@@ -10,7 +10,8 @@ with limited data", unless said otherwise)
       E_w,y (|J_w^T y| - a)**2,    J_w = dg(w)/dw,  y ~ N(0, I) / sqrt(H W),  a a running mean of |J_w^T y|
 
   where w has a copy for each layer, and |.| is the root mean square over the layers of the norms for each; on half a
-  batch in every fourth step, where it counts four times; images are in [-1, 1] here;
+  batch in every fourth step, where it counts four times; images are in [-1, 1] here. In published code a begins at 0,
+  and until it has arrived the term asks for images that do not depend on w; here it begins at the first mean;
 - the running mean of w, towards which sampling can move styles (truncation): w' = w_mean + psi (w - w_mean).
 
 R1 is lazy, too. Phases of one player are added up before it moves once, and each that runs in every k-th step counts
@@ -209,7 +210,7 @@ class StyleGAN(GAN):
             y = batch_normal(image[0].numel(), image, rng).T.view_as(image)
             length = path_lengths(2 * self.generator(styles, noise), styles, y)
         mean = length.detach().mean()
-        self.path_mean.lerp_(mean, PATH_DECAY)
+        stylegan2.update_mean(self.path_mean, mean, PATH_DECAY)
         loss = (length - self.path_mean).square().mean()
         return self.config.path_weight * loss, {"loss": loss.detach(), "length": mean}
 

@@ -283,8 +283,16 @@ class MinibatchDeviation(nn.Module):
         groups = full(x).unflatten(0, (-1, self.group))  # (M, group, C, H, W)
         variance = (groups - groups.mean(1, keepdim=True)).square().mean(1)
         values = torch.sqrt(variance + EPS).mean((1, 2, 3))  # (M,)
-        self.running_deviation.lerp_(values.detach().mean(), 1 - DEVIATION_DECAY)
+        update_mean(self.running_deviation, values.detach().mean(), 1 - DEVIATION_DECAY)
         return values.repeat_interleave(self.group)
+
+
+def update_mean(mean: Tensor, value: Tensor, share: float) -> None:
+    """Move a running mean, in place, by a share of its distance to a new value of its shape.
+
+    Where it is 0 it has not begun, and begins at the value: from 0 it would take some 1 / share values to arrive.
+    """
+    mean.copy_(torch.where(mean == 0, value, mean).lerp(value, share))
 
 
 def check_groups(batch: int, group: int) -> None:
