@@ -27,6 +27,7 @@ from trilemma.training.players import Players
 from trilemma.types import Batch, Condition, HasStyles
 
 TINY = {"shape": (1, 8, 8), "latent": 6, "styles": 5, "width": 2}
+OF_ONE: dict[str, Any] = {"penalty": "gradient", "deviation_group": 1}  # a penalty on the slope at each image by itself
 
 
 def tiny(**settings: Any) -> StyleGAN:
@@ -66,7 +67,7 @@ def test_the_phases_and_who_moves() -> None:
         ("path", "generator", 4),
     ]
     assert [phase.name for phase in tiny(path_weight=0.0, penalty="none").phases] == ["critic", "generator"]
-    assert gan.penalty_weight(0.5) == 0.0025 and tiny(penalty="gradient").penalty_weight(0.5) == 10
+    assert gan.penalty_weight(0.5) == 0.0025 and tiny(**OF_ONE).penalty_weight(0.5) == 10
     assert tiny(penalty_weight=0.7).penalty_weight(0.5) == 0.7
 
 
@@ -359,6 +360,14 @@ def test_keys_of_the_sampler_that_do_not_fit_are_refused(noisy: StyleGAN, keys: 
 def test_settings_without_an_effect_are_refused() -> None:
     with pytest.raises(UserError, match="path_every=2 is for a path_weight above 0"):
         tiny(path_weight=0.0, path_every=2)
+
+
+def test_a_slope_of_1_is_asked_of_critics_that_judge_each_image_by_itself() -> None:
+    with pytest.raises(UserError, match="penalty=gradient is for deviation_group=1, as images of a group change"):
+        tiny(penalty="gradient")
+    with pytest.raises(UserError, match="add penalty=gradient and deviation_group=1$"):
+        tiny(loss="wasserstein", penalty="none")
+    assert tiny(loss="wasserstein", **OF_ONE).config.bounds_slope
 
 
 @pytest.mark.parametrize("keys", [{}, {"truncation": 0.5}, {"mix": 9, "mix_from": 2}, {"truncation": 0.7, "mix": 9}])

@@ -73,8 +73,10 @@ class StyleGANConfig(GANConfig):
     )
 
     @model_validator(mode="after")
-    def _path_has_effect(self) -> Self:
+    def _fits_stylegan(self) -> Self:
         only_for(self, "path_every", self.path_weight > 0, "a path_weight above 0")
+        has_slopes = self.penalty != "gradient" or self.deviation_group == 1
+        only_for(self, "penalty", has_slopes, "deviation_group=1, as images of a group change each other's logits")
         for key in ("spectral_norm", "weight_clip"):
             only_for(self, key, False, "networks whose weights are used as they are; StyleGAN2's are scaled")
         return self
