@@ -16,7 +16,7 @@ from trilemma.gans.style import (
     StyleGAN,
     StyleGANConfig,
     StyleKeys,
-    mixed,
+    mix_styles,
     path_lengths,
     random_layers,
     within_range,
@@ -259,7 +259,7 @@ def test_random_layers_are_of_a_share_of_the_images() -> None:
 
 def test_mixed_styles_change_at_the_layer() -> None:
     styles, other = torch.zeros(3, 4, 2), torch.ones(3, 4, 2)
-    layers = mixed(styles, other, torch.tensor([1, 4, 0]))[:, :, 0]
+    layers = mix_styles(styles, other, torch.tensor([1, 4, 0]))[:, :, 0]
     assert layers.tolist() == [[0, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]
 
 

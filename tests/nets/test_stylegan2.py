@@ -20,7 +20,7 @@ from trilemma.nets.stylegan2 import (
     StyledConv,
     demodulation,
     downsample,
-    enlarged,
+    enlarge_and_convolve,
     update_mean,
     upsample,
 )
@@ -88,7 +88,7 @@ def test_modulation_equals_a_loop_over_the_images(enlarges: bool) -> None:
     for k in range(3):
         weight = layer.weight * layer.affine(w[k : k + 1])[0][:, None, None]
         weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
-        maps = enlarged(x[k : k + 1], weight) if enlarges else F.conv2d(x[k : k + 1], weight, padding=1)
+        maps = enlarge_and_convolve(x[k : k + 1], weight) if enlarges else F.conv2d(x[k : k + 1], weight, padding=1)
         maps = maps + 0.3 * noise[k].view(1, 1, *side) + layer.bias[:, None, None]
         expected.append(math.sqrt(2) * F.leaky_relu(maps, 0.2))
     torch.testing.assert_close(layer(x, w, noise), torch.cat(expected), atol=1e-5, rtol=0)
@@ -124,7 +124,7 @@ def test_enlarging_with_a_convolution_is_that_of_the_enlarged_inside() -> None:
     x, weight = double(2, 3, 6, 7), double(4, 3, 3, 3)
     flipped = weight.flip(2, 3)  # a transposed convolution puts the kernel down, a convolution reads through it
     expected = F.conv2d(upsample(x), flipped, padding=1)
-    ours = enlarged(x, weight)
+    ours = enlarge_and_convolve(x, weight)
     assert ours.shape == (2, 4, 12, 14)
     torch.testing.assert_close(ours[..., 3:-3, 3:-3], expected[..., 3:-3, 3:-3])
 

@@ -199,7 +199,7 @@ class StyleGAN(GAN):
         if self.config.mixing:
             other = self.to_w(batch_normal(self.config.latent, image, rng).T, label)
             first = random_layers(n, self.n_layers, self.config.mixing, rng).to(image.device)
-            styles = mixed(styles, self._for_layers(other), first)
+            styles = mix_styles(styles, self._for_layers(other), first)
         return self.generator(styles, batch_normal(self.generator.n_noise, image, rng).T)
 
     def path_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
@@ -250,7 +250,7 @@ class StyleGAN(GAN):
             return styles
         other = self._truncated(self._styles(ids, keys.mix, label), label, keys.truncation)
         first = torch.full((len(w),), self._mix_layer(keys.mix_from), device=styles.device)
-        return mixed(styles, other, first)
+        return mix_styles(styles, other, first)
 
     def _styles(self, ids: Tensor, seed: int, label: Tensor | None) -> Tensor:
         """w of images by their numbers, (B, W)."""
@@ -295,7 +295,7 @@ def random_layers(n: int, layers: int, share: float, rng: torch.Generator) -> Te
     return torch.where(chosen, first, layers)
 
 
-def mixed(styles: Tensor, other: Tensor, first: Tensor) -> Tensor:
+def mix_styles(styles: Tensor, other: Tensor, first: Tensor) -> Tensor:
     """Styles (B, L, W), which from layer first[b] on, (B,), are those of `other`."""
     layer = torch.arange(styles.shape[1], device=styles.device)
     return torch.where((layer >= first[:, None])[:, :, None], other, styles)

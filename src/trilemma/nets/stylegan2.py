@@ -119,7 +119,7 @@ def downsample(x: Tensor) -> Tensor:
     return blur(x, 1, 2, odd_too=True)
 
 
-def enlarged(x: Tensor, weight: Tensor) -> Tensor:
+def enlarge_and_convolve(x: Tensor, weight: Tensor) -> Tensor:
     """Zeros between the pixels, the convolution, the filter: (B, C_in, H, W) -> (B, C_out, 2 H, 2 W).
 
     To enlarge first and convolve then is the same but at the edges, and took twice as long on a CPU.
@@ -149,7 +149,7 @@ class StyledConv(nn.Module):
         """x (B, C_in, H, W), w (B, styles), noise (B, H' * W') -> (B, C_out, H', W')."""
         y = self.affine(w)
         x = x * y[:, :, None, None]
-        x = enlarged(x, self.weight) if self.enlarges else F.conv2d(x, self.weight, padding=1)
+        x = enlarge_and_convolve(x, self.weight) if self.enlarges else F.conv2d(x, self.weight, padding=1)
         d = GAIN * demodulation(self.weight, y)
         x = torch.addcmul((GAIN * self.bias)[:, None, None], full(x), d[:, :, None, None])
         x = x + (GAIN * self.noise_strength) * noise.view(len(x), 1, *x.shape[2:])

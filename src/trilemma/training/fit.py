@@ -129,8 +129,8 @@ def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
         for player in players_of(module.phases)
     }
     if isinstance(lr, dict):
-        return {name: _scaled(rate, factors.get(name, 1.0)) for name, rate in lr.items()}
-    return _scaled(lr, min(factors.values()))
+        return {name: _scale_rate(rate, factors.get(name, 1.0)) for name, rate in lr.items()}
+    return _scale_rate(lr, min(factors.values()))
 
 
 def _of_players(lr: Rates, module: Model) -> Rates:
@@ -151,7 +151,7 @@ def _pixels(config: ModelConfig) -> int:
     return math.prod(config.shape)
 
 
-def _scaled(rate: float, factor: float) -> float:
+def _scale_rate(rate: float, factor: float) -> float:
     """In two digits, as rates are written; the rate itself for a factor of about 1."""
     return rate if factor > NEAR else float(f"{rate * factor:.2g}")
 
