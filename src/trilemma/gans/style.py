@@ -115,6 +115,7 @@ class StyleGAN(GAN):
 
     def __init__(self, config: StyleGANConfig) -> None:
         super().__init__(config)
+        self.batch_multiple = config.deviation_group
         self.register_buffer("w_mean", torch.zeros(max(1, self.n_classes), config.styles))
         self.register_buffer("path_mean", torch.zeros(()))
 
