@@ -5,8 +5,8 @@ held-out images beside that of the mean image of the training split, the active 
 samples over that of the data (both about their own mean image: 0 for a model that draws one image, about 1 for a good
 one), their recall, and the warnings of the training. Recall is the share of 64 training images that are like one of 64
 samples, as the warning of a collapse has it (training/monitor.py), here without regard to whether it still gets better.
-The exit code is 1 where a recall is below the bar of that warning, 0.3, or a training diverged. Further keys go to every
-training. The same line resumes the runs in FOLDER.
+The exit code is 1 where a recall is below the bar of that warning, 0.3, or a training diverged. Further keys go to
+every training. The same line resumes the runs in FOLDER.
 """
 
 import sys

@@ -79,6 +79,17 @@ OWN: dict[str, tuple[list[tuple[str, int, int]], dict[str, Any]]] = {
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "gan-dcgan": {"optimizer": "adam", "lr": 2e-4, "betas": (0.5, 0.999), "batch": 128, "width": 64},
+    # algorithm 1, as both papers' code for 64x64 images has it
+    "gan-wgan": {"optimizer": "rmsprop", "lr": 5e-5, "batch": 64, "critic_steps": 5, "weight_clip": 0.01},
+    "gan-wgan-gp": {
+        "optimizer": "adam",
+        "lr": 1e-4,
+        "betas": (0.0, 0.9),
+        "batch": 64,
+        "critic_steps": 5,
+        "penalty": "gradient",
+        "penalty_weight": 10.0,
+    },
     "gan-r3": {  # for CIFAR-10; of images in [-1, 1] the weight is 0.05, and falls to 0.005
         "network": "r3",
         "group": 8,
@@ -92,6 +103,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "lr": 2e-4,
         "betas": (0.0, 0.99),
         "batch": 512,
+        "ema_halflife_images": 5_000_000,
     },
     "gan-style": {  # limited data, for CIFAR-10; of images in [-1, 1] the weight is 0.01
         "mapping_layers": 2,
@@ -106,6 +118,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "lr": 0.0025,
         "betas": (0.0, 0.99),
         "batch": 64,
+        "ema_halflife_images": 500_000,
     },
 }
 
@@ -132,6 +145,12 @@ def test_a_preset_has_the_constants_of_its_paper(preset: str) -> None:
 def test_what_is_published_of_a_preset_is_in_its_recipe(preset: str) -> None:
     published = get_recipe(preset).published
     assert published is not None and dict(published.settings) == PUBLISHED[preset]
+
+
+def test_settings_are_named_with_the_data_that_they_are_of() -> None:
+    """For MNIST the code of Gulrajani et al. has betas of 0.5 and 0.9 and batches of 50."""
+    for preset, data in {"gan-wgan": "LSUN bedrooms, 64x64", "gan-wgan-gp": "ImageNet, 64x64"}.items():
+        assert (published := get_recipe(preset).published) and published.data == data
 
 
 @pytest.mark.parametrize(("preset", "weight"), [("gan-wgan-gp", 10.0), ("gan-style", 0.01 / 4)])
