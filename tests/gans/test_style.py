@@ -365,7 +365,7 @@ def test_settings_without_an_effect_are_refused() -> None:
 def test_a_slope_of_1_is_asked_of_critics_that_judge_each_image_by_itself() -> None:
     with pytest.raises(UserError, match="penalty=gradient is for deviation_group=1, as images of a group change"):
         tiny(penalty="gradient")
-    with pytest.raises(UserError, match="add penalty=gradient and deviation_group=1$"):
+    with pytest.raises(UserError, match=r"add penalty=gradient and deviation_group=1$"):
         tiny(loss="wasserstein", penalty="none")
     assert tiny(loss="wasserstein", **OF_ONE).config.bounds_slope
 
