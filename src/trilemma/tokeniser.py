@@ -26,7 +26,7 @@ def words_of(caption: str) -> list[str]:
     ['two', 'red', 'circles', ',', 'above', 'a', 'square']
     """
     words, inside = list[str](), False
-    for letter in unicodedata.normalize("NFC", caption).lower():
+    for letter in _composed(caption.lower()):  # in this order: of some letters the small one alone is composed
         is_part = unicodedata.category(letter)[0] in "LNM" or letter == "_"  # letters, numbers, and marks on them
         if is_part and inside:
             words[-1] += letter
@@ -34,6 +34,10 @@ def words_of(caption: str) -> list[str]:
             words.append(letter)
         inside = is_part
     return words
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def vocabulary_of(captions: Iterable[str]) -> tuple[str, ...]:
@@ -63,7 +67,8 @@ class Tokeniser:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
-        self._numbers = {word: 1 + BYTES + k for k, word in enumerate(self.words)}
+        numbered = reversed([*enumerate(self.words)])  # of earlier versions some are not composed
+        self._numbers = {_composed(word): 1 + BYTES + k for k, word in numbered}
 
     @property
     def size(self) -> int:
