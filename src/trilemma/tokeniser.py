@@ -1,4 +1,5 @@
-"""Captions as numbers: each word of the training captions is a token, and any other is spelled in the bytes of UTF-8.
+"""Captions as numbers: each of the most frequent words of the training captions is a token, and any other is spelled in
+the bytes of UTF-8.
 
     0 padding    1 ... 256 a byte, plus one    257 ... the words, in the order of the vocabulary
 
@@ -109,5 +110,5 @@ class Tokeniser:
         return [row + [PADDING] * (LENGTH - len(row)) for row in rows]
 
     def unknown(self, caption: str) -> list[str]:
-        """Words that are not in the vocabulary, each once."""
+        """Words that have no token, each once."""
         return [word for word in dict.fromkeys(words_of(caption)) if word not in self._numbers]

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import trilemma
+from trilemma import tokeniser
 from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
@@ -57,11 +58,26 @@ def test_without_a_caption_those_of_the_training_are_drawn(run: trilemma.Run) ->
 
 def test_unknown_words_are_named(run: trilemma.Run, capsys: pytest.CaptureFixture[str]) -> None:
     run.sample(1, caption="a PURPEL circle", steps=1)
-    assert 'unknown words: "purpel"; they are in no caption that the model learned from' in capsys.readouterr().err
+    assert 'unknown words: "purpel"; they have no token, and are spelled' in capsys.readouterr().err
     run.sample(1, caption="a large red circle", steps=1)
     assert not capsys.readouterr().err
     run.sample(2, caption="a large red circle | " + "a large red circle " * 12, steps=1)
     assert "1 caption is longer than the model reads, and cut" in capsys.readouterr().err
+
+
+def test_words_beyond_the_vocabulary_are_counted_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tokeniser, "MOST_WORDS", 3)
+    keys = {**SMALL, **SHORT, "quiet": False}
+    run = trilemma.train("diffusion-text", "shapes:40", size=8, out=tmp_path / "run", **keys)
+    words = {word for caption in run.data.train.captions for word in caption.split()}
+    spelled = words - {*run.model_config.words}
+    assert len(spelled) == len(words) - 3
+    counted = f"{len(spelled)} of the {len(words)} words of the training captions have no token, and are spelled"
+    assert counted in capsys.readouterr().err
+    run.sample(1, caption=max(spelled), steps=1)
+    assert f'unknown words: "{max(spelled)}"; they have no token, and are spelled' in capsys.readouterr().err
 
 
 @pytest.mark.slow

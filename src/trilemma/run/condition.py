@@ -68,7 +68,7 @@ def captions_of(caption: str | Sequence[str], first: int, count: int, model: nn.
     unknown_words = dict.fromkeys(word for text in captions for word in cast(ReadsCaptions, model).unknown_words(text))
     if unknown_words:
         words = ", ".join(f'"{printable(word)}"' for word in unknown_words)
-        note(f"unknown words: {words}; they are in no caption that the model learned from")
+        note(f"unknown words: {words}; they have no token, and are spelled")
     if cut := cast(ReadsCaptions, model).captions_cut(dict.fromkeys(captions)):
         note(f"{counted(cut, 'caption')} {'is' if cut == 1 else 'are'} longer than the model reads, and cut")
     return Condition(caption=[captions[k % len(captions)] for k in range(first, first + count)])
