@@ -80,6 +80,20 @@ def test_words_beyond_the_vocabulary_are_counted_and_named(
     assert f'unknown words: "{max(spelled)}"; they have no token, and are spelled' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("caption", ["\udcff", "a circle | \ud83d", ["a circle", "\ud83d"]])
+def test_a_caption_that_is_not_unicode_is_refused(run: trilemma.Run, caption: str | list[str]) -> None:
+    with pytest.raises(UserError, match="give a text"):
+        run.sample(1, caption=caption, steps=1)
+
+
+def test_a_byte_of_the_command_line_that_is_not_unicode_is_refused(
+    run: trilemma.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["sample", str(run.path), "caption=\udcff", "n=1"]) == 2
+    error = capsys.readouterr().err
+    assert "give a text" in error and "defect" not in error
+
+
 @pytest.mark.slow
 def test_the_picture_says_its_caption_and_is_made_again(tmp_path: Path) -> None:
     run = trilemma.train("diffusion-text", "shapes:40", size=8, out=tmp_path / "run", **SMALL, **SHORT)
