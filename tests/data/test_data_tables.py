@@ -10,10 +10,12 @@ import types
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from trilemma.data import check, load_data
+from trilemma.data import Split, check, load_data
 from trilemma.data.sources import parquet
+from trilemma.data.split import captions_fingerprint_of
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -149,6 +151,14 @@ def test_a_label_that_is_not_unicode_is_none(tmp_path):
     pairs = [list(pair) for pair in zip(files, labels, strict=True)]
     data = load_data(write(tmp_path / "d", {**files, "dataset.json": json.dumps({"labels": pairs})}))
     assert data.classes == () and "dataset.json: 16 rows, of which 15 give the class of an image" in data.notes
+
+
+def test_a_fingerprint_tells_captions_and_their_order_apart():
+    captions = (None, ("a", "b"), ("b", "a"), ("ab", ""), ("a\n", "b"), ("a", "\nb"), ("a", "b", ""))
+    images = torch.zeros(2, 1, 1, 1, dtype=torch.uint8)
+    marks = [captions_fingerprint_of(Split(images, captions=texts)) for texts in captions]
+    assert len(set(marks)) == len(captions) and all(len(mark) == 64 for mark in marks)
+    assert captions_fingerprint_of(Split(images + 1, captions=("a", "b"))) == marks[1]
 
 
 ODD = "a\u2028b", "a\u2029b", "a\x85b", "a\x0bb", "a\x1cb"  # str.splitlines ends a line at each

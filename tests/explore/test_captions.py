@@ -1,5 +1,6 @@
 """Captions from the data to the picture: training, sampling, receipts, and what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,38 @@ def test_a_folder_with_a_text_for_each_image(tmp_path: Path) -> None:
         (folder / f"{k}.txt").write_text("ein Bild" if k % 2 else "zwei Bilder")
     run = trilemma.train("diffusion-text", folder, out=tmp_path / "run", **SMALL, **SHORT)
     assert set(run.model_config.words) == {"ein", "bild", "zwei", "bilder"}
+
+
+@pytest.mark.slow
+def test_captions_that_have_changed_are_those_of_another_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two are exchanged, which changes neither the words nor the examples that are kept with the model."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for k in range(24):
+        Image.new("RGB", (8, 8), (10 * k, 0, 0)).save(folder / f"{k}.png")
+        (folder / f"{k}.txt").write_text("ein Bild" if k % 2 else "zwei Bilder")
+    run = trilemma.train("diffusion-text", folder, **SMALL, **SHORT)
+    assert trilemma.train("diffusion-text", folder, **SMALL, **SHORT).path == run.path
+    last = dict(zip(run.data.train.captions, run.data.train.names, strict=True))
+    for caption, name in zip(last, reversed(last.values()), strict=True):
+        (folder / name).with_suffix(".txt").write_text(caption)
+    with pytest.raises(UserError, match=r"^the captions in .*images have changed since .* was trained"):
+        _ = trilemma.load(run.path).data
+    with pytest.raises(UserError, match="already holds a different training: its captions differ; choose another out="):
+        trilemma.train("diffusion-text", folder, out=run.path, **SMALL, **SHORT)
+    other = trilemma.train("diffusion-text", folder, **SMALL, **SHORT)
+    assert other.path != run.path and other.model_config == run.model_config
+    capsys.readouterr()
+    trilemma.train(run.path / "config.json", out="again")
+    assert "note: the captions are not the same as in" in capsys.readouterr().err
+    config = json.loads((run.path / "config.json").read_text())
+    del config["captions_fingerprint"]  # as an earlier version wrote it
+    (run.path / "config.json").write_text(json.dumps(config))
+    assert trilemma.train("diffusion-text", folder, out=run.path, **SMALL, **SHORT).path == run.path
+    assert len(trilemma.load(run.path).data.train) == len(run.data.train)
 
 
 @pytest.mark.slow

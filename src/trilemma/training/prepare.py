@@ -28,6 +28,7 @@ from trilemma.run.folder import earlier_fingerprints
 from trilemma.run.locate import WEIGHTS
 from trilemma.run.migration import FORMAT
 from trilemma.run.parts import PartConfig, blueprints
+from trilemma.run.record import fingerprints
 from trilemma.run.run import Run
 from trilemma.tokeniser import LENGTH, MOST_EXAMPLES, examples_of, vocabulary_of, words_of
 from trilemma.training.adversarial import few_images
@@ -121,7 +122,7 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     if order.user_keys.get("monitor") is not None:
         whole = build(recipe, config, parts=modules).to(order.device) if recipe.parts else module
         check_monitor(whole, data, training)
-    return Plan(order, recipe, config, training, data, module, _record(recipe, data, config, training, parts))
+    return Plan(order, recipe, config, training, data, module, _record(recipe, data, config, training, parts, module))
 
 
 def _caption_notes(module: ReadsCaptions, captions: Sequence[str]) -> Iterator[str]:
@@ -230,7 +231,12 @@ def _check_classes(module: Model, recipe: Recipe, data: Data) -> None:
 
 
 def _record(
-    recipe: Recipe, data: Data, config: ModelConfig, training: TrainConfig, parts: Mapping[str, PartConfig]
+    recipe: Recipe,
+    data: Data,
+    config: ModelConfig,
+    training: TrainConfig,
+    parts: Mapping[str, PartConfig],
+    module: Model,
 ) -> dict[str, Any]:
     """config.json: everything needed to train it again."""
     word, data_config = source_word(data.source), config_of_data(data)
@@ -239,7 +245,7 @@ def _record(
         "trilemma": __version__,
         "model": recipe.name,
         "data": word,
-        "fingerprint": data.fingerprint,
+        **fingerprints(data, captions=isinstance(module, ReadsCaptions)),
         "n_images": sum(map(len, data.splits.values())),
         "classes": list(data.classes),
         "notes": list(data.notes),
