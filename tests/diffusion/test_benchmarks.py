@@ -279,6 +279,27 @@ def test_the_speed_of_codes_beside_its_bar(script: Load) -> None:
         assert text in latent.speed_in_words({"diffusion": 0.035, "diffusion-latent": seconds})
 
 
+def test_keys_go_to_the_model_of_codes_and_to_the_name_of_its_folder(
+    script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latent, trained = script("latent"), []
+    data = SimpleNamespace(name="shapes")
+    monkeypatch.setattr(latent.trilemma, "load_data", lambda source, **keys: data)
+    monkeypatch.setattr(latent.trilemma, "train", lambda model, data, **keys: trained.append((model, keys)))
+    monkeypatch.setattr(latent, "measure", lambda *what: None)
+    monkeypatch.setattr(latent, "speed", lambda runs: "")
+    words = ["width=20", "autoencoder=runs/a b", "--minutes", "4", "--out", str(tmp_path)]
+    for before in ([], ["shapes"]):
+        monkeypatch.setattr(sys, "argv", ["latent.py", *before, *words])
+        latent.main()
+        (pixels, of_pixels), (codes, of_codes) = trained
+        assert (pixels, codes) == latent.MODELS and "width" not in of_pixels
+        assert of_codes == of_pixels | {"width": 20, "autoencoder": "runs/a b", "out": of_codes["out"]}
+        assert of_pixels["out"] == tmp_path / "diffusion-shapes-64px-4min-seed0"
+        assert of_codes["out"] == tmp_path / "diffusion-latent-shapes-64px-4min-seed0-width=20-autoencoder=runs_a_b"
+        trained.clear()
+
+
 class Split(SimpleNamespace):
     """Images of a source."""
 

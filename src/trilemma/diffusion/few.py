@@ -224,7 +224,7 @@ class FewSteps(Model):
         return self.student
 
     def unknown_words(self, caption: str) -> list[str]:
-        """Words of a caption that were in none of the training."""
+        """Words of a caption that have no token."""
         return self.student.unknown_words(caption)
 
     def captions_cut(self, captions: Iterable[str]) -> int:

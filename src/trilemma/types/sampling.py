@@ -237,7 +237,7 @@ class ReadsCaptions(metaclass=_TakesCaption):
     """Draws what the caption of a condition says."""
 
     def unknown_words(self, caption: str) -> list[str]:
-        """Words of a caption that were in none of the training."""
+        """Words of a caption that have no token."""
         raise NotImplementedError
 
     def captions_cut(self, captions: Iterable[str]) -> int:
