@@ -78,7 +78,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
             budget=_budget(models, asked, machine),
             columns=table,
             differences=pairs,
-            versions={key: value for column in table for key, value in column.receipt.versions.items()},
+            versions=shared_versions([score for model in models for score in model.scores.values()]),
             axes=[{"name": a.name, "metric": a.metric, "unit": a.short} for a in AXES],
             speed_scale=SPEED_SCALE,
             language=language(),
@@ -137,6 +137,12 @@ def columns(models: Sequence[Model], pairs: Differences | None = None) -> list[C
     return [_column(name, measured, (pairs or {}).get(name, ())) for name in order]
 
 
+def shared_versions(scores: "Sequence[Score]") -> dict[str, str]:
+    """Of the versions, devices and hashes that some scores name, those that none of them names otherwise."""
+    named = {key: value for score in scores for key, value in score.versions.items()}
+    return {key: value for key, value in named.items() if all(s.versions.get(key, value) == value for s in scores)}
+
+
 def further(document: Document) -> "list[tuple[Model, Column, Score]]":
     """What only some models have, model by model."""
     rest = [column for column in document.columns if not column.shared]
@@ -160,7 +166,7 @@ def _column(name: str, measured: Sequence[Model], pairs: Sequence[Difference]) -
         better=first.better,
         best=unbeaten(values, pairs, first.better),
         refused=next(iter(reasons)) if len(reasons) == 1 else None,  # one reason for all models, or None
-        receipt=first,
+        receipt=replace(first, versions=shared_versions([m.scores[name] for m in models])),
     )
 
 

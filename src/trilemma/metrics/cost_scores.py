@@ -61,7 +61,8 @@ def details_of_cost(
 
     (ms, (low, high), flops), (batch, best), peak = in_first(setup.team, measure)
     batched = f"batch{spent.batch}"
-    timed = {"device": spent.device, "threads": str(torch.get_num_threads()), "best_batch": str(batch)}
+    timed = {"device": spent.device, "threads": str(torch.get_num_threads())}
+    further = {"ms_best_batch": {"best_batch": str(batch)}}
     values: list[tuple[str, Estimate | float | str | None, tuple[str, ...], str]] = [
         ("ms_one_image", Estimate(ms, (low, high)), (spent.device,), cost.ALONE_IS),
         ("ms_best_batch", best, (spent.device,), ""),
@@ -74,8 +75,9 @@ def details_of_cost(
     for name, value, parts, interval_is in values:
         if value is not None:
             protocol = protocol_name(CATALOGUE[name].word, *parts)
+            used = timed | further.get(name, {})
             yield score_of(
-                name, protocol, value, interval_is=interval_is, seed=setup.seed, used=timed, settings=setup.settings
+                name, protocol, value, interval_is=interval_is, seed=setup.seed, used=used, settings=setup.settings
             )
 
 
