@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from comparison.stand_ins import FLAT, finished, make, score
+from markupsafe import escape
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -131,6 +132,17 @@ def test_images_stand_in_the_document_the_page_and_the_terminal_and_their_missin
     for text in (result.html.read_text("utf-8"), " ".join(console.file.getvalue().split())):
         assert f"prints.zip are sets of images: {NO_COST}" in text.replace("<strong>", "").replace("</strong>", "")
     assert "its cost is not known without its model" in result.html.read_text("utf-8")
+
+
+def test_every_command_of_the_document_stands_on_the_page(mixture):
+    """Of the sets of images, too; the contents lead to them."""
+    page, models = mixture[0].html.read_text("utf-8"), mixture[0].report.models
+    assert [list(model.commands) for model in models] == [["evaluate"], ["train", "sample", "evaluate"], ["evaluate"]]
+    for number, model in enumerate(models, 1):
+        part = page.partition(f'<details id="settings-{number}">')[2].partition("</details>")[0]
+        assert all(str(escape(command)) in part for command in model.commands.values())
+        assert part.startswith(f"<summary>{'Settings and commands' if model.trained else 'Commands'}</summary>")
+        assert f'href="#settings-{number}"' in page
 
 
 def test_each_real_image_goes_through_the_network_once(mixture):
