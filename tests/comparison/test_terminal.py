@@ -30,9 +30,8 @@ def vae_scores(data):
     return scores
 
 
-@pytest.fixture
-def result(stage):
-    """A comparison of four models, of which the VAE alone has bounds."""
+def with_bounds(stage):
+    """The VAE alone has bounds."""
     scores = vae_scores(make())
 
     def measured(name, n):
@@ -41,6 +40,12 @@ def result(stage):
         return result
 
     stage.evaluation = measured
+
+
+@pytest.fixture
+def result(stage):
+    """A comparison of four models, of which the VAE alone has bounds."""
+    with_bounds(stage)
     return compare(quiet=True)
 
 
@@ -144,6 +149,25 @@ def test_a_model_that_failed_takes_no_figure_from_the_others(stage):
     for width in (40, 80, 160):
         text = " ".join(printed(result.table(), width).split())
         assert "0.85" in text and "failed" in text and "vae failed. The loss is [red]nan." in text
+
+
+@pytest.fixture
+def in_vietnamese(stage):
+    """A comparison of four models, of which one failed."""
+    with_bounds(stage)
+    stage.broken = {"gan-dcgan": UserError("the loss is nan")}
+    return compare(lang="vi", quiet=True)
+
+
+@pytest.mark.parametrize("width", [24, 46, 80, 100, 160])
+def test_the_tables_are_in_the_language_of_the_report(in_vietnamese, width):
+    """In every layout; what a score or an error says of itself stays English."""
+    text = " ".join(printed(in_vietnamese.table(), width).split())
+    english = "Model Metric Value interval intervals Unit Further failed refused Parameters Training seconds none next"
+    assert not set(english.split()) & set(re.findall(r"\w+", text))
+    for one in ("Các giá trị khác", "thất bại", "bị từ chối: 10 images are too few.", "tiếp theo: trilemma"):
+        assert one in text
+    assert ("báo cáo có chúng" in text) == (width == 80)
 
 
 def control(name, title, precision):
