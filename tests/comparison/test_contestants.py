@@ -20,8 +20,7 @@ from trilemma.comparison import compare
 from trilemma.comparison.answer import NO_COST
 from trilemma.comparison.content import Model, Training
 from trilemma.comparison.document import columns
-from trilemma.comparison.entries import finished as finished_things
-from trilemma.comparison.entries import prepare_images
+from trilemma.comparison.entries import entries_of, prepare_images
 from trilemma.data import load_data
 from trilemma.data.decoding.size import fit
 from trilemma.errors import UserError
@@ -238,7 +237,7 @@ def test_images_are_read_in_the_shape_that_a_run_draws(tmp_path):
     """A folder and an array of larger images; what is in colour becomes grey, and both is said."""
     large = save(tmp_path / "large", levels(20, 5, side=12))
     array = levels(20, 6, side=16).expand(-1, 3, -1, -1)
-    entries = finished_things([run_in(tmp_path / "run"), large, array])
+    entries = entries_of([run_in(tmp_path / "run"), large, array])
     prepare_images(entries, (1, 8, 8), "digits")
     _, folder, memory = (entry.contestant for entry in entries)
     expected = load_data(large, size=8)

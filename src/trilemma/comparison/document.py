@@ -1,7 +1,7 @@
 """The content of a report, as `content.Document`: from what was trained and measured.
 
 A model is a row: the mean over its trainings, which differ in their seed alone. The table holds the columns that every
-measured model has ("shared"); what only some have, and details, are listed beside it (`further`).
+measured model has ("shared"); what only some have, and details, are listed beside it (`further_scores`).
 """
 
 import shlex
@@ -143,7 +143,7 @@ def shared_versions(scores: "Sequence[Score]") -> dict[str, str]:
     return {key: value for key, value in named.items() if all(s.versions.get(key, value) == value for s in scores)}
 
 
-def further(document: Document) -> "list[tuple[Model, Column, Score]]":
+def further_scores(document: Document) -> "list[tuple[Model, Column, Score]]":
     """What only some models have, model by model."""
     rest = [column for column in document.columns if not column.shared]
     return [(m, c, m.scores[c.name]) for m in document.models for c in rest if c.name in m.scores]

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from trilemma.comparison import figures, triangle
 from trilemma.comparison.content import Column, Document, Model, point_receipts, receipt_of
 from trilemma.comparison.curves import CurvePlot, curve_title, shown_curves
-from trilemma.comparison.document import further
+from trilemma.comparison.document import further_scores
 from trilemma.comparison.images import Pictures, pictures_of
 from trilemma.comparison.plain import Json
 from trilemma.comparison.sampler_settings import most_density
@@ -66,7 +66,7 @@ def _context(document: Document) -> dict[str, object]:
         "_": translated,
         "language": document.language,
         "shares": [translated(axis["unit"]) for axis in document.axes if axis["name"] != "speed"],
-        "further": further(document),
+        "further": further_scores(document),
         "cost": COST,
         "titles": {name: translated(metric.title) for name, metric in CATALOGUE.items()},
         "triangle": _svg(triangle.draw(models), _triangle_text(placed)),

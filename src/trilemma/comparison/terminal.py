@@ -28,7 +28,7 @@ from trilemma.comparison.cells import (
     value_cell,
 )
 from trilemma.comparison.content import Column, Control, Document, Model
-from trilemma.comparison.document import further
+from trilemma.comparison.document import further_scores
 from trilemma.language import in_language, translated
 from trilemma.text import printable
 
@@ -75,7 +75,7 @@ class Tables:
         layouts = [self._models_down, self._models_across, short, self._list, lambda: lines_of(self._by_metric())]
         yield (chosen := _first_that_fits(layouts, console, options))()
         lines = [translated(NO_INTERVALS)] if chosen is short else []
-        if rows := further(self.document):
+        if rows := further_scores(self.document):
             lists = [(m.name, c.title, score_cell(score), translated(score.unit)) for m, c, score in rows]
             tables = [*(partial(self._further, lists, wrap) for wrap in WRAPS), lambda: lines_of(lists)]
             yield Text("\n" + translated("Further values"), style="bold")

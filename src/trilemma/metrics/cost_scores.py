@@ -55,9 +55,9 @@ def details_of_cost(
     """
 
     def measure() -> list[Any]:
-        alone = cost.alone(draw, network, device)
-        quickest = cost.quickest_batch(draw, device, {1: alone.ms, spent.batch: spent.ms_per_image})
-        return [alone, quickest, peak_bytes(lambda: draw(0, together), device)]
+        one = cost.cost_of_one(draw, network, device)
+        quickest = cost.quickest_batch(draw, device, {1: one.ms, spent.batch: spent.ms_per_image})
+        return [one, quickest, peak_bytes(lambda: draw(0, together), device)]
 
     (ms, (low, high), flops), (batch, best), peak = in_first(setup.team, measure)
     batched = f"batch{spent.batch}"
