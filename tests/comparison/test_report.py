@@ -389,14 +389,6 @@ def test_names_inside_other_names_are_not_bold():
     )
 
 
-def test_images_with_alpha_are_laid_over_white():
-    from PIL import Image
-
-    clear = torch.tensor([10, 20, 30, 0], dtype=torch.uint8).view(1, 4, 1, 1).expand(1, 4, 8, 8)
-    sheet = Image.open(io.BytesIO(base64.b64decode(images.picture(clear).uri.partition(",")[2])))
-    assert sheet.getpixel((4, 4)) == (255, 255, 255, 255) and sheet.getpixel((0, 0))[3] == 0
-
-
 def with_curves(content):
     """The first model with a learning curve, whose last point is measured as the column is, and settings of its
     sampler."""

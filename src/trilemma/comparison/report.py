@@ -26,6 +26,7 @@ from trilemma.language import in_language, translated
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.pictures import plots
 from trilemma.pictures.page import template
+from trilemma.run.contestant import KINDS
 from trilemma.titles import root_of
 from trilemma.words import capital, counted, duration, ends, listed, number, span
 
@@ -83,7 +84,7 @@ def _context(document: Document) -> dict[str, object]:
         "used": {column.name: _used(document, column) for column in document.columns},
         "measured": [c for c in document.columns if c.shared and not c.refused],
         "size": " x ".join(str(side) for side in shape[1:]),
-        "colour": {1: "grey", 3: "colour", 4: "colour with alpha"}.get(shape[0], ""),
+        "colour": KINDS[shape[0]],
     }
 
 
