@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from trilemma.comparison import cells, terminal
 from trilemma.comparison.answer import NO_COST, NONE_YET, ONE_TRAINING_CAVEAT, WORDS
 from trilemma.comparison.rows import NOTES
 from trilemma.comparison.triangle import AXES
@@ -77,6 +78,8 @@ def declared() -> set[str]:
         *(tool.title for tool in TOOLS),
     }
     answers |= {BETTER_THAN_MEAN, BETTER_THAN_LINEAR}
+    answers |= {*cells.SPENT, cells.NOTHING, *terminal.HEADS, terminal.NO_INTERVALS}
+    answers |= {"failed", "refused", "none", "next:", "Further values", "Unit"}
     return metrics | axes | answers | {*HEALTHY.values(), *NOTES.values(), *TITLES.values(), *ROLES.values()}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from comparison.stand_ins import FLAT, finished, make, score
+from markupsafe import escape
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -19,8 +20,7 @@ from trilemma.comparison import compare
 from trilemma.comparison.answer import NO_COST
 from trilemma.comparison.content import Model, Training
 from trilemma.comparison.document import columns
-from trilemma.comparison.entries import finished as finished_things
-from trilemma.comparison.entries import prepare_images
+from trilemma.comparison.entries import entries_of, prepare_images
 from trilemma.data import load_data
 from trilemma.data.decoding.size import fit
 from trilemma.errors import UserError
@@ -133,6 +133,17 @@ def test_images_stand_in_the_document_the_page_and_the_terminal_and_their_missin
     assert "its cost is not known without its model" in result.html.read_text("utf-8")
 
 
+def test_every_command_of_the_document_stands_on_the_page(mixture):
+    """Of the sets of images, too; the contents lead to them."""
+    page, models = mixture[0].html.read_text("utf-8"), mixture[0].report.models
+    assert [list(model.commands) for model in models] == [["evaluate"], ["train", "sample", "evaluate"], ["evaluate"]]
+    for number, model in enumerate(models, 1):
+        part = page.partition(f'<details id="settings-{number}">')[2].partition("</details>")[0]
+        assert all(str(escape(command)) in part for command in model.commands.values())
+        assert part.startswith(f"<summary>{'Settings and commands' if model.trained else 'Commands'}</summary>")
+        assert f'href="#settings-{number}"' in page
+
+
 def test_each_real_image_goes_through_the_network_once(mixture):
     """Whatever is measured by them, and the nearest training images are sought by the same features."""
     _, seen, _ = mixture
@@ -226,7 +237,7 @@ def test_images_are_read_in_the_shape_that_a_run_draws(tmp_path):
     """A folder and an array of larger images; what is in colour becomes grey, and both is said."""
     large = save(tmp_path / "large", levels(20, 5, side=12))
     array = levels(20, 6, side=16).expand(-1, 3, -1, -1)
-    entries = finished_things([run_in(tmp_path / "run"), large, array])
+    entries = entries_of([run_in(tmp_path / "run"), large, array])
     prepare_images(entries, (1, 8, 8), "digits")
     _, folder, memory = (entry.contestant for entry in entries)
     expected = load_data(large, size=8)

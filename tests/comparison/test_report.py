@@ -389,14 +389,6 @@ def test_names_inside_other_names_are_not_bold():
     )
 
 
-def test_images_with_alpha_are_laid_over_white():
-    from PIL import Image
-
-    clear = torch.tensor([10, 20, 30, 0], dtype=torch.uint8).view(1, 4, 1, 1).expand(1, 4, 8, 8)
-    sheet = Image.open(io.BytesIO(base64.b64decode(images.picture(clear).uri.partition(",")[2])))
-    assert sheet.getpixel((4, 4)) == (255, 255, 255, 255) and sheet.getpixel((0, 0))[3] == 0
-
-
 def with_curves(content):
     """The first model with a learning curve, whose last point is measured as the column is, and settings of its
     sampler."""
@@ -439,6 +431,37 @@ def test_every_point_of_a_curve_has_a_receipt(page):
     assert receipts[own].items() >= values["columns"][2]["receipt"].items() and receipts[own]["unit"] == "units"
     assert text.count("<code>few</code>") == text.count("<code>density_few</code>") == 1
     assert text.count(f"<code>{own}</code>") == 1 and text.count(", on the curves</th>") == 2
+
+
+def measured_with(name, features, **scores):
+    """An evaluation whose features are by this network; scores: the versions that further ones name."""
+    known = {"torch": "2.13.0", "feature_weights_sha256": features}
+    result = evaluation(name, versions=known)
+    result.scores += tuple(score(k, 0.5, None, "lower", versions=known | more) for k, more in scores.items())
+    return result
+
+
+def test_what_not_all_values_were_made_with_stands_in_the_rows_of_the_receipts(page):
+    """The classes are told by another network than that of the features, and each model has a batch of its own."""
+    data, classes = make(), {"feature_weights_sha256": "d00d"}
+    evaluations = {
+        "vae": measured_with("vae", "beef", class_f_score=classes, ms_best_batch={"best_batch": "16"}),
+        "gan-dcgan": measured_with("gan-dcgan", "beef", ms_best_batch={"best_batch": "64"}),
+    }
+    entries = [Entry(n, finished(n, n, data), one) for n, one in evaluations.items()]
+    values, text = page(entries=entries, data=data)
+    assert values["versions"] == {"torch": "2.13.0"}
+    receipts = {c["name"]: c["receipt"]["versions"] for c in values["columns"]}
+    assert receipts["density"] == {"torch": "2.13.0", "feature_weights_sha256": "beef"}
+    assert receipts["ms_best_batch"] == receipts["density"]
+    assert values["models"][1]["scores"]["ms_best_batch"]["versions"]["best_batch"] == "64"
+    protocols = {c["name"]: f"<code>{c['receipt']['protocol']}</code>" for c in values["columns"]}
+    rows = {name: text.partition(protocol)[2].partition("</td>")[0] for name, protocol in protocols.items()}
+    shown = {name: re.sub("<[^>]+>", "|", row).strip("|") for name, row in rows.items()}
+    assert shown["density"] == "feature weights sha256: beef"
+    assert shown["class_f_score"] == "feature weights sha256: d00d"
+    assert shown["ms_best_batch"] == "feature weights sha256: beef||best batch: 16 (vae) and 64 (gan-dcgan)"
+    assert shown["frechet_distance"] == "" and "beef" not in text.partition("<dl>")[2].partition("</dl>")[0]
 
 
 def test_without_curves_there_is_no_place_for_them(page):

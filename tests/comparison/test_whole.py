@@ -12,7 +12,7 @@ from comparison.stand_ins import StandIn, evaluation, finished, make, reference,
 import trilemma
 from trilemma.comparison import work
 from trilemma.comparison.content import Asked, LearningPoint
-from trilemma.comparison.document import further
+from trilemma.comparison.document import further_scores
 from trilemma.comparison.entries import Entry
 from trilemma.comparison.learning import KEPT
 from trilemma.comparison.measured import Measured
@@ -120,7 +120,7 @@ def test_what_was_measured_by_classifiers_stands_in_the_report(stage, monkeypatc
     monkeypatch.setattr(work, "usefulness_of", lambda run, seed: [known[run.recipe.name]])
     report = trilemma.compare(models=list(numbers), quiet=True).report
     assert [model.error for model in report.models] == [None, None]
-    listed = [(model.name, column.title, value.value) for model, column, value in further(report)]
+    listed = [(model.name, column.title, value.value) for model, column, value in further_scores(report)]
     title = "Gain of a classifier that learns from them, too (30 real and {} generated images)"
     assert [one for one in listed if one[1].startswith("Gain")] == [
         ("vae", title.format(500), 0.25),

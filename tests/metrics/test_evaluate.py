@@ -167,6 +167,8 @@ def test_receipts_are_written(tmp_path):
     kernel = evaluation["kernel_distance"]
     assert (kernel.n_real, kernel.n_fake, kernel.split, kernel.resize) == (300, 300, "test", "none")
     assert (kernel.data, kernel.data_fingerprint) == ("made-up", "fingerprint")
+    of_features = {score.name for score in evaluation.scores if score.features != "none"}
+    assert of_features == {score.name for score in evaluation.scores if "feature_device" in score.versions}
     assert evaluation["calls_per_image"].value == 2
     assert evaluation.fakes.shape == (300, *SHAPE)
     assert evaluation.fakes.dtype == torch.uint8

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma.cli import main as cli
-from trilemma.comparison.entries import finished as finished_runs
-from trilemma.comparison.entries import rows_of, to_train
+from trilemma.comparison.entries import entries_of, rows_of, to_train
 from trilemma.comparison.progress import Progress, Step
 from trilemma.comparison.request import Budget
 from trilemma.comparison.trained import training_of
@@ -324,8 +323,8 @@ def test_the_parts_of_a_compared_model_are_trained_within_its_minutes(tmp_path: 
 
 
 def test_trainings_with_parts_that_differ_in_their_seed_share_a_row(whole: trilemma.Run) -> None:
-    assert len(rows_of(finished_runs([whole, train(seed=1)]))) == 1
-    assert len(rows_of(finished_runs([whole, train(seed=1, first={"steps": 3})]))) == 2
+    assert len(rows_of(entries_of([whole, train(seed=1)]))) == 1
+    assert len(rows_of(entries_of([whole, train(seed=1, first={"steps": 3})]))) == 2
 
 
 class Wrapped(First):

@@ -21,11 +21,11 @@ from trilemma.comparison.content import Asked, Document, Model
 from trilemma.comparison.document import document
 from trilemma.comparison.entries import (
     Entry,
-    finished,
+    entries_of,
     prepare_images,
     prepare_pipelines,
+    representative,
     rows_of,
-    shown,
     to_train,
 )
 from trilemma.comparison.measured import Measured
@@ -199,7 +199,7 @@ def compare(
     if things := [thing for item in runs for thing in (item if isinstance(item, list | tuple) else [item])]:
         given = {"minutes": minutes, "images": images, "parameters": parameters}
         refuse_training_keys(models=models, seeds=None if seeds == 1 else seeds, **given)
-        entries, budget = finished(things, size), None
+        entries, budget = entries_of(things, size), None
         for entry in entries:
             if entry.error:
                 say(f"{entry.label} is skipped: {entry.error}")
@@ -320,7 +320,7 @@ def _write(entries: Sequence[Entry], reference: "Reference", asked: Asked, files
     from trilemma.pictures.png import receipt_for
 
     content = document(entries, reference.setup.data, asked, describe())
-    pictures, near = pictures_of([shown(row) for row in rows_of(entries).values()], reference)
+    pictures, near = pictures_of([representative(row) for row in rows_of(entries).values()], reference)
     content = replace(content, models=[replace(model, nearest=near.get(model.name)) for model in content.models])
     content = with_diagnosis(content)
     receipt = receipt_for("compare", command=asked.command)

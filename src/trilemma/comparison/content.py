@@ -281,8 +281,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric: its title, its best models, which no other is shown to beat, and a score with the receipt of all;
-    `shared` where every contestant that can have it has it."""
+    """A metric: its title, its best models, which no other is shown to beat, and a score with the receipt of all, whose
+    versions are those that no model has otherwise; `shared` where every contestant that can have it has it."""
 
     name: str
     title: str

@@ -84,7 +84,7 @@ def rows_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     return {name: [e for e in entries if e.name == name] for name in dict.fromkeys(e.name for e in entries)}
 
 
-def shown(row: Sequence[Entry]) -> Entry:
+def representative(row: Sequence[Entry]) -> Entry:
     """The training whose samples, curves and settings stand for the row: the first measured, else the first trained."""
     best_first = [e for e in row if e.evaluation is not None] or [e for e in row if e.run is not None] or row
     return best_first[0]
@@ -99,7 +99,7 @@ def to_train(names: Sequence[str], seed: int, seeds: int) -> list[Entry]:
     ]
 
 
-def finished(things: Sequence[Thing], size: Size | None = None) -> list[Entry]:
+def entries_of(things: Sequence[Thing], size: Size | None = None) -> list[Entry]:
     """Entries of runs on the same images, of pipelines and of sets of images, with names that tell them apart; all
     there is of a run is read. One that cannot be read is an entry with its error.
 

@@ -87,15 +87,13 @@ def strips(images: "Tensor") -> list[Picture]:
 
 
 def _sheet(images: "Tensor", columns: int | None) -> "Image.Image":
-    """A grid whose gaps are transparent; images with alpha are laid over white."""
+    """A grid whose gaps are transparent."""
     import torch
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     from trilemma.pictures.grid import grid
 
     sheet = grid(images, columns=columns, scale=1)
-    if sheet.mode == "RGBA":
-        sheet = Image.alpha_composite(Image.new("RGBA", sheet.size, "white"), sheet)
     black = torch.zeros(len(images), 1, *images.shape[2:], dtype=torch.uint8)
     sheet = sheet.convert("LA" if sheet.mode == "L" else "RGBA")
     sheet.putalpha(ImageOps.invert(grid(black, columns=columns, scale=1)))

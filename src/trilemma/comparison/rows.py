@@ -22,10 +22,10 @@ from trilemma.comparison.content import (
     Training,
 )
 from trilemma.comparison.differences import RowMetric, differences, mean_over_trainings, of_turns, over_trainings
-from trilemma.comparison.entries import Entry, shown
+from trilemma.comparison.entries import Entry, representative
 from trilemma.comparison.learning import forecast, is_whole
 from trilemma.comparison.trained import commands, curves, training_of
-from trilemma.comparison.triangle import AXES, placed
+from trilemma.comparison.triangle import AXES, places_of
 from trilemma.language import translated
 from trilemma.metrics.catalogue import COST, DETAILS, OF_CLASSIFIER, QUALITY
 from trilemma.words import listed
@@ -51,7 +51,7 @@ NOTES = {  # of the controls, by name
 
 def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, shared: Sequence[str]) -> Model:
     """A row: what stands for it, and each of its trainings."""
-    first, measured = shown(row), [e for e in row if e.evaluation is not None]
+    first, measured = representative(row), [e for e in row if e.evaluation is not None]
     scores, nothing = _row_scores(measured) if measured else {}, _learned_nothing(measured)
     return Model(
         name,
@@ -82,7 +82,7 @@ def _forecast(entry: Entry) -> Forecast | None:
 def _place(scores: Scores, *, learned: bool) -> Places:
     """Where a model stands on each axis. The centre is the place of the fidelity and the diversity of one that learned
     nothing: a few balls hold a constant image by chance, whatever it shows."""
-    places = placed(scores)
+    places = places_of(scores)
     for axis in AXES:
         if (place := places[axis.name]) and axis.metric in QUALITY and not learned:
             places[axis.name] = replace(place, place=0.0, reach=None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from trilemma.comparison.content import LearningPoint, SamplerPoint
 from trilemma.comparison.document import protocol_difference
-from trilemma.comparison.entries import Entry, rows_of, shown
+from trilemma.comparison.entries import Entry, representative, rows_of
 from trilemma.comparison.learning import KEPT, is_whole, learning_points
 from trilemma.comparison.measured import Measured
 from trilemma.comparison.progress import Progress, about, in_words
@@ -130,7 +130,7 @@ def measure_curves(
     """Of the training that stands for each row, the learning curve, and the model under settings of its sampler. What
     fails here costs no model its scores."""
     for row in rows_of(entries).values():
-        entry = shown(row)
+        entry = representative(row)
         run, evaluation = entry.run, entry.evaluation
         if run is not None and evaluation is not None and not evaluation.learned_nothing:
             progress.say(f"{entry.label}: measuring its learning curve and settings of its sampler")
@@ -203,10 +203,10 @@ def _time(rows: Sequence[Sequence[Entry]], batch: int, seed: int, say: Say) -> N
     """The time per image of each model, measured in turns; one that fails on the way has no scores."""
     from trilemma.metrics import cost
 
-    timed = [(row, run) for row in rows if shown(row).evaluation is not None and (run := shown(row).run)]
-    draws = [(partial(_draw, shown(row), run, seed, say), run.device) for row, run in timed]
-    for (row, _), times in zip(timed, cost.time_in_turns(draws, batch=batch), strict=True):
-        first = shown(row)
+    firsts = [(row, representative(row)) for row in rows]
+    timed = [(row, first, run) for row, first in firsts if first.evaluation is not None and (run := first.run)]
+    draws = [(partial(_draw, first, run, seed, say), run.device) for _, first, run in timed]
+    for (row, first, _), times in zip(timed, cost.time_in_turns(draws, batch=batch), strict=True):
         first.times = times
         if first.error:
             for entry in row:
