@@ -215,6 +215,20 @@ def test_names_are_checked_before_anything_is_trained(stage):
     assert stage.trained == []
 
 
+def test_a_feature_network_is_loaded_before_anything_is_trained(stage, monkeypatch):
+    """A wrong name, or one that cannot be fetched, costs neither trainings nor a folder."""
+    with pytest.raises(UserError, match=r'unknown feature network "dinov3".*did you mean "dinov2"'):
+        compare(models="vae", features="dinov3", quiet=True)
+
+    def out_of_reach(**_):
+        raise UserError("inception cannot be fetched")
+
+    monkeypatch.setattr("trilemma.classifiers.inception.load_inception", out_of_reach)
+    with pytest.raises(UserError, match="inception cannot be fetched"):
+        compare(models="vae", features="inception", quiet=True)
+    assert stage.trained == [] and not Path("runs").exists()
+
+
 def test_wildcards_are_spelt_out_and_names_kept_once(stage):
     report = compare(quiet=True, models="vae, gan*,vae")
     assert [row["name"] for row in report.rows] == ["vae", "gan-dcgan"]

@@ -3,7 +3,6 @@
 import io
 import json
 import zipfile
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -88,7 +87,7 @@ def mixture(tmp_path_factory):
     counted = FeatureNetwork("counted", network, (1, 8, 8))
     folder, archive = save(place / "photos", levels(20, 5)), zipped(save(place / "prints", levels(30, 6)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("trilemma.metrics.evaluate"), "feature_network", lambda *_: counted)
+        patch.setattr("trilemma.metrics.features.feature_network", lambda *_: counted)
         patch.setattr("trilemma.comparison.progress.seconds_per_image", lambda model, shape: 0.001)
         patch.setattr("trilemma.metrics.cost.REPEATS", 3)
         report = compare(folder, [run_in(place / "run"), archive], quiet=True, out=place / "out")

@@ -190,6 +190,7 @@ def compare(
     """
     from trilemma.comparison.folder import claim_folder
     from trilemma.metrics.evaluate import check_prompt
+    from trilemma.metrics.features import feature_network
     from trilemma.metrics.reals import choose_reals
     from trilemma.metrics.reconstruction import check_inverted
 
@@ -215,13 +216,15 @@ def compare(
     own = budget is not None or any(entry.run for entry in entries)
     counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
+    network = feature_network(features, loaded.shape, loaded.name)  # if refused, before any training
     check_prompt(prompt, [entry.contestant for entry in entries])
     prepare_pipelines(entries, loaded, split, prompt)
     prepare_images(entries, loaded.shape, loaded.name)
     request = request_of(entries, loaded, budget, n, seed, features, inverted, prompt)
     with_size = size is not None or not isinstance(data if against is None else against, str | Path | None)
     make_command = partial(command_of, request, with_size=with_size, want=want, curves=curves, lang=lang)
-    plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves, lang, features, inverted)
+    wanted = (want, curves, lang, features, inverted)
+    plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), network, *wanted)
     with claim_folder(loaded.name, request, out, say) as folder:
         try:
             return _carry_out(plan, folder, say, begin, quiet=quiet)

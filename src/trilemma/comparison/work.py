@@ -26,6 +26,7 @@ from trilemma.run.text_to_image import TextToImage
 from trilemma.words import counted
 
 if TYPE_CHECKING:
+    from trilemma.classifiers.bundled import FeatureNetwork
     from trilemma.metrics.controls import Reference
     from trilemma.metrics.evaluate import Evaluation
     from trilemma.registry import Recipe
@@ -38,9 +39,9 @@ class Plan(NamedTuple):
     """What a comparison does: trainings, finished runs or sets of images, measured by n real images of a split.
 
     budget: None where nothing is trained; own: whether there is a model that was trained on the data; command: makes
-    the same report again; want: what the user wants most; curves: whether models are measured over their training and
-    under several settings of their samplers; lang: of the report; features: the feature network; inverted: images whose
-    codes are searched of each model without an encoder.
+    the same report again; network: whose features are compared; want: what the user wants most; curves: whether models
+    are measured over their training and under several settings of their samplers; lang: of the report; features: the
+    feature network as it was asked for; inverted: images whose codes are searched of each model without an encoder.
     """
 
     entries: list[Entry]
@@ -51,6 +52,7 @@ class Plan(NamedTuple):
     seed: int
     own: bool
     command: str
+    network: "FeatureNetwork"
     want: str = "balance"
     curves: bool = True
     lang: str = "en"
@@ -109,7 +111,7 @@ def measure_all(plan: Plan, batch: int, progress: Progress, measured: Measured) 
     entries = plan.entries
     if all(entry.contestant is None for entry in entries):
         raise _nothing_left(entries)
-    reference = reference_by(plan.data, plan.split, plan.n, features=plan.features, own=plan.own, seed=plan.seed)
+    reference = reference_by(plan.data, plan.split, plan.n, features=plan.network, own=plan.own, seed=plan.seed)
     for entry in entries:
         if entry.contestant is not None:
             progress.watch(entry.label, "measuring")
