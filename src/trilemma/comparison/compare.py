@@ -271,9 +271,9 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
         within=folder,
     )
     entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
-    keys = {"curves": plan.curves, "features": plan.features, "inverted": plan.inverted, "own": plan.own}
+    keys = {"curves": plan.curves, "inverted": plan.inverted, "own": plan.own}
     with announced("estimating the time"):
-        steps = steps_of(entries, data, folder, _seconds(budget), n, **keys)
+        steps = steps_of(entries, data, folder, _seconds(budget), n, plan.network, **keys)
     progress = Progress(steps, say, begin)
     partial_report = Partial(folder, entries, progress, trains=budget is not None)
     progress.watch = partial_report.write
