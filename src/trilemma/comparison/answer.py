@@ -191,7 +191,7 @@ def _none_yet(asked: Asked) -> Item:
 def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     """What a longer training would change, by the learning curves; nothing where none could be fitted."""
     fitted = [(m, m.forecast) for m in models if m.forecast and m.learning and not m.error]
-    others = [m for m in models if m.scores and not m.learned_nothing and not m.forecast]
+    others = [m for m in models if m.scores and not m.forecast]
     if not fitted:
         return
     parts, ahead = [], {}

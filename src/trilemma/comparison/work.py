@@ -129,13 +129,15 @@ def measure_all(plan: Plan, batch: int, progress: Progress, measured: Measured) 
 def measure_curves(
     entries: Sequence[Entry], reference: "Reference", batch: int, progress: Progress, measured: Measured
 ) -> None:
-    """Of the training that stands for each row, the learning curve, and the model under settings of its sampler. What
-    fails here costs no model its scores."""
+    """Of the training that stands for each row, the learning curve, and the model under settings of its sampler, where
+    it has learned something. What fails here costs no model its scores."""
     for row in rows_of(entries).values():
         entry = shown(row)
         run, evaluation = entry.run, entry.evaluation
-        if run is not None and evaluation is not None and not evaluation.learned_nothing:
-            progress.say(f"{entry.label}: measuring its learning curve and settings of its sampler")
+        if run is not None and evaluation is not None:
+            learned = not evaluation.learned_nothing
+            more = " and settings of its sampler" if learned else ""
+            progress.say(f"{entry.label}: measuring its learning curve{more}")
             last = evaluation.spreads.get("kernel_distance")
             curve = partial(learning_points, run, reference, last, batch)
             as_far = partial(_as_far_as_possible, curve, f"{entry.label}, learning curve", progress.say)
@@ -143,9 +145,10 @@ def measure_curves(
             if len(entry.learning) == 1 and is_whole(run, entry.learning):
                 why = f"its training kept no earlier weights (train keep_weights={KEPT})"
                 progress.say(f"{entry.label}: no learning curve, as {why}")
-            settings = partial(sampler_points, run, reference, batch)
-            as_far = partial(_as_far_as_possible, settings, f"{entry.label}, settings of the sampler", progress.say)
-            entry.samplers = measured.points(run, reference, SamplerPoint, as_far)
+            if learned:
+                settings = partial(sampler_points, run, reference, batch)
+                as_far = partial(_as_far_as_possible, settings, f"{entry.label}, settings of the sampler", progress.say)
+                entry.samplers = measured.points(run, reference, SamplerPoint, as_far)
         progress.done()
 
 
