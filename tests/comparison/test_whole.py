@@ -252,11 +252,13 @@ def test_what_is_kept_is_what_was_measured(tmp_path):
 
 
 def test_how_a_score_scatters_is_kept_whole(tmp_path):
-    """With its limits, by which an interval stays one of possible values."""
+    """With its limits, by which an interval stays one of possible values; another score has the same deviations."""
     parts = {name: torch.arange(n).double() - 1 for name, n in (("shared", 3), ("own", 0), ("cuts", 2))}
     spread = Spread(0.5, **parts, n=5, least=0.25, most=0.75, halves=True)
-    (scores, _), asked = stored(tmp_path, spreads={"coverage": spread})
+    other = replace(spread, value=0.625)
+    (scores, _), asked = stored(tmp_path, spreads={"coverage": spread, "recall": other})
     again = scores.spreads["coverage"]
+    assert scores.spreads["recall"] == other
     assert asked == ["scores", "points"] and again == spread and again is not spread
     assert all(getattr(again, name).equal(part) for name, part in parts.items())
     assert again.estimate().interval == spread.estimate().interval

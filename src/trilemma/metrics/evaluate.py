@@ -39,9 +39,9 @@ from trilemma.values import checked_call, shown
 class Evaluation:
     """Scores of a set of generated images.
 
-    fakes: the images, uint8 (n, C, H, W); features: theirs, float64 (n, D); spreads: how the scores of quality scatter,
-    by name; reference: the real images' features and the controls, for further evaluations by the same real images;
-    learned_nothing: a sentence where the mean image, static or one image repeated is as good.
+    fakes: the images, uint8 (n, C, H, W); features: theirs, float64 (n, D); spreads: how the scores of images scatter,
+    by name, as far as it is known; reference: the real images' features and the controls, for further evaluations by
+    the same real images; learned_nothing: a sentence where the mean image, static or one image repeated is as good.
     """
 
     scores: tuple[Score, ...]
@@ -251,10 +251,11 @@ def _evaluation(setup: Setup, drawn: DrawnImages, reference: Reference) -> Evalu
     features_of = cached_features if drawn.given else extract
     features = features_of(setup.network, drawn.images, team=setup.team)
     values = quality(real=reference.real, fake=features)
-    spreads = spreads_of(values)
     further = details(setup, values, reference.classifier, real=reference.real, fake=features)
+    measured = {**values, **further}
+    spreads = spreads_of(measured)
     reading = "; ".join([*real_notes(setup.data), *drawn.reading])
-    of_images = quality_scores(setup, {**values, **further}, _resize(setup, drawn.images))
+    of_images = quality_scores(setup, measured, _resize(setup, drawn.images))
     scores = [*(replace(score, reading=reading) for score in of_images), *drawn.scores]
     return Evaluation(
         tuple(replace(score, **drawn.of_run) for score in scores),
