@@ -25,6 +25,7 @@ from trilemma.data.decoding.size import fit
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY, names_that_need
+from trilemma.metrics.reals import UNKNOWN_ROLE
 from trilemma.run.contestant import contestant_of
 
 N = 14  # test images of the made-up data
@@ -115,6 +116,9 @@ def test_a_run_a_folder_and_a_zip_share_the_axes_that_need_no_model(mixture):
         ("photos", "run"), ("photos", "prints.zip"), ("run", "prints.zip")
     }  # fmt: skip
     assert f"the generated images are {N} of the 20 of photos" in " ".join(photos.notes)
+    assert f"{N} real images of digits (test: never seen in training)" in " ".join(vae.notes)
+    assert f"{N} real images of digits (test) against {N} generated" in " ".join(photos.notes)
+    assert result.document["real"]["role"] == "for the runs: never seen in training"
     assert result.rows[0]["parameters"] is None and result.rows[1]["parameters"] == 1234567
     words = result.document["again"]["all"].split()
     assert words[2:5] == [str(folder), str(folder.with_name("run")), str(folder.with_name("prints.zip"))]
@@ -185,6 +189,8 @@ def test_training_images_are_better_than_noise_on_the_command_line(tmp_path, mon
     assert [values["verdict"]["axes"][axis]["first"] for axis in ("fidelity", "diversity")] == [["real"], ["real"]]
     assert values["answer"][0]["text"].startswith("Use real: ")
     noise, real = values["models"]
+    assert values["real"]["role"] == UNKNOWN_ROLE
+    assert noise["nearest"] == {"refused": "what these images were made from is not known"}
     assert noise["scores"]["kernel_distance"]["interval"][0] > real["scores"]["kernel_distance"]["interval"][1]
     assert "against=digits" in values["again"]["all"] and values["data"]["name"] == "digits"
     assert "are sets of images" in " ".join(capsys.readouterr().out.split())

@@ -287,7 +287,7 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     reference = measure_all(plan, batch, progress, measured)
     limits = caveats(data, plan.split, n, own=plan.own)
     length = {} if budget is None else budget.length
-    wanted = (plan.want, plan.features, plan.inverted)
+    wanted = (plan.want, plan.features, plan.inverted, plan.own)
     asked = Asked(plan.command, length, n, batch, plan.seed, plan.split, limits, *wanted)
     with in_language(plan.lang):
         result = _write(entries, reference, asked, files)

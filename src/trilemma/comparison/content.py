@@ -37,7 +37,7 @@ class Asked:
     """What was asked of a comparison.
 
     command: makes the same report again; length: of each training, minutes or images, {} where nothing is trained;
-    split, caveats: of the real images;
+    split, caveats: of the real images; own: whether there is a model that was trained on their data;
     want: what the user wants most, one of WANTS; features, inverted: as `compare` was given them.
     """
 
@@ -51,6 +51,7 @@ class Asked:
     want: str = "balance"
     features: str = "auto"
     inverted: int = 0
+    own: bool = True
 
 
 @dataclass(frozen=True)
