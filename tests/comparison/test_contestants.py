@@ -205,6 +205,15 @@ class Larger:
         pytest.fail("images were drawn")
 
 
+def test_what_lies_in_memory_has_its_own_name(tmp_path):
+    """Numbered where there are several of one name; an array has none, and is numbered among all."""
+    photos = save(tmp_path / "photos", levels(20, 5))
+    things = [Larger(), photos, make(), levels(20, 6), make(seed=1), Larger(), Larger(), make(name="photos")]
+    names = [entry.name for entry in finished_things(things)]
+    folder, data = f"{tmp_path.name}/photos", "photos"  # of one name
+    assert names == ["larger", folder, "digits", "images-4", "digits-2", "larger-2", "larger-3", data]
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = run_in(Path("run"))
