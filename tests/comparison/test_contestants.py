@@ -26,6 +26,7 @@ from trilemma.errors import UserError
 from trilemma.metrics import evaluate
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY, names_that_need
 from trilemma.metrics.reals import UNKNOWN_ROLE
+from trilemma.run.compute import ImageBatch
 from trilemma.run.contestant import contestant_of
 
 N = 14  # test images of the made-up data
@@ -131,8 +132,9 @@ def test_images_stand_in_the_document_the_page_and_the_terminal_and_their_missin
     assert "seconds" not in values["models"][0] and values["models"][1]["seconds"] == 30.0
     console = Console(file=io.StringIO(), width=160)
     console.print(result.table())
+    said = f"Of photos and prints.zip only the images are known: {NO_COST}"
     for text in (result.html.read_text("utf-8"), " ".join(console.file.getvalue().split())):
-        assert f"prints.zip are sets of images: {NO_COST}" in text.replace("<strong>", "").replace("</strong>", "")
+        assert said in text.replace("<strong>", "").replace("</strong>", "")
     assert "its cost is not known without its model" in result.html.read_text("utf-8")
 
 
@@ -193,7 +195,7 @@ def test_training_images_are_better_than_noise_on_the_command_line(tmp_path, mon
     assert noise["nearest"] == {"refused": "what these images were made from is not known"}
     assert noise["scores"]["kernel_distance"]["interval"][0] > real["scores"]["kernel_distance"]["interval"][1]
     assert "against=digits" in values["again"]["all"] and values["data"]["name"] == "digits"
-    assert "are sets of images" in " ".join(capsys.readouterr().out.split())
+    assert "Of noise and real only the images are known" in " ".join(capsys.readouterr().out.split())
 
 
 class Larger:
@@ -203,6 +205,26 @@ class Larger:
 
     def draw(self, n, *, seed, first, batch, **settings):
         pytest.fail("images were drawn")
+
+
+class Static:
+    """Draws static, image k of a seed whatever the batch."""
+
+    name, shape, classes, count = "static", (1, 8, 8), (), None
+
+    def draw(self, n, *, seed, first, batch, **settings):
+        images = levels(first + n, seed)
+        for start in range(first, first + n, batch):
+            part = images[start : min(start + batch, first + n)]
+            yield ImageBatch(part, start, (start, len(part)))
+
+
+def test_a_contestant_that_draws_is_not_called_a_set_of_images(tmp_path, capsys):
+    result = compare(Static(), levels(20, 5), against=make(), features="digits-cnn", n=N, out=tmp_path / "out")
+    assert "1 set of images and 1 contestant to measure" in capsys.readouterr().err
+    assert [model.name for model in result.report.models] == ["static", "images-2"]
+    page = result.html.read_text("utf-8")
+    assert "set of images" not in page and "Only the images are known: its cost is not known without its model." in page
 
 
 def test_what_lies_in_memory_has_its_own_name(tmp_path):

@@ -245,8 +245,8 @@ def _limits(models: Sequence[Model], axes: Mapping[str, Leaders], asked: Asked) 
     """What the values leave out: the cost of images without a model; and, where a claim rests on them, since on any
     axis some model is beaten by another, the luck of training."""
     if sets := [model.name for model in models if model.kind == IMAGES]:
-        text = "{names} are sets of images: {why}" if len(sets) > 1 else "{names} is a set of images: {why}"
-        yield Item("limits", translated(text, names=listed(sets), why=translated(NO_COST)), sets)
+        text = translated("Of {names} only the images are known: {why}", names=listed(sets), why=translated(NO_COST))
+        yield Item("limits", text, sets)
     if single_trainings(models) and any(axis.beaten for axis in axes.values()):
         yield Item("limits", translated(ONE_TRAINING_CAVEAT), (), _again(asked, seeds=3))
 

@@ -47,7 +47,7 @@ from trilemma.keys import Inverted, Prompt, Quiet, Resize, Seed
 from trilemma.language import in_language
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
-from trilemma.run.contestant import Thing, images_to_measure
+from trilemma.run.contestant import ImageSet, Thing, images_to_measure
 from trilemma.text import encodable, printable, quoted
 from trilemma.values import checked_call
 from trilemma.words import counted
@@ -305,10 +305,12 @@ def _seconds(budget: Budget | None) -> float | None:
 
 
 def _to_measure(entries: Sequence[Entry]) -> str:
-    """How many runs, pipelines and sets of images, in words."""
+    """How many runs, pipelines, sets of images and contestants of one's own, in words."""
     pipelines = sum(entry.pipeline is not None for entry in entries)
-    sets = sum(entry.images is not None for entry in entries) - pipelines
-    parts = [(len(entries) - sets - pipelines, "run"), (pipelines, "pipeline"), (sets, "set")]
+    sets = sum(isinstance(entry.images, ImageSet) for entry in entries)
+    own = sum(entry.images is not None for entry in entries) - sets - pipelines
+    runs = len(entries) - sets - pipelines - own
+    parts = [(runs, "run"), (pipelines, "pipeline"), (sets, "set"), (own, "contestant")]
     return " and ".join(counted(count, what) + " of images" * (what == "set") for count, what in parts if count)
 
 
