@@ -27,6 +27,7 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.document import columns, document
 from trilemma.comparison.entries import Entry
+from trilemma.comparison.images import UNKNOWN_TRAINING
 from trilemma.comparison.learning import forecast
 from trilemma.comparison.rows import NOTES
 from trilemma.comparison.terminal import Tables
@@ -34,7 +35,8 @@ from trilemma.comparison.trained import curves
 from trilemma.language import in_language, translated
 from trilemma.metrics.controls import NOTHING, TITLES, nothing_text
 from trilemma.metrics.features import extract
-from trilemma.metrics.reals import AMONG, FEW, SEEN, Caveat
+from trilemma.metrics.reals import AMONG, FEW, SEEN, UNKNOWN_ROLE, Caveat
+from trilemma.run.contestant import contestant_of
 
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -97,13 +99,15 @@ def page(stage):
         split="test",
         caveats=(),
         change=lambda content: content,
+        own=True,
     ):
         data = data or make()
         entries = entries or [Entry(n, finished(n, f"runs/{n}", data), evaluation(n)) for n in names]
-        asked = Asked("trilemma compare data=digits", {"minutes": 0.5}, 10, 1, 0, split, caveats)
+        length = {"minutes": 0.5} if own else {}
+        asked = Asked("trilemma compare data=digits", length, 10, 1, 0, split, caveats, own=own)
         machine = {"device_name": "a processor", "cores": 2, "device": "cpu", "torch": "2.13.0"}
         content = answered(document(entries, data, asked, machine))
-        pictures, near = report.pictures_of(entries, reference(data, split))
+        pictures, near = report.pictures_of(entries, reference(data, split, own=own))
         content = replace(content, models=[replace(m, nearest=near.get(m.name)) for m in content.models])
         content = change(content)
         return content.to_json(), report.render(content, pictures)
@@ -269,6 +273,23 @@ def test_the_page_says_what_the_real_images_were_in_training(page):
         assert [other in html for other in texts.values()] == [other == text for other in texts.values()]
         assert "Note: few &amp; rough." in html
     assert "no model saw" not in html
+
+
+def test_of_images_alone_nothing_is_said_of_a_training(page):
+    """What they were made from is not known; beside a run, what the real images were to it."""
+    data = make()
+    photos = Entry("photos", contestant_of(data.train.images), evaluation("vae"))
+    values, text = page(entries=[photos], data=data, own=False)
+    assert values["real"]["role"] == UNKNOWN_ROLE and text.count(UNKNOWN_ROLE) == 3
+    assert values["models"][0]["nearest"] == {"refused": UNKNOWN_TRAINING}
+    assert f"Nearest training images: {UNKNOWN_TRAINING}" in text and "copying" not in text
+    assert values["budget"]["text"] == "What it took to train these is not known."
+    assert "measured by images of 8 x 8 px" in text and "trained on 12 images" not in text
+    values, text = page(entries=[photos, Entry("vae", finished("vae", "runs/vae", data), evaluation("vae"))], data=data)
+    assert values["real"]["role"] == "for the runs: never seen in training"
+    assert not any("refused" in model["nearest"] for model in values["models"])
+    assert "measured by images of 8 x 8 px" in text and "trained on 12 images" not in text
+    assert "trained on 12 images of 8 x 8 px" in page(data=data)[1]
 
 
 def test_no_english_of_controls_and_caveats_is_left_in_a_vietnamese_report(stage):

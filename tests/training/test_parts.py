@@ -22,6 +22,7 @@ from trilemma.comparison.trained import training_of
 from trilemma.comparison.work import Plan, train_all
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError
+from trilemma.metrics.features import feature_network
 from trilemma.registry import Recipe, create, registered
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.training.calendar import Calendar
@@ -309,9 +310,10 @@ def test_the_main_model_is_built_after_the_training_of_its_parts(monkeypatch: py
 def test_the_parts_of_a_compared_model_are_trained_within_its_minutes(tmp_path: Path) -> None:
     """Two trainings for one model, each half as long; they count together, also where a part was finished before."""
     data, minutes = trilemma.load_data("digits"), 0.01
-    plan = Plan(to_train(["toy", "toy-first"], 0, 1), data, Budget(minutes, None, None, 1), "valid", 10, 0, True, "")
+    budget, network = Budget(minutes, None, None, 1), feature_network("auto", data.shape, data.name)
+    plan = Plan(to_train(["toy", "toy-first"], 0, 1), data, budget, "valid", 10, 0, True, "", network)
     steps = [Step("training", 1.0) for _ in plan.entries]
-    train_all(plan, Budget(minutes, None, None, 1), tmp_path, Progress(steps, lambda text: None, 0.0), quiet=True)
+    train_all(plan, budget, tmp_path, Progress(steps, lambda text: None, 0.0), quiet=True)
     both, alone = (entry.run for entry in plan.entries)
     assert both is not None and alone is not None
     part = trilemma.load(both.path / "parts" / "first")

@@ -58,7 +58,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
         data: what all of them were trained on, or are measured by.
         machine: what `hardware.describe` tells of the machine that sampled and measured.
     """
-    from trilemma.metrics.reals import real_notes, role_of
+    from trilemma.metrics.reals import real_notes
 
     notes = _shared_notes(entries)
     rows = rows_of(entries)
@@ -82,7 +82,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
             axes=[{"name": a.name, "metric": a.metric, "unit": a.short} for a in AXES],
             speed_scale=SPEED_SCALE,
             language=language(),
-            real={"split": asked.split, "role": role_of(asked.split, own=False)},
+            real={"split": asked.split, "role": _role(models, asked)},
             caveats=[translated(caveat.form, **caveat.values) for caveat in asked.caveats],
             notes=[note for note in notes if note not in (*map(str, asked.caveats), *real_notes(data))],
             seed=asked.seed,
@@ -205,6 +205,15 @@ def _images(data: "Data") -> Images:
     )
 
 
+def _role(models: Sequence[Model], asked: Asked) -> str:
+    """What the real images were to the models; beside others that of the runs is known alone."""
+    from trilemma.metrics.reals import role_of
+
+    role = translated(role_of(asked.split, own=asked.own))
+    others = any(m.kind != "model" for m in models)
+    return translated("for the runs: {role}", role=role) if asked.own and others else role
+
+
 def _budget(models: Sequence[Model], asked: Asked, machine: Json) -> Budget:
     used = [t.seconds for m in models for t in m.trainings if t.seconds is not None]
     by_images = "images" in asked.length
@@ -214,8 +223,8 @@ def _budget(models: Sequence[Model], asked: Asked, machine: Json) -> Budget:
         text = translated("Asked for each model: {length} of training.", length=duration(seconds))
     elif by_images:
         text = translated("Each model was to see {images}.", images=counted(asked.length["images"], "training image"))
-    elif all(m.kind == IMAGES for m in models):
-        text = translated("These are sets of images: what their training took is not known.")
+    elif all(m.kind != "model" for m in models):
+        text = translated("What it took to train these is not known.")
     else:
         text = translated("These runs were trained before.")
     if used:

@@ -1,11 +1,13 @@
 """What a comparison sets side by side: trainings, in rows of those that differ in their seed alone, published
 pipelines, and sets of images."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trilemma.data import Data
 from trilemma.data.decoding.size import Size
 from trilemma.errors import UserError
 from trilemma.pretrained.table import pipeline_name
@@ -18,7 +20,6 @@ from trilemma.values import shown as as_typed
 
 if TYPE_CHECKING:
     from trilemma.comparison.content import LearningPoint, SamplerPoint
-    from trilemma.data import Data
     from trilemma.metrics.evaluate import Evaluation
 
 UNIMPORTANT = (
@@ -134,7 +135,7 @@ def _opened(things: Sequence[Thing], size: Size | None) -> tuple[dict[Path, Cont
     opened: dict[Path, Contestant] = {}
     broken: dict[Path, str] = {}
     for thing in things:
-        place, error = _place(thing, len(opened)), None
+        place, error = _place(thing, opened), None
         try:
             contestant = contestant_of(thing, size)
             if isinstance(contestant, Run):
@@ -153,15 +154,23 @@ def _opened(things: Sequence[Thing], size: Size | None) -> tuple[dict[Path, Cont
     return opened, broken
 
 
-def _place(thing: Thing, number: int) -> Path:
-    """Where a thing is; of one in memory a name of its own."""
+def _place(thing: Thing, others: Collection[Path]) -> Path:
+    """Where a thing is; of one in memory a name that the others do not have."""
     if (pipeline := pipeline_name(thing)) is not None:
         return Path(pipeline)
     if isinstance(thing, str | Path):
         return Path(thing).expanduser().resolve()
     if isinstance(thing, TextToImage):
         return Path(thing.model)
-    return thing.path.resolve() if isinstance(thing, Run) else Path(f"images-{number + 1}")
+    return thing.path.resolve() if isinstance(thing, Run) else _name_in_memory(thing, others)
+
+
+def _name_in_memory(thing: Thing, others: Collection[Path]) -> Path:
+    """The name of a contestant or of loaded data, numbered where it is not the first; that of an array is its place."""
+    name = Path(thing.name).name if isinstance(thing, Data | Contestant) else ""
+    first = Path(name or f"images-{len(others) + 1}")
+    numbered = (Path(f"{first}-{k}") for k in count(2))
+    return next(place for place in chain([first], numbered) if place not in others)
 
 
 def _seed(contestant: Contestant) -> int | None:
@@ -220,7 +229,7 @@ def _same_data(runs: Sequence[Run]) -> None:
             raise UserError(f"{first.path} was trained on {what}, {run.path} on {other}: {why}")
 
 
-def prepare_pipelines(entries: Sequence[Entry], data: "Data", split: str, prompt: str | None) -> None:
+def prepare_pipelines(entries: Sequence[Entry], data: Data, split: str, prompt: str | None) -> None:
     """Tell pipelines what they are to draw; they are located, too, so that an absent one is refused before any work.
 
     Raises:
