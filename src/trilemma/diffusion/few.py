@@ -298,7 +298,7 @@ class FewSteps(Model):
         """
         student, n = self.student, len(image)
         check_images(image, student.config.shape)
-        student._check(condition, n, NO_GUIDES)
+        student.check_call(condition, n, NO_GUIDES)
         student.check_asked(condition)
         if how.noise is not None and (key := next(iter(keys.given()), None)):
             value = word(keys.get(key))

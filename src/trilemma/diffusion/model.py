@@ -160,7 +160,7 @@ class DiffusionModel(EstimatingModel):
         Raises:
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
-        n_classes, ids = self._check(condition, n, guides), torch.arange(first, first + n)
+        n_classes, ids = self.check_call(condition, n, guides), torch.arange(first, first + n)
         schedule, condition = self._schedule_of(keys), self.by_default(condition, ids, n_classes)
         denoise = self._guided_denoiser(condition, n, schedule, keys, guides)
         denoise = with_watch(denoise, schedule, watch, self.to_image)
@@ -185,7 +185,7 @@ class DiffusionModel(EstimatingModel):
             UserError: for an impossible key, a condition that it does not take, or images of another shape.
         """
         check_images(image, self.config.shape)
-        self._check(condition, len(image), guides)
+        self.check_call(condition, len(image), guides)
         if self.config.upscale and how.mask is not None:
             raise UserError(
                 "mask=: this model is shown the whole image, made smaller, and would draw again what the mask hides; "
@@ -351,7 +351,7 @@ class DiffusionModel(EstimatingModel):
                 f"images of {channels} channels and at least {least} px (height x width)"
             )
         schedule, n, small = self._schedule_of(keys), len(image), [side // self.factor for side in tile]
-        self._check(condition, n, guides)
+        self.check_call(condition, n, guides)
 
         def denoise_at(corners: Sequence[tuple[int, int]]) -> Denoise:
             rows = torch.arange(n).repeat(len(corners))

@@ -75,12 +75,12 @@ def upscale(
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
     how = {"seed": seed, "keys": keys, "guides": guides}
 
-    def drawn(k: int, on_step: OnStep) -> Tensor:
+    def draw_image(k: int, on_step: OnStep) -> Tensor:
         asked = condition.rows(slice(k, k + 1))
         return model.upscale(small, first=first + k, condition=asked, on_step=on_step, **how).float().cpu()
 
     with torch.no_grad(), one_algorithm(), drawing_progress(n) as on_steps_of:
-        images = torch.cat([drawn(k, on_steps_of(k)) for k in range(n)])
+        images = torch.cat([draw_image(k, on_steps_of(k)) for k in range(n)])
     check_finite(images, "images", "train again with a lower lr=")
     bicubic = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1).cpu()
     asked = {"n": n, "seed": seed, "first": first, "label": label, "caption": caption, "settings": keys.given()}
