@@ -166,6 +166,7 @@ def test_what_is_transparent_in_a_mask_stays(tmp_path: Path, mode: str) -> None:
         ("black.png", r"mask=black\.png holds no pixel of an image of 8x8 .*white where pixels are drawn"),
         ("1,2,3", "mask=1,2,3: file not found; give an image file, or a rectangle left,top,right,bottom"),
         ("nowhere.png", "mask=nowhere.png: file not found"),
+        ("~nobody-here/m.png", "mask=~nobody-here/m.png: file not found"),
         (
             "large.png",
             r"large.png is 16x16, the model's images are 8x8 \(height x width\); give a mask of that size, or a rect",

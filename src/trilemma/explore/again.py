@@ -18,7 +18,7 @@ from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.explore.imagine_again import draw_again, is_by_pipeline
 from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, asked_in_cell, axes_of_picture, receipt_of, sheet_of
-from trilemma.files import open_plain
+from trilemma.files import open_plain, user_path
 from trilemma.hardware import pick_device
 from trilemma.pictures.grid import grid_size, to_image
 from trilemma.pictures.png import read_metadata, save_png
@@ -75,7 +75,7 @@ def again(
         UserError: the file does not say how it was made, or says it in a later format; its run is not found, or has
             other weights by now.
     """
-    image = Path(image).expanduser()
+    image = user_path(image)
     if is_by_pipeline(metadata := read_metadata(image)):
         return _imagine_again(image, metadata, run, out)
     receipt = _read(image)

@@ -30,6 +30,7 @@ from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
 from trilemma.explore.naming import find_code, image_word
 from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
+from trilemma.files import user_path
 from trilemma.keys import Caption, FilmFormat, Label, RunOrPipelinePicture, Seed
 from trilemma.pictures.animation import check_film
 from trilemma.pictures.grid import grid
@@ -253,7 +254,7 @@ def _vector(
     run: Run, length: int, towards: Group, away: Group | None, data: Source | None
 ) -> tuple[Tensor, tuple[int, int] | None]:
     """The difference of the groups' mean codes, (Z,), and their sizes; or a vector from its file."""
-    saved = load_vector(Path(str(towards)).expanduser(), length)
+    saved = load_vector(user_path(str(towards)), length)
     if saved is not None:
         if away is not None:
             raise UserError(f"{towards} is a whole attribute vector; leave away out")

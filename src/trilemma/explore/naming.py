@@ -27,6 +27,7 @@ from trilemma.explore.codes import (
     read_codes,
 )
 from trilemma.explore.images import source_of, take, unseen
+from trilemma.files import user_path
 from trilemma.pictures.levels import to_float
 from trilemma.rng import check_seed, normal
 from trilemma.run.run import Run
@@ -131,7 +132,7 @@ def number_of(what: str | int | Path) -> int | None:
 def _read(run: Run, path: Path) -> Tensor:
     """An image file, uint8 (1, C, H, W)."""
     channels, height, width = run.model_config.shape
-    path = path.expanduser()
+    path = user_path(path)
     item = _item(path)
     images = _decoded(item, (height, width), channels)
     if change := _change(header(item), (channels, height, width)):
@@ -145,7 +146,7 @@ def read_whole(path: Path, channels: int) -> Tensor:
     Raises:
         UserError: it does not exist, or cannot be read.
     """
-    item = _item(path.expanduser())
+    item = _item(user_path(path))
     return to_float(_decoded(item, header(item).size, channels))
 
 
@@ -204,7 +205,7 @@ def _values(run: Run, what: Named) -> Tensor | str | int | Path:
 
 def _numbers_of(run: Run, what: str | Path) -> np.ndarray | list[float] | None:
     """What a .npy or .npz file or a text with commas holds; None for the name or number of an image."""
-    text, path = str(what), Path(what).expanduser()
+    text, path = str(what), user_path(what)
     if path.suffix.lower() == ".npz" and os.path.isfile(path):
         return read_codes(run, path, LARGEST)
     if path.suffix.lower() == ".npy" and os.path.isfile(path):

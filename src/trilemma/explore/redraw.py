@@ -23,6 +23,7 @@ from trilemma.data.load import Source
 from trilemma.errors import UserError, check_finite
 from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
 from trilemma.explore.naming import image_word, number_of, pick_image
+from trilemma.files import user_path
 from trilemma.keys import Film
 from trilemma.pictures.animation import animated, frame
 from trilemma.pictures.grid import grid
@@ -88,7 +89,7 @@ def redraw(
     paths = numbered_paths(picture, first, n)
     files = Results(picture, [*paths, *([animation] if animation else [])], verb="edit", within=within)
     source = pick_image(run, image, data).image
-    file = Path(str(image)).expanduser() if number_of(image) is None else None
+    file = user_path(str(image)) if number_of(image) is None else None
     area = None if mask is None else read_mask(mask, run.shape, file).to(source.device)
     std = _noise(source, noise, file)
     full = 1.0 if strength is None else strength
@@ -191,7 +192,7 @@ def read_mask(text: str, shape: tuple[int, int, int], image: Path | None = None)
             f"mask={text}: {OUTSIDE} takes a rectangle left,top,right,bottom in px, such as "
             f"mask={OUTSIDE}0,0,{size[1] // 2},{size[0]}; in an image file, exchange black and white instead"
         )
-    area = _file(Path(text).expanduser(), size, image) if sides is None else _rectangle(sides, size)
+    area = _file(user_path(text), size, image) if sides is None else _rectangle(sides, size)
     if outside:
         _check_any(area, f"mask={text}: the rectangle", size)
         area = 1 - area
