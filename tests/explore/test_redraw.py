@@ -1,5 +1,7 @@
 """`edit` with a diffusion model: masks bit for bit, strength 0, noise, and what does not fit together."""
 
+import re
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,27 @@ def test_noise_as_a_number_is_that_of_the_resized_image_which_is_said(
         assert (text in capsys.readouterr().err) == (name == "large") and result.noise == 0.1
     trilemma.edit(model, tmp_path / "large.png", noise="auto", steps=2, out=tmp_path / "e.png")
     assert "is taken out of" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [
+        ({"mask": "0,0,4,8", "rounds": 2}, ["0%", *["50% step 1 of 2"] * 2, "100% step 2 of 2"]),
+        (
+            {"strength": 1.0, "animate": True},
+            ["0% part 1 of 2", "50% part 2 of 2", "75% part 2 of 2, step 1 of 2", "100% part 2 of 2, step 2 of 2"],
+        ),
+    ],
+)
+def test_progress_is_shown(
+    model: trilemma.Run, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, keys: dict, shown: list[str]
+) -> None:
+    """A strength of 0, with which an animation begins, takes no step."""
+    monkeypatch.setattr(import_module("trilemma.progress"), "PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr(import_module("trilemma.explore.redraw"), "FRAMES", 2)
+    trilemma.edit(model, 3, **keys, n=2, steps=2, out=tmp_path / "e.png")
+    lines = [re.sub(r"% \S+", "%", " ".join(line.split())) for line in capsys.readouterr().err.splitlines()]
+    assert lines == [f"drawing {text}" for text in shown]
 
 
 def test_files_are_named_after_the_image_and_what_is_asked(model: trilemma.Run, with_classes, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from trilemma.keys import Film
 from trilemma.pictures.animation import animated, frame
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import hide
+from trilemma.progress import OnStep, drawing_progress
 from trilemma.results import Results, place
 from trilemma.run.compute import MOST_NUMBERS, in_batches, one_algorithm
 from trilemma.run.run import Run, end_of
@@ -93,24 +94,25 @@ def redraw(
     area = None if mask is None else read_mask(mask, run.shape, file).to(source.device)
     std = _noise(source, noise, file)
     full = 1.0 if strength is None else strength
-    how = Redraw(full, area, rounds, std)
+    strengths = [share * full for share in torch.linspace(0, 1, FRAMES).tolist()] if animation else [full]
     guides = run.guides(keys)
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
 
-    def compute(how: Redraw, start: int, count: int) -> Tensor:
-        part = slice(start - first, start - first + count)
-        some = Redraw(how.strength, None if area is None else area.expand(count, -1, -1, -1), how.rounds, how.noise)
-        asked = {"condition": condition.rows(part), "keys": keys, "guides": guides}
-        return model.redraw(source.expand(count, -1, -1, -1), some, seed=seed, first=start, **asked).float()
+    rows = max(1, MOST_NUMBERS // source.numel())  # images that are computed together
+    parts = -(-n // rows)
 
-    def images_of(how: Redraw) -> Tensor:
-        rows = max(1, MOST_NUMBERS // source.numel())
-        return torch.cat([part for _, part in in_batches(partial(compute, how), first, first + n, rows)])
+    def draw_part(on_steps_of: Callable[[int], OnStep], k: int, start: int, count: int) -> Tensor:
+        """Images from number `start` on, from strength number k."""
+        at = start - first
+        how = Redraw(strengths[k], None if area is None else area.expand(count, -1, -1, -1), rounds, std)
+        asked: dict[str, Any] = {"condition": condition.rows(slice(at, at + count)), "keys": keys, "guides": guides}
+        asked["on_step"] = on_steps_of(k * parts + at // rows)
+        return model.redraw(source.expand(count, -1, -1, -1), how, seed=seed, first=start, **asked).float()
 
-    with torch.no_grad(), one_algorithm():
-        drawn = images_of(how)
-        shares = torch.linspace(0, 1, FRAMES).tolist() if animation else []
-        moving = [images_of(Redraw(share * full)).cpu() for share in shares[:-1]]
+    with torch.no_grad(), one_algorithm(), drawing_progress(len(strengths) * parts, "part") as on_steps_of:
+        computes = [partial(draw_part, on_steps_of, k) for k in range(len(strengths))]
+        sets = [torch.cat([part for _, part in in_batches(one, first, first + n, rows)]) for one in computes]
+    drawn = sets[-1]
     check_finite(drawn, "images", "train again with a lower lr=")
     images = drawn if area is None else torch.where(area > 0, drawn, source)
     asked = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds, "n": n, "seed": seed, "first": first}
@@ -118,7 +120,7 @@ def redraw(
     receipt = run_receipt(run, "edit", image=str(image), **asked, **how_drawn)
     contents = numbered_contents(paths, images.cpu(), receipt, first)
     if animation and film:
-        contents[animation] = _animated([*moving, drawn.cpu()], film)
+        contents[animation] = _animated([one.cpu() for one in sets], film)
     files.write(redrawing_page(source, area, images, first), receipt, contents)
     return Redrawing(picture, animation, paths, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
 
