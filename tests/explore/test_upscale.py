@@ -89,10 +89,13 @@ def test_a_model_that_enlarges_has_no_codes_and_no_masks(run: trilemma.Run, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_refused(run: trilemma.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_refused(
+    run: trilemma.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.new("L", (3, 9)).save(tmp_path / "small.png")
     with pytest.raises(UserError, match="enlarges images of 1 channels and at least 4x4 px"):
         trilemma.upscale(run, tmp_path / "small.png")
+    assert not capsys.readouterr().err  # nothing is enlarged
     Image.new("L", (64, 64)).save(tmp_path / "large.png")
     monkeypatch.setattr(import_module("trilemma.explore.upscaling"), "LARGEST", 1000)
     with pytest.raises(UserError, match="would become 128x128 px, more than 1,000 pixels"):

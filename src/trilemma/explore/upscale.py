@@ -67,10 +67,10 @@ def upscale(
     paths = numbered_paths(picture, first, n)
     files = Results(picture, paths, verb="upscale", within=within)
     small, original = _small(run, image, data, model.factor)
-    size = [side * model.factor for side in small.shape[2:]]
+    size, tile = [side * model.factor for side in small.shape[2:]], list(run.shape[1:])
     check_enlarged(image, size)
-    if size != list(run.shape[1:]):
-        note(f"{image}: {small.shape[2]}x{small.shape[3]} px are enlarged in tiles of {run.shape[1]}x{run.shape[2]}")
+    if size != tile and all(side >= least for side, least in zip(size, tile, strict=True)):  # less is refused
+        note(f"{image}: {small.shape[2]}x{small.shape[3]} px are enlarged in tiles of {tile[0]}x{tile[1]}")
     guides = run.guides(keys)
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
     how = {"seed": seed, "keys": keys, "guides": guides}
