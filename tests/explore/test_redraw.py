@@ -34,7 +34,7 @@ def held_out(run: trilemma.Run, number: int) -> torch.Tensor:
 
 
 def test_pixels_outside_the_mask_are_bit_identical(model: trilemma.Run, tmp_path: Path) -> None:
-    result = trilemma.edit(model, 3, mask="0,0,4,8", rounds=2, steps=3, n=5, out=tmp_path / "e.png")
+    result = trilemma.edit(model, 3, mask="0,0,4,8", rounds=2, steps=3, n=5, data="digits", out=tmp_path / "e.png")
     assert result.images.shape == (5, 1, 8, 8) and result.mask is not None
     original = held_out(model, 3)
     assert torch.equal(result.images[..., 4:], original[..., 4:].expand(5, 1, 8, 4))
@@ -46,6 +46,7 @@ def test_pixels_outside_the_mask_are_bit_identical(model: trilemma.Run, tmp_path
         assert np.array_equal(np.asarray(Image.open(path))[:, 4:], source[:, 4:])
     receipt = read_metadata(result.files[4])
     assert (receipt["verb"], receipt["first"], receipt["n"], receipt["mask"]) == ("edit", 4, 1, "0,0,4,8")
+    assert receipt["data"] == "digits"
 
 
 def test_an_image_depends_on_its_own_number(model: trilemma.Run, tmp_path: Path) -> None:

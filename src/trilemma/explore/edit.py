@@ -26,7 +26,7 @@ from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, unknown_key, with_hint
 from trilemma.explore.by_pipeline import EditKeys, edit_by_pipeline, keys_of
 from trilemma.explore.codes import condition_for, decode_alike, note_search
-from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
+from trilemma.explore.images import choose, is_own, name_of, run_receipt, source_of, take
 from trilemma.explore.naming import find_code, image_word
 from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
@@ -168,7 +168,7 @@ def edit(
     before = images[:0] if original is None else original
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in shifts.tolist()]
     asked = {"towards": str(towards), "away": None if away is None else str(away), "shift": shift, "steps": steps}
-    asked |= {"caption": caption}
+    asked |= {"label": label, "caption": caption, "data": name_of(data)}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
     files.write(sheet, run_receipt(run, "edit", image=str(image), **asked), {file: array_file(vector)})
     return Edit(picture, file, vector, tuple(shifts.tolist()), counts, images)

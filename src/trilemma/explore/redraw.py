@@ -21,7 +21,7 @@ from trilemma.data.decoding.pixels import Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
 from trilemma.data.load import Source
 from trilemma.errors import UserError, check_finite
-from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
+from trilemma.explore.images import name_of, numbered_contents, numbered_paths, run_receipt
 from trilemma.explore.naming import image_word, number_of, pick_image
 from trilemma.files import user_path
 from trilemma.keys import Film
@@ -115,9 +115,10 @@ def redraw(
     drawn = sets[-1]
     check_finite(drawn, "images", "train again with a lower lr=")
     images = drawn if area is None else torch.where(area > 0, drawn, source)
-    asked = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds, "n": n, "seed": seed, "first": first}
-    how_drawn = {"label": label, "caption": caption, "settings": keys.given(), "guide": run.guide_origin(keys)}
-    receipt = run_receipt(run, "edit", image=str(image), **asked, **how_drawn)
+    asked: dict[str, Any] = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds}
+    asked |= {"n": n, "seed": seed, "first": first}
+    asked |= {"label": label, "caption": caption, "settings": keys.given(), "guide": run.guide_origin(keys)}
+    receipt = run_receipt(run, "edit", image=str(image), data=name_of(data), **asked)
     contents = numbered_contents(paths, images.cpu(), receipt, first)
     if animation and film:
         contents[animation] = _animated([one.cpu() for one in sets], film)

@@ -11,7 +11,7 @@ from torch import Tensor
 from trilemma.data.load import Images
 from trilemma.errors import check_finite
 from trilemma.explore.by_pipeline import RedrawingKeys, keys_of, upscale_by_pipeline
-from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
+from trilemma.explore.images import name_of, numbered_contents, numbered_paths, run_receipt
 from trilemma.explore.naming import image_word, number_of, pick_image, read_whole
 from trilemma.explore.upscaling import Upscaling, check_enlarged, upscaling_page
 from trilemma.keys import Caption, Label, RunOrPipelinePicture, Seed
@@ -83,8 +83,9 @@ def upscale(
         images = torch.cat([draw_image(k, on_steps_of(k)) for k in range(n)])
     check_finite(images, "images", "train again with a lower lr=")
     bicubic = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1).cpu()
-    asked = {"n": n, "seed": seed, "first": first, "label": label, "caption": caption, "settings": keys.given()}
-    receipt = run_receipt(run, "upscale", image=str(image), **asked, guide=run.guide_origin(keys))
+    asked: dict[str, Any] = {"n": n, "seed": seed, "first": first, "label": label, "caption": caption}
+    asked |= {"settings": keys.given(), "data": name_of(data), "guide": run.guide_origin(keys)}
+    receipt = run_receipt(run, "upscale", image=str(image), **asked)
     contents = numbered_contents(paths, images, receipt, first)
     files.write(upscaling_page(small.cpu(), bicubic, images, original, first), receipt, contents)
     return Upscaling(picture, paths, small.cpu(), bicubic, images, original)
