@@ -137,6 +137,7 @@ VALUES = [
     ("detect runs/vae-digits score=err", "error"),
     ("edit runs/vae-digits 0 towards=cat", "neither a class"),
     ("edit runs/vae-digits 0", "edit needs towards="),
+    ("edit runs/vae-digits photos towards=3", "image file photos is a folder; give a file"),
     ("edit runs/vae-digits 0 strength=0.5", "does not draw an image again.*diffusion"),
     ("evaluate photos", "against="),
     ("evaluate runs/vae-digits features=incepton", 'did you mean "inception"'),

@@ -109,6 +109,50 @@ def test_noise_as_a_number_is_that_of_the_resized_image_which_is_said(
     assert "is taken out of" not in capsys.readouterr().err
 
 
+@pytest.fixture
+def drawings(tmp_path: Path) -> Path:
+    """A folder of five images."""
+    folder, levels = tmp_path / "drawings", np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    folder.mkdir()
+    for k, image in enumerate(levels):
+        Image.fromarray(image).save(folder / f"{k}.png")
+    return folder
+
+
+def test_each_image_of_a_folder_is_drawn_again_with_the_noise_of_its_number(
+    model: trilemma.Run, drawings: Path, tmp_path: Path
+) -> None:
+    keys = {"strength": 0.5, "steps": 3}
+    whole = trilemma.edit(model, drawings, **keys)
+    assert whole.picture == model.path / "edit-drawings-strength-0.5.png"
+    assert [path.name for path in whole.files] == [f"edit-drawings-strength-0.5-{k}.png" for k in range(5)]
+    pixels = np.stack([np.asarray(Image.open(drawings / f"{k}.png")) for k in range(5)])
+    assert torch.equal(whole.source, torch.from_numpy(pixels)[:, None].float() / torch.tensor(255.0))
+    part = trilemma.edit(model, drawings, **keys, first=2, n=2, out=tmp_path / "part.png")
+    assert torch.equal(part.source, whole.source[2:4]) and (part.images - whole.images[2:4]).abs().max() <= 1 / 255
+    one = trilemma.edit(model, drawings / "3.png", **keys, first=3, n=1, out=tmp_path / "one.png")
+    assert (one.images - whole.images[3:4]).abs().max() <= 1 / 255 < (one.images - one.source).abs().max()
+    receipt = read_metadata(part.files[1])
+    assert (receipt["image"], receipt["first"], receipt["n"]) == (str(drawings), 3, 1)
+    unchanged = trilemma.edit(model, drawings, strength=0.0, animate=True, out=tmp_path / "none.png")
+    assert torch.equal(unchanged.images, whole.source) and unchanged.animation == tmp_path / "none.gif"
+
+
+def test_a_folder_of_more_images_than_a_call_draws(
+    model: trilemma.Run, drawings: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(import_module("trilemma.explore.redraw"), "MOST", 3)
+    keys = {"strength": 0.5, "steps": 1, "out": tmp_path / "e.png"}
+    assert len(trilemma.edit(model, drawings, **keys).images) == 3
+    assert "images 0 to 2 of 5 are drawn again; for the next ones give first=3" in capsys.readouterr().err
+    assert len(trilemma.edit(model, drawings, **keys, first=3).images) == 2 and not capsys.readouterr().err
+    for wrong, text in (({"first": 5}, "has 5 images, numbered from 0"), ({"mask": "0,0,4,8"}, "take strength= alone")):
+        with pytest.raises(UserError, match=text):
+            trilemma.edit(model, drawings, **keys, **wrong)
+    with pytest.raises(UserError, match="take strength= alone; with mask= or noise= give one image"):
+        trilemma.edit(model, drawings, noise=0.1)
+
+
 @pytest.mark.parametrize(
     ("keys", "shown"),
     [

@@ -66,7 +66,8 @@ class Edit:
 def edit(
     run: RunOrPipeline,
     image: Annotated[
-        str | int | Path | Tensor, Field(description="an image file, the number of a held-out image, or a code")
+        str | int | Path | Tensor,
+        Field(description="an image file, the number of a held-out image, a code, or with strength= a folder"),
     ],
     *,
     towards: Annotated[
@@ -99,7 +100,8 @@ def edit(
     animate: Annotated[bool, Field(description="with strength: also an animation, from none of it to all")] = False,
     film: FilmFormat = "gif",
     n: Annotated[
-        int | None, Field(ge=1, le=64, description="diffusion: images to draw (default: 4; with noise= 1)")
+        int | None,
+        Field(ge=1, le=64, description="diffusion: images to draw (default: 4; with noise= 1; of a folder 64 at most)"),
     ] = None,
     seed: Seed = 0,
     first: Annotated[int, Field(ge=0, description="number of the first image, as for sample")] = 0,
@@ -113,7 +115,8 @@ def edit(
 
     Args:
         run: or pipeline:NAME, a published checkpoint, with caption= and strength=, mask= or both.
-        image: the number of a held-out image, an image file, or with towards= a code, see `find_code`.
+        image: the number of a held-out image, an image file, or with towards= a code, see `find_code`; or with
+            strength= a folder, whose images are each drawn again.
         towards: the name or number of a class, a source of images (a folder, ...), or a vector saved by an earlier
             edit.
         away: another group (default: every other class; for a source of images, the run's training images).
@@ -125,7 +128,7 @@ def edit(
             less noise.
         noise: the standard deviation of noise that the image has, of values in [0, 1].
         animate, film: whether an animation of strengths from 0 to `strength` lies beside the picture, and its format.
-        n, seed, first: how many images are drawn again, and the numbers of their noise.
+        n, seed, first: how many images are drawn again, and the numbers of their noise; of a folder also of its images.
         data: other images than the run's own, whose classes and images are meant.
         label: the image's class, for a model that takes one and an image without a label; or the class to draw.
         caption: what to draw, or with towards= what the image shows, for a model that reads captions.

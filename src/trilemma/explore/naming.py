@@ -122,6 +122,12 @@ def image_word(what: str | int | Path) -> str:
     return slug(Path(str(what))) if number is None else str(number)
 
 
+def folder_of(what: str | int | Path) -> Path | None:
+    """The folder that stands in the place of an image; None for anything else."""
+    path = user_path(str(what))
+    return path if number_of(what) is None and os.path.isdir(path) else None
+
+
 def number_of(what: str | int | Path) -> int | None:
     """The number of an image; None for a file."""
     text = str(what)
@@ -152,7 +158,8 @@ def read_whole(path: Path, channels: int) -> Tensor:
 
 def _item(path: Path) -> Item:
     if not os.path.isfile(path):  # False, too, for what is too long for a name
-        raise UserError(f"image file {path} not found; give a file, or the number of an image of the held-out split")
+        what = "is a folder" if os.path.isdir(path) else "not found"
+        raise UserError(f"image file {path} {what}; give a file, or the number of an image of the held-out split")
     return Item(str(path), lambda: open_file(path))
 
 

@@ -21,13 +21,14 @@ from trilemma.data.decoding.pixels import Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
 from trilemma.data.load import Source
 from trilemma.errors import UserError, check_finite
-from trilemma.explore.images import name_of, numbered_contents, numbered_paths, run_receipt
-from trilemma.explore.naming import image_word, number_of, pick_image
+from trilemma.explore.images import load, name_of, numbered_contents, numbered_paths, run_receipt, take, unseen
+from trilemma.explore.naming import folder_of, image_word, number_of, pick_image
 from trilemma.files import user_path
 from trilemma.keys import Film
 from trilemma.pictures.animation import animated, frame
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import hide
+from trilemma.pictures.pairs import pairs
 from trilemma.progress import OnStep, drawing_progress
 from trilemma.results import Results, place
 from trilemma.run.compute import MOST_NUMBERS, in_batches, one_algorithm
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SECOND_DIFFERENCES = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # their squares add up to 36
-IMAGES = 4  # that are drawn where nothing is said
+IMAGES, MOST = 4, 64  # that are drawn where nothing is said: of one image; of a folder, at most
 OUTSIDE = "outside:"  # before a rectangle that stays
 AUTO = "auto"  # noise that is estimated
 COLUMNS = 8  # of the picture, at most
@@ -49,8 +50,8 @@ FRAMES, STEP_MS, REST_MS = 25, 80, 1200  # of an animation: strengths, and the t
 @dataclass(frozen=True)
 class Redrawing:
     """The picture, the animation if there is one, the file of each image, and what they show: the source (1, C, H, W),
-    the mask (1, 1, H, W) if there is one, and the images (n, C, H, W) in [0, 1]; noise: the standard deviation that was
-    taken out, if that was asked for."""
+    or of a folder (n, C, H, W), the mask (1, 1, H, W) if there is one, and the images (n, C, H, W) in [0, 1]; noise:
+    the standard deviation that was taken out, if that was asked for."""
 
     picture: Path
     animation: Path | None
@@ -83,13 +84,18 @@ def redraw(
     """See `edit`, the verb."""
     model = run.require("draw an image again", Redraws)
     keys = run.sampling(settings, verb)
-    n = _count(n, keys, noise)
+    folder = folder_of(image)
+    if folder is None:
+        n, source = _count(n, keys, noise), pick_image(run, image, data).image
+    else:
+        _check_strength_alone(folder, mask, noise)
+        source = _images_in(run, folder, first, n)
+        n = len(source)
     end_of(first, n)
     picture, within = place(out, run.path, f"edit-{image_word(image)}-{how_redrawn(strength, mask, noise)}.png")
     animation = None if film is None else picture.with_suffix(f".{film}")
     paths = numbered_paths(picture, first, n)
     files = Results(picture, [*paths, *([animation] if animation else [])], verb="edit", within=within)
-    source = pick_image(run, image, data).image
     file = user_path(str(image)) if number_of(image) is None else None
     area = None if mask is None else read_mask(mask, run.shape, file).to(source.device)
     std = _noise(source, noise, file)
@@ -98,8 +104,8 @@ def redraw(
     guides = run.guides(keys)
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
 
-    rows = max(1, MOST_NUMBERS // source.numel())  # images that are computed together
-    parts = -(-n // rows)
+    rows, each = max(1, MOST_NUMBERS // source[0].numel()), source.expand(n, -1, -1, -1)
+    parts = -(-n // rows)  # which are computed one after another
 
     def draw_part(on_steps_of: Callable[[int], OnStep], k: int, start: int, count: int) -> Tensor:
         """Images from number `start` on, from strength number k."""
@@ -107,7 +113,7 @@ def redraw(
         how = Redraw(strengths[k], None if area is None else area.expand(count, -1, -1, -1), rounds, std)
         asked: dict[str, Any] = {"condition": condition.rows(slice(at, at + count)), "keys": keys, "guides": guides}
         asked["on_step"] = on_steps_of(k * parts + at // rows)
-        return model.redraw(source.expand(count, -1, -1, -1), how, seed=seed, first=start, **asked).float()
+        return model.redraw(each[at : at + count], how, seed=seed, first=start, **asked).float()
 
     with torch.no_grad(), one_algorithm(), drawing_progress(len(strengths) * parts, "part") as on_steps_of:
         computes = [partial(draw_part, on_steps_of, k) for k in range(len(strengths))]
@@ -122,8 +128,30 @@ def redraw(
     contents = numbered_contents(paths, images.cpu(), receipt, first)
     if animation and film:
         contents[animation] = _animated([one.cpu() for one in sets], film)
-    files.write(redrawing_page(source, area, images, first), receipt, contents)
+    page = redrawing_page(source, area, images, first) if folder is None else _folder_page(source, images, first, full)
+    files.write(page, receipt, contents)
     return Redrawing(picture, animation, paths, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
+
+
+def _check_strength_alone(folder: Path, mask: str | None, noise: float | str | None) -> None:
+    """Raises UserError where the images of a folder are to be drawn again in another way."""
+    if mask is not None or noise is not None:
+        raise UserError(f"{folder} is a folder: its images take strength= alone; with mask= or noise= give one image")
+
+
+def _images_in(run: Run, folder: Path, first: int, n: int | None) -> Tensor:
+    """The images of a folder from number `first` on, in the order of their names, at most n or MOST, (N, C, H, W).
+
+    Raises:
+        UserError: it has fewer.
+    """
+    part = unseen(run, load(run, folder))
+    if first >= len(part):
+        raise UserError(f"first={first}: {folder} has {len(part)} images, numbered from 0")
+    end = min(first + (n or MOST), len(part))
+    if n is None and end < len(part):
+        note(f"{folder}: images {first} to {end - 1} of {len(part)} are drawn again; for the next ones give first={end}")
+    return take(run, part, torch.arange(first, end)).image
 
 
 def _count(n: int | None, keys: Any, noise: float | str | None) -> int:
@@ -266,6 +294,13 @@ def how_redrawn(strength: float | None, mask: str | None, noise: float | str | N
     if mask is not None:
         return "mask"
     return "noise" if noise is not None else f"strength-{strength:g}"
+
+
+def _folder_page(source: Tensor, images: Tensor, first: int, strength: float) -> "Image.Image":
+    """The images of a folder over what is drawn from them, with their numbers."""
+    numbers = [str(first + k) for k in range(len(images))]
+    title = f"drawn again from a strength of {strength:g}"
+    return pairs(source.cpu(), images.cpu(), numbers, ("before", "after", "number"), title)
 
 
 def redrawing_page(source: Tensor, mask: Tensor | None, images: Tensor, first: int) -> "Image.Image":
