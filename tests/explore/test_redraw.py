@@ -144,7 +144,7 @@ def test_a_folder_of_more_images_than_a_call_draws(
     monkeypatch.setattr(import_module("trilemma.explore.redraw"), "MOST", 3)
     keys = {"strength": 0.5, "steps": 1, "out": tmp_path / "e.png"}
     assert len(trilemma.edit(model, drawings, **keys).images) == 3
-    assert "images 0 to 2 of 5 are drawn again; for the next ones give first=3" in capsys.readouterr().err
+    assert "images 0 to 2 of 5 are drawn again; for the next give first=3" in capsys.readouterr().err
     assert len(trilemma.edit(model, drawings, **keys, first=3).images) == 2 and not capsys.readouterr().err
     for wrong, text in (({"first": 5}, "has 5 images, numbered from 0"), ({"mask": "0,0,4,8"}, "take strength= alone")):
         with pytest.raises(UserError, match=text):

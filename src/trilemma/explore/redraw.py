@@ -6,7 +6,7 @@ The noise of a photograph is estimated by its second differences, which see litt
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,23 +101,16 @@ def redraw(
     std = _noise(source, noise, file)
     full = 1.0 if strength is None else strength
     strengths = [share * full for share in torch.linspace(0, 1, FRAMES).tolist()] if animation else [full]
+    each, areas = source.expand(n, -1, -1, -1), None if area is None else area.expand(n, -1, -1, -1)
     guides = run.guides(keys)
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
 
-    rows, each = max(1, MOST_NUMBERS // source[0].numel()), source.expand(n, -1, -1, -1)
-    parts = -(-n // rows)  # which are computed one after another
+    def draw(strength: float, rows: slice, on_step: OnStep) -> Tensor:
+        how = Redraw(strength, None if areas is None else areas[rows], rounds, std)
+        asked: dict[str, Any] = {"condition": condition.rows(rows), "keys": keys, "guides": guides}
+        return model.redraw(each[rows], how, seed=seed, first=first + rows.start, **asked, on_step=on_step).float()
 
-    def draw_part(on_steps_of: Callable[[int], OnStep], k: int, start: int, count: int) -> Tensor:
-        """Images from number `start` on, from strength number k."""
-        at = start - first
-        how = Redraw(strengths[k], None if area is None else area.expand(count, -1, -1, -1), rounds, std)
-        asked: dict[str, Any] = {"condition": condition.rows(slice(at, at + count)), "keys": keys, "guides": guides}
-        asked["on_step"] = on_steps_of(k * parts + at // rows)
-        return model.redraw(each[at : at + count], how, seed=seed, first=start, **asked).float()
-
-    with torch.no_grad(), one_algorithm(), drawing_progress(len(strengths) * parts, "part") as on_steps_of:
-        computes = [partial(draw_part, on_steps_of, k) for k in range(len(strengths))]
-        sets = [torch.cat([part for _, part in in_batches(one, first, first + n, rows)]) for one in computes]
+    sets = _draw_sets(draw, strengths, n, max(1, MOST_NUMBERS // source[0].numel()))
     drawn = sets[-1]
     check_finite(drawn, "images", "train again with a lower lr=")
     images = drawn if area is None else torch.where(area > 0, drawn, source)
@@ -131,6 +124,20 @@ def redraw(
     page = redrawing_page(source, area, images, first) if folder is None else _folder_page(source, images, first, full)
     files.write(page, receipt, contents)
     return Redrawing(picture, animation, paths, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
+
+
+def _draw_sets(
+    draw: Callable[[float, slice, OnStep], Tensor], strengths: Sequence[float], n: int, together: int
+) -> list[Tensor]:
+    """n images of each strength, (n, C, H, W), so many computed together; how far that is, is shown."""
+    parts = -(-n // together)  # of the images of a strength
+    with torch.no_grad(), one_algorithm(), drawing_progress(len(strengths) * parts, "part") as on_steps_of:
+
+        def compute(k: int, start: int, count: int) -> Tensor:
+            return draw(strengths[k], slice(start, start + count), on_steps_of(k * parts + start // together))
+
+        every = [in_batches(partial(compute, k), 0, n, together) for k in range(len(strengths))]
+        return [torch.cat([part for _, part in batches]) for batches in every]
 
 
 def _check_strength_alone(folder: Path, mask: str | None, noise: float | str | None) -> None:
@@ -150,7 +157,7 @@ def _images_in(run: Run, folder: Path, first: int, n: int | None) -> Tensor:
         raise UserError(f"first={first}: {folder} has {len(part)} images, numbered from 0")
     end = min(first + (n or MOST), len(part))
     if n is None and end < len(part):
-        note(f"{folder}: images {first} to {end - 1} of {len(part)} are drawn again; for the next ones give first={end}")
+        note(f"{folder}: images {first} to {end - 1} of {len(part)} are drawn again; for the next give first={end}")
     return take(run, part, torch.arange(first, end)).image
 
 
