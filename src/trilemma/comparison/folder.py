@@ -39,9 +39,7 @@ def claim_folder(
         UserError: if `out` holds another comparison, or another process is writing to it.
     """
     request = clean(request)
-    path, lock = (
-        _named(user_path(out), request) if out is not None else _chosen(f"compare-{name}", request, say)
-    )
+    path, lock = _named(user_path(out), request) if out is not None else _chosen(f"compare-{name}", request, say)
     try:
         refuse_links(path / REQUEST, path / "runs", path / MEASURED, path / PARTIAL_REPORT)
         with disk_errors(path):
