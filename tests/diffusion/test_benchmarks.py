@@ -187,7 +187,7 @@ def test_each_factor_is_right_where_the_caption_has_its_groups(
     seen[0, place] = torch.tensor(read)
     names = ["count", "colour", "size", "kind", "place"]
     assert [
-        name for name, is_right in zip(names, captions.right(seen, expected)[0], strict=True) if not is_right
+        name for name, is_right in zip(names, captions.obeyed_factors(seen, expected)[0], strict=True) if not is_right
     ] == wrong
 
 
@@ -298,6 +298,20 @@ def test_keys_go_to_the_model_of_codes_and_to_the_name_of_its_folder(
         assert of_pixels["out"] == tmp_path / "diffusion-shapes-64px-4min-seed0"
         assert of_codes["out"] == tmp_path / "diffusion-latent-shapes-64px-4min-seed0-width=20-autoencoder=runs_a_b"
         trained.clear()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (0.01234, "RMSE 0.0123, within the bar of 0.0123, that of reconstruct"),  # equal as printed
+        (0.0124, "RMSE 0.0124, above the bar of 0.0123, that of reconstruct"),
+    ],
+)
+def test_what_changes_nothing_beside_its_bar(
+    script: Load, error: float, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("unchanged").say("interpolate, ends", error, 0.01233)
+    assert text in capsys.readouterr().out
 
 
 class Split(SimpleNamespace):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from trilemma.data import Data
 from trilemma.data.decoding.size import Size
 from trilemma.errors import UserError
+from trilemma.files import user_path
 from trilemma.pretrained.table import pipeline_name
 from trilemma.run.contestant import Contestant, ImageSet, Shape, Thing, contestant_of
 from trilemma.run.parts import identity
@@ -159,7 +160,7 @@ def _place(thing: Thing, others: Collection[Path]) -> Path:
     if (pipeline := pipeline_name(thing)) is not None:
         return Path(pipeline)
     if isinstance(thing, str | Path):
-        return Path(thing).expanduser().resolve()
+        return user_path(thing).resolve()
     if isinstance(thing, TextToImage):
         return Path(thing.model)
     return thing.path.resolve() if isinstance(thing, Run) else _name_in_memory(thing, others)

@@ -27,6 +27,7 @@ from trilemma.files import (
     remove_leftovers,
     remove_scratch,
     sync_folder,
+    user_path,
     write_json,
 )
 from trilemma.registry import get_recipe, list_models
@@ -83,7 +84,7 @@ def open_run_folder(
     """
     assert not differences(config, config)  # or no folder would ever be the one of this training
     if out is not None:
-        path = Path(out).expanduser()
+        path = user_path(out)
         if reasons := _obstacles(path, config):
             raise UserError(f"{path} {'; '.join(reasons)}; choose another out=, or remove it first")
         return _claim(path, config)
@@ -169,7 +170,7 @@ def _other_images(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
     """Of the images of the runs that a training may continue and that were divided by the rule of earlier versions."""
-    paths = [Path(out).expanduser()] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
+    paths = [user_path(out)] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
     marks = set()
     for path in paths:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):

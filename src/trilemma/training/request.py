@@ -19,7 +19,7 @@ from trilemma.data.config import DataConfig
 from trilemma.data.load import Source
 from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError, unknown_key
-from trilemma.files import read_json
+from trilemma.files import read_json, user_path
 from trilemma.own import ModuleConfig, recipe_of
 from trilemma.registry import Recipe, get_recipe, recipe_named_in
 from trilemma.run.command import FROM_DATA, OTHER_NAMES, own_keys
@@ -60,7 +60,7 @@ def request_of(model: "str | Path | nn.Module") -> Request:
         config = config_of(model)
         reading = {} if config is None else {"size": config.shape[1:], "channels": config.shape[0]}
         return Request(recipe_of(model), model, {}, {}, reading)
-    path = Path(model).expanduser()
+    path = user_path(model)
     if path.suffix == ".json":
         return _of_file(path)
     if str(model) not in vocabulary.models() and (path / "config.json").is_file():
