@@ -242,7 +242,7 @@ def test_what_lies_in_memory_has_its_own_name(tmp_path):
     """Numbered where there are several of one name; an array has none, and is numbered among all."""
     photos = save(tmp_path / "photos", levels(20, 5))
     things = [Larger(), photos, make(), levels(20, 6), make(seed=1), Larger(), Larger(), make(name="photos")]
-    names = [entry.name for entry in finished_things(things)]
+    names = [entry.name for entry in entries_of(things)]
     folder, data = f"{tmp_path.name}/photos", "photos"  # of one name
     assert names == ["larger", folder, "digits", "images-4", "digits-2", "larger-2", "larger-3", data]
 
