@@ -57,15 +57,16 @@ def scenes(allowed: Tensor, n: int, groups: int, seed: int) -> dict[str, Tensor]
     """The factors of n scenes of one or two groups, each group of the combinations `allowed` (N, 5)."""
     generator = torch.Generator().manual_seed(seed)
 
-    def chosen(rows: Tensor) -> Tensor:
+    def draw_rows(rows: Tensor) -> Tensor:
         return rows[torch.randint(len(rows), (n,), generator=generator)]
 
     place = list(FACTORS).index("place")  # the column
-    first = chosen(allowed if groups == 1 else allowed[torch.isin(allowed[:, place], torch.tensor(list(PARTNER)))])
+    first = draw_rows(allowed if groups == 1 else allowed[torch.isin(allowed[:, place], torch.tensor(list(PARTNER)))])
     second = torch.full_like(first, -1)
     if groups == 2:
         for one, partner in PARTNER.items():
-            second[first[:, place] == one] = chosen(allowed[allowed[:, place] == partner])[first[:, place] == one]
+            partners = draw_rows(allowed[allowed[:, place] == partner])
+            second[first[:, place] == one] = partners[first[:, place] == one]
     columns = {f"{name}2": second[:, k] for k, name in enumerate(FACTORS)}
     return dict(zip(FACTORS, first.unbind(1), strict=True)) | {"groups": torch.full((n,), groups)} | columns
 
@@ -82,20 +83,20 @@ def as_read(factors: dict[str, Tensor]) -> Tensor:
     return result
 
 
-def drawn(n: int, groups: int, seed: int) -> tuple[Tensor, Tensor]:
+def draw_scenes(n: int, groups: int, seed: int) -> tuple[Tensor, Tensor]:
     """Images (n, 3, 32, 32) in [0, 1] of random combinations, and what is to be read in them."""
     factors = scenes(torch.cat([combinations(True), combinations(False)]), n, groups, seed)
     return to_float(render(factors, (32, 32), torch.arange(n), seed)), as_read(factors)
 
 
 @torch.no_grad()
-def read(checker: Checker, images: Tensor) -> Tensor:
+def read_places(checker: Checker, images: Tensor) -> Tensor:
     """What the checker sees, (n, places, factors of READ)."""
     parts = [torch.stack([logits.argmax(2) for logits in checker(part)], dim=2) for part in images.split(500)]
     return torch.cat(parts)
 
 
-def right(seen: Tensor, expected: Tensor) -> Tensor:
+def obeyed_factors(seen: Tensor, expected: Tensor) -> Tensor:
     """Which of the factors are obeyed, bool (n, 5), in the order count, colour, size, kind, place."""
     shown = expected[:, :, 0] > 0
     factors = ((seen == expected) | ~shown[:, :, None]).all(1)
@@ -113,7 +114,7 @@ def loss_of(checker: Checker, images: Tensor, expected: Tensor) -> Tensor:
     ).sum()
 
 
-def the_checker(folder: Path, steps: int) -> Checker:
+def load_checker(folder: Path, steps: int) -> Checker:
     """Trained, or from its file."""
     checker, file = Checker(), folder / "checker.safetensors"
     if file.exists():
@@ -124,7 +125,7 @@ def the_checker(folder: Path, steps: int) -> Checker:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
     for step in range(steps):
         images, expected = (
-            torch.cat(pair) for pair in zip(*(drawn(BATCH // 2, k, 10 + step) for k in (1, 2)), strict=True)
+            torch.cat(pair) for pair in zip(*(draw_scenes(BATCH // 2, k, 10 + step) for k in (1, 2)), strict=True)
         )
         images = (images + 0.05 * torch.randn_like(images)).clamp(0, 1)  # drawn images are not as clean
         loss = loss_of(checker, images, expected)
@@ -147,7 +148,7 @@ def check_checker(obeyed: Tensor, folder: Path) -> None:
             )
 
 
-def line(what: str, obeyed: Tensor) -> None:
+def print_shares(what: str, obeyed: Tensor) -> None:
     """The shares of what is right, bool (n, 5)."""
     shares = obeyed.double().mean(0)
     names = [*READ, "place"]
@@ -175,19 +176,19 @@ def main() -> None:
     parser.add_argument("--checker", type=Path, default=Path("runs/scenes-checker"))
     parser.add_argument("--checker-steps", type=int, default=STEPS)
     given = parser.parse_args()
-    checker = the_checker(given.checker, given.checker_steps)
+    checker = load_checker(given.checker, given.checker_steps)
     for groups in (1, 2):
-        images, expected = drawn(HELD_OUT, groups, 1)
-        obeyed = right(read(checker, images), expected)
-        line(f"checker, {groups} real group{'s' * (groups > 1)}", obeyed)
+        images, expected = draw_scenes(HELD_OUT, groups, 1)
+        obeyed = obeyed_factors(read_places(checker, images), expected)
+        print_shares(f"checker, {groups} real group{'s' * (groups > 1)}", obeyed)
         check_checker(obeyed, given.checker)
     run = trilemma.load(given.run)
     for what, held_out, groups in (("unseen", True, 1), ("unseen, two groups", True, 2), ("of training", False, 1)):
         factors = scenes(combinations(held_out), given.images, groups, given.seed)
         captions = list(captions_of(factors))
         images = run.sample(given.images, seed=given.seed, caption=captions, guidance=given.guidance)
-        obeyed = right(read(checker, images), as_read(factors))
-        line(f"combinations {what}", obeyed)
+        obeyed = obeyed_factors(read_places(checker, images), as_read(factors))
+        print_shares(f"combinations {what}", obeyed)
         if held_out:
             print(f"  {beside_bars(obeyed)}", flush=True)
         wrong = (~obeyed.all(1)).nonzero().squeeze(1).tolist()

@@ -1,21 +1,24 @@
 """Diffusion of codes against diffusion of pixels, trained for the same time, the autoencoder's counted in:
 
     python benchmarks/latent.py [DATA ...] [--minutes 40] [--size 64] [--images 2500] [--seed 0] [--out runs/latent]
+                                [KEY=VALUE ...]
     python benchmarks/latent.py --run RUN [--images 2500] [--seed 0]
 
-DATA: shapes, or a folder of images (default: shapes). Printed for each: the Frechet distance with its interval,
-precision and recall of both by as many held-out images; the same distance of the autoencoder's reconstructions of these
-images, as papers give it, with its share of the distance of the samples, and of reconstructions of as many training
-images, which are no pairs; and seconds for an image, in turns. The share and the speed are given beside their bars. A
-training that is there is not made again. Each run gets pictures: grid.png; failures.png, the samples that are farthest
-from all held-out images in features, each above the nearest of these; and for codes reconstruction-failures.png, the
-images that are farthest from their reconstructions, each above its own.
+DATA: shapes, or a folder of images (default: shapes). Extra KEY=VALUE go to diffusion-latent. Printed for each: the
+Frechet distance with its interval, precision and recall of both by as many held-out images; the same distance of the
+autoencoder's reconstructions of these images, as papers give it, with its share of the distance of the samples, and of
+reconstructions of as many training images, which are no pairs; and seconds for an image, in turns. The share and the
+speed are given beside their bars. A training that is there is not made again. Each run gets pictures: grid.png;
+failures.png, the samples that are farthest from all held-out images in features, each above the nearest of these; and
+for codes reconstruction-failures.png, the images that are farthest from their reconstructions, each above its own.
 
 With --run nothing is trained: a finished run of diffusion-latent gets these pictures, and its distances are printed.
 """
 
 import argparse
+import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +26,7 @@ from bars import verdict
 from torch import Tensor, nn
 
 import trilemma
+from trilemma.arguments import parse_settings
 from trilemma.data import Data
 from trilemma.metrics.features import extract, feature_network, to_levels
 from trilemma.metrics.frechet import frechet_distance
@@ -43,7 +47,7 @@ FAILURES = 16  # in a picture
 def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="*", default=["shapes"])
+    parser.add_argument("words", nargs="*", metavar="DATA or KEY=VALUE")
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--images", type=int, default=2500)
@@ -55,18 +59,21 @@ def main() -> None:
         run = trilemma.load(given.run)
         measure([run], run.data, given)
         return
-    for source in given.data:
+    keys = [word for word in given.words if "=" in word]
+    for source in [word for word in given.words if word not in keys] or ["shapes"]:
         data = trilemma.load_data(source, size=given.size, channels=3)
-        print(f"{data.name}, {given.size} px, {given.minutes:g} minutes", flush=True)
-        runs = [train(name, data, given) for name in MODELS]
+        print(", ".join([data.name, f"{given.size} px", f"{given.minutes:g} minutes", *keys]), flush=True)
+        runs = [train(MODELS[0], data, given), train(MODELS[1], data, given, keys)]
         measure(runs, data, given)
         print(f"  {speed(runs)}", flush=True)
 
 
-def train(name: str, data: Data, given: argparse.Namespace) -> trilemma.Run:
-    """A model of one source."""
-    out = given.out / f"{name}-{data.name}-{given.size}px-{given.minutes:g}min-seed{given.seed}"
-    return trilemma.train(name, data, minutes=given.minutes, seed=given.seed, out=out, quiet=True)
+def train(name: str, data: Data, given: argparse.Namespace, keys: Sequence[str] = ()) -> trilemma.Run:
+    """A model of one source, in a folder that says its keys KEY=VALUE."""
+    place = f"{name}-{data.name}-{given.size}px-{given.minutes:g}min-seed{given.seed}"
+    out = given.out / "-".join([place, *(re.sub(r"[^\w.,=-]", "_", key) for key in keys)])
+    lengths = {"minutes": given.minutes, "seed": given.seed, "out": out, "quiet": True}
+    return trilemma.train(name, data, **lengths, **parse_settings(keys))
 
 
 def distance(real: Tensor, fake: Tensor) -> tuple[float, str]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from trilemma.data import load_data
 from trilemma.gans.style import StyleGAN
 from trilemma.hardware import tune_allocator
-from trilemma.nets.stylegan2 import EPS, GAIN, LEAK, StyledConv, enlarged
+from trilemma.nets.stylegan2 import EPS, GAIN, LEAK, StyledConv, enlarge_and_convolve
 from trilemma.registry import create, get_recipe
 
 PRESET = "gan-style"
@@ -33,7 +33,7 @@ def in_a_loop(self: StyledConv, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
     for image, y in zip(x.split(1), styles, strict=True):
         weight = self.weight * y[:, None, None]
         weight = weight * torch.rsqrt(weight.square().sum((1, 2, 3), keepdim=True) + EPS)
-        maps.append(enlarged(image, weight) if self.enlarges else F.conv2d(image, weight, padding=1))
+        maps.append(enlarge_and_convolve(image, weight) if self.enlarges else F.conv2d(image, weight, padding=1))
     x = torch.cat(maps) + self.bias[:, None, None]
     x = x + self.noise_strength * noise.view(len(x), 1, *x.shape[2:])
     return GAIN * F.leaky_relu(x, LEAK)

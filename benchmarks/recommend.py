@@ -4,7 +4,7 @@ Models are compared after --short minutes of training each, and after --long. Th
 recommends (for --want) must be, in the long one, among those that no other is shown to beat in what is wanted. Beside
 it, of each model, the kernel distance that its learning curve predicted for --long minutes, and what was reached.
 
-    python benchmarks/recommend.py mnist ../shared/data/clipart --models vae,gan-dcgan,diffusion-small,diffusion
+    python benchmarks/recommend.py mnist CLIPART --models vae,gan-dcgan,diffusion-small,diffusion
 """
 
 import argparse

@@ -4,8 +4,8 @@
 
 RUN is a run whose model has codes, such as one of diffusion-latent. Held-out images are walked between in pairs, and
 each is edited with strength=0 where the model draws images again. Printed: the root mean squared error of the ends of
-the walks and of the edits, beside that of `reconstruct`, which is the bar for both, and how many edits are the image
-itself, bit for bit.
+the walks and of the edits, beside that of `reconstruct`, which is the bar for both, compared as printed, and how many
+edits are the image itself, bit for bit.
 """
 
 import argparse
@@ -13,13 +13,14 @@ import tempfile
 from pathlib import Path
 
 import torch
+from bars import verdict
 from torch import Tensor
 
 import trilemma
 from trilemma.pictures.levels import to_float
 from trilemma.types import Redraws
 
-ROUNDING = 0.001  # that an error may be above the bar
+DIGITS = 4  # after the point of an error, which batches of other sizes change by rounding
 
 
 def rmse(image: Tensor, original: Tensor) -> float:
@@ -40,7 +41,7 @@ def main() -> None:
     batch = held_out.take(torch.arange(n))
     originals = to_float(batch.images)
     own = rmse(run.reconstruct(originals, batch.labels if run.model.n_classes else None), originals)
-    print(f"{run.path}: {n} held-out images\n  reconstruct         RMSE {own:.4f}", flush=True)
+    print(f"{run.path}: {n} held-out images\n  reconstruct         RMSE {own:.{DIGITS}f}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "picture.png"
         ends = []
@@ -57,8 +58,8 @@ def main() -> None:
 
 def say(what: str, error: float, bar: float, more: str = "") -> None:
     """An error beside its bar."""
-    verdict = "within" if error <= bar + ROUNDING else "above"
-    print(f"  {what:18}  RMSE {error:.4f}, {verdict} that of reconstruct{more}", flush=True)
+    reached = verdict(round(error, DIGITS), round(bar, DIGITS), f".{DIGITS}f")
+    print(f"  {what:18}  RMSE {error:.{DIGITS}f}, {reached}, that of reconstruct{more}", flush=True)
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ def test_the_cost_of_an_image_is_measured(model: nn.Module, monkeypatch: pytest.
     monkeypatch.setattr(cost, "BUDGET_S", 0.0)
     prepare(model)
     before = [p.requires_grad for p in model.parameters()]
-    result = cost.alone(lambda first, n: draw(model, n, first=first), model, torch.device("cpu"))
+    result = cost.cost_of_one(lambda first, n: draw(model, n, first=first), model, torch.device("cpu"))
     assert result.flops > 0 and result.ms > 0 and [p.requires_grad for p in model.parameters()] == before
 
 

@@ -108,6 +108,11 @@ def test_no_circle_of_modules():
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError, with the circle
 
 
+def test_home_folders_are_found_in_one_way():
+    """Path.expanduser raises RuntimeError where there is no such user, files.user_path does not."""
+    assert not [path for path in files() if ".expanduser()" in path.read_text("utf-8")]
+
+
 def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 

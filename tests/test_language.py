@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from trilemma.comparison import cells, terminal
 from trilemma.comparison.answer import NO_COST, NONE_YET, ONE_TRAINING_CAVEAT, WORDS
+from trilemma.comparison.images import UNKNOWN_TRAINING
 from trilemma.comparison.rows import NOTES
 from trilemma.comparison.triangle import AXES
 from trilemma.healthy import BETTER_THAN_LINEAR, BETTER_THAN_MEAN, HEALTHY
 from trilemma.language import FOLDER, in_language, language, translated
 from trilemma.metrics.catalogue import CATALOGUE
 from trilemma.metrics.controls import NOTHING, TITLES, nothing_text
-from trilemma.metrics.reals import AMONG, FEW, ROLES, SEEN
+from trilemma.metrics.reals import AMONG, FEW, ROLES, SEEN, UNKNOWN_ROLE
 from trilemma.studio.jobs import State
 from trilemma.studio.sections import COMPARED_STATES, RUN_STATES, SECTIONS, SORTS, TOOLS
 from trilemma.words import counted, listed, span
@@ -67,7 +69,7 @@ def declared() -> set[str]:
     }
     answers |= {"lower is better", "higher is better"}
     answers |= {nothing_text(control, name) for control, scores in NOTHING.items() for name in scores}
-    answers |= {SEEN, AMONG, FEW}
+    answers |= {SEEN, AMONG, FEW, UNKNOWN_ROLE, UNKNOWN_TRAINING}
     answers |= {
         *dict(SECTIONS).values(),
         *SORTS.values(),
@@ -77,6 +79,8 @@ def declared() -> set[str]:
         *(tool.title for tool in TOOLS),
     }
     answers |= {BETTER_THAN_MEAN, BETTER_THAN_LINEAR}
+    answers |= {*cells.SPENT, cells.NOTHING, *terminal.HEADS, terminal.NO_INTERVALS}
+    answers |= {"failed", "refused", "none", "next:", "Further values", "Unit"}
     return metrics | axes | answers | {*HEALTHY.values(), *NOTES.values(), *TITLES.values(), *ROLES.values()}
 
 

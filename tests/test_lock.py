@@ -1,5 +1,6 @@
 """The locked versions against the bounds of pyproject.toml: `make lock` renews them."""
 
+import ast
 import json
 import re
 import tomllib
@@ -13,6 +14,8 @@ PROJECT = Path(__file__).parents[1]
 TABLE = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
 RUNTIME = [*TABLE["project"]["dependencies"], *TABLE["build-system"]["requires"]]
 EXTRAS = TABLE["project"]["optional-dependencies"]
+PACKAGES = {"skimage": "scikit-image"}  # whose name is not that of their library
+BY_HAND = {"datasets", "torch-fidelity"}  # in no lock, as the README says
 WANTED = {"runtime": RUNTIME, "dev": [*RUNTIME, *EXTRAS["dev"]], "slow": [*RUNTIME, *EXTRAS["dev"], *EXTRAS["slow"]]}
 
 
@@ -63,10 +66,27 @@ def test_slow_tests_have_the_libraries_of_the_extras_that_they_are_of():
     assert {text for text in EXTRAS["slow"] if Requirement(text).name not in of_tests} == wanted
 
 
-def test_slow_tests_have_every_library_that_ours_is_compared_with():
-    compared = set(re.findall(r'importorskip\(f?"(\w+)', (PROJECT / "tests" / "test_parity.py").read_text("utf-8")))
-    assert compared >= {"azula", "diffusers"}
-    assert compared <= {Requirement(text).name for text in (*EXTRAS["dev"], *EXTRAS["slow"])}
+def is_slow(marks):
+    return any("mark.slow" in ast.unparse(mark) for mark in marks)
+
+
+def needed_libraries():
+    """The names of the tests that are skipped without one, the package that has it, and whether they are slow."""
+    for path in sorted((PROJECT / "tests").rglob("test_*.py")):
+        nodes = ast.parse(path.read_text("utf-8")).body
+        marks = [n.value for n in nodes if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "pytestmark"]
+        for node in nodes:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                slow = is_slow([*marks, *node.decorator_list])
+                for library in re.findall(r"importorskip\(f?'(\w+)", ast.unparse(node)):
+                    yield f"{path.name}: {node.name}", canonicalize_name(PACKAGES.get(library, library)), slow
+
+
+def test_every_test_that_needs_a_library_is_run_by_a_target_that_installs_it():
+    of_target = {True: locked("slow"), False: locked("dev")}
+    found = list(needed_libraries())
+    assert {package for _, package, _ in found} >= {"azula", "diffusers", "scikit-image", *BY_HAND}
+    assert [one for one in found if one[1] not in BY_HAND and one[1] not in of_target[one[2]]] == []
 
 
 def test_what_comes_from_npm_is_locked_with_a_hash_and_no_place_of_download():

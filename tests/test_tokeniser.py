@@ -1,5 +1,7 @@
 """Captions as tokens and back, over Unicode."""
 
+import unicodedata
+
 import pytest
 
 from trilemma.tokeniser import BYTES, LENGTH, PADDING, Tokeniser, examples_of, vocabulary_of, words_of
@@ -57,6 +59,22 @@ def test_marks_belong_to_their_letters() -> None:
 def test_case_and_composition_make_no_difference() -> None:
     tokeniser = Tokeniser(vocabulary_of(["Étude"]))
     assert tokeniser.encode("E\u0301TUDE") == tokeniser.encode("étude") == [257]
+
+
+def test_case_makes_no_difference_under_any_mark() -> None:
+    """Some letters with marks are composed in lower case alone, as ẗ."""
+    marks = [chr(code) for code in range(0x300, 0x370)]
+    for small in "abcdefghijklmnopqrstuvwxyz":
+        for mark in marks:
+            composed = unicodedata.normalize("NFC", small + mark)
+            assert words_of(small.upper() + mark) == words_of(small + mark) == words_of(composed) == [composed]
+    tokeniser = Tokeniser(vocabulary_of(["T\u0308"]))
+    assert tokeniser.words == ("ẗ",) and tokeniser.encode("T\u0308") == tokeniser.encode("ẗ") == [257]
+
+
+def test_words_that_an_earlier_version_did_not_compose_keep_their_tokens() -> None:
+    tokeniser = Tokeniser(("a", "t\u0308", "ẗ", "h\u0331"))
+    assert tokeniser.size == 261 and tokeniser.encode("a T\u0308 ẗ H\u0331") == [257, 258, 258, 260]
 
 
 def test_captions_are_padded_and_cut() -> None:

@@ -46,6 +46,16 @@ def cache_dir() -> Path:
     return Path(os.environ.get("TRILEMMA_CACHE") or pooch.os_cache("trilemma"))
 
 
+def user_path(text: str | Path) -> Path:
+    """A path as a user types it, ~ and ~NAME being home folders; where there is no such user, it stays as it is, and
+    `Path.expanduser` would raise RuntimeError.
+
+    >>> user_path("~nobody-of-that-name/a.png").as_posix()
+    '~nobody-of-that-name/a.png'
+    """
+    return Path(os.path.expanduser(text))
+
+
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
     """Write a whole file, or leave what was there before untouched; missing folders are made.
 

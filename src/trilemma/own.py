@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trilemma.config import Config, ModelConfig
 from trilemma.errors import UserError
+from trilemma.files import user_path
 from trilemma.registry import Recipe
 from trilemma.rng import isolated
 from trilemma.types import Batch, Model, Phase, PhaseError, check_together, flags
@@ -154,7 +155,7 @@ def import_own(word: str) -> None:
     Raises:
         UserError: it is not found, or its name is in use.
     """
-    path = Path(word).expanduser()
+    path = user_path(word)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
         raise UserError(f"--import {word}: file {path.absolute()} not found")

@@ -83,20 +83,22 @@ class Display:
 
 
 @contextmanager
-def drawing_progress(count: int) -> Iterator[Callable[[int], OnStep]]:
+def drawing_progress(count: int, what: str = "image") -> Iterator[Callable[[int], OnStep]]:
     """Inside, show how far images are that are drawn one after another, each in steps.
 
+    Args:
+        what: the name of one of them.
     Yields:
         Called with the number of the next image, from 0, it gives what is to be told its steps.
     """
     display = Display("drawing", at_once=False)
 
     def on_steps_of(k: int) -> OnStep:
-        image = [f"image {k + 1} of {count}"] if count > 1 else []
-        display.update(k / count, ", ".join(image))
+        part = [f"{what} {k + 1} of {count}"] if count > 1 else []
+        display.update(k / count, ", ".join(part))
 
         def on_step(done: int, steps: int) -> None:
-            display.update((k + done / steps) / count, ", ".join([*image, f"step {done} of {steps}"]))
+            display.update((k + done / steps) / count, ", ".join([*part, f"step {done} of {steps}"]))
 
         return on_step
 

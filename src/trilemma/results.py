@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trilemma.arguments import typed, word
 from trilemma.errors import UserError
-from trilemma.files import refuse_foreign, refuse_links, remove_leftovers, sha256_of, write_atomic
+from trilemma.files import refuse_foreign, refuse_links, remove_leftovers, sha256_of, user_path, write_atomic
 from trilemma.pictures.png import read_metadata, save_png, says_how_made
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def out_path(out: str | Path) -> Path:
     Raises:
         UserError: it has no name of its own, beside which other files could lie.
     """
-    path = Path(out).expanduser()
+    path = user_path(out)
     if path.name in ("", ".."):
         raise UserError(f'out="{out}" has no name; give the name of what to write, for instance out=results/NAME')
     return path

@@ -37,6 +37,15 @@ def printable(text: str, *, lines: bool = False) -> str:
     return text if lines else re.sub("[\n\t]", _escape, text)
 
 
+def is_unicode(text: str) -> bool:
+    r"""Whether a text has bytes: no half of a letter is in it (a surrogate), as of a byte that could not be decoded.
+
+    >>> is_unicode("\U0001f600"), is_unicode("\ud83d"), is_unicode(b"\xff".decode(errors="surrogateescape"))
+    (True, False, False)
+    """
+    return not re.search("[\ud800-\udfff]", text)
+
+
 def note(text: str) -> None:
     """One line on standard error, with "?" for letters that its encoding lacks."""
     print(encodable(printable(text), sys.stderr), file=sys.stderr)

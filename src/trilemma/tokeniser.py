@@ -1,4 +1,5 @@
-"""Captions as numbers: each word of the training captions is a token, and any other is spelled in the bytes of UTF-8.
+"""Captions as numbers: each of the most frequent words of the training captions is a token, and any other is spelled in
+the bytes of UTF-8.
 
     0 padding    1 ... 256 a byte, plus one    257 ... the words, in the order of the vocabulary
 
@@ -26,7 +27,7 @@ def words_of(caption: str) -> list[str]:
     ['two', 'red', 'circles', ',', 'above', 'a', 'square']
     """
     words, inside = list[str](), False
-    for letter in unicodedata.normalize("NFC", caption).lower():
+    for letter in _composed(caption.lower()):  # in this order: of some letters the small one alone is composed
         is_part = unicodedata.category(letter)[0] in "LNM" or letter == "_"  # letters, numbers, and marks on them
         if is_part and inside:
             words[-1] += letter
@@ -34,6 +35,10 @@ def words_of(caption: str) -> list[str]:
             words.append(letter)
         inside = is_part
     return words
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def vocabulary_of(captions: Iterable[str]) -> tuple[str, ...]:
@@ -63,7 +68,8 @@ class Tokeniser:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
-        self._numbers = {word: 1 + BYTES + k for k, word in enumerate(self.words)}
+        numbered = reversed([*enumerate(self.words)])  # of earlier versions some are not composed
+        self._numbers = {_composed(word): 1 + BYTES + k for k, word in numbered}
 
     @property
     def size(self) -> int:
@@ -104,5 +110,5 @@ class Tokeniser:
         return [row + [PADDING] * (LENGTH - len(row)) for row in rows]
 
     def unknown(self, caption: str) -> list[str]:
-        """Words that are not in the vocabulary, each once."""
+        """Words that have no token, each once."""
         return [word for word in dict.fromkeys(words_of(caption)) if word not in self._numbers]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError, unknown, unknown_key
+from trilemma.files import user_path
 from trilemma.words import first_names
 
 FILE = Path(__file__).with_name("words.json")
@@ -67,13 +68,13 @@ def check_figure(name: str) -> None:
 def check_data(source: str) -> None:
     """Raises UserError for data that are neither known by name nor a path that exists."""
     named = source.partition(":")[0] in data_words()
-    if not named and not source.startswith(HUB) and not Path(source).expanduser().exists():
+    if not named and not source.startswith(HUB) and not user_path(source).exists():
         raise no_data(source)
 
 
 def no_data(source: str) -> UserError:
     """The error for a source that does not exist: the nearest word, or what a path may be."""
-    words, path = data_words(), Path(source).expanduser()
+    words, path = data_words(), user_path(source)
     if "://" in source:
         return UserError(f"{source} is an address; download it and give the path of the file, or {HUB}NAME")
     if path.suffix or len(path.parts) > 1 or "\\" in source:

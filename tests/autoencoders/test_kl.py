@@ -3,14 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from trilemma import rng
 from trilemma.autoencoders.kl import ADVERSARIAL_FROM, KLAutoencoder
-from trilemma.autoencoders.vq import VQ
+from trilemma.autoencoders.vq import VQ, VQAutoencoder
 from trilemma.classifiers.perceptual import perceptual_distance
 from trilemma.registry import create
 from trilemma.run.migration import migrated
-from trilemma.types import Batch, HasCodeMap, Samples
+from trilemma.run.weights import difference, forms_of
+from trilemma.types import Batch, Finishes, HasCodeMap, Samples
 
 SHAPE = (1, 8, 8)
 
@@ -61,13 +63,22 @@ def test_the_loss_is_the_sum_of_its_parts():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_codes_are_standardised_by_the_images_of_the_last_step():
+@pytest.mark.parametrize(("name", "keys"), [("ae-kl", {}), ("vae-vq", {"prior": False}), ("vae-vq", {"codes": 2})])
+def test_codes_are_standardised_by_the_images_of_the_last_step(name, keys):
+    model = create(name, shape=SHAPE, width=8, dim=3, **keys).double()
+    assert isinstance(model, HasCodeMap) and isinstance(model, Finishes)
+    x = images(300).double()
+    model.finish([Batch(x[:200]), Batch(x[200:])], seed=0)
+    code = model.to_map(x)
+    mean, std = code.mean(dim=(0, 2, 3)), code.std(dim=(0, 2, 3), correction=0)
+    assert mean.abs().max() < 1e-9 and (std - 1).abs().max() < 1e-9
+
+
+def test_the_last_step_gives_the_spreads_of_the_codes():
     model = autoencoder().double()
     x = images(300).double()
     values = model.finish([Batch(x[:200]), Batch(x[200:])], seed=0)
     code = model.to_map(x)
-    mean, std = code.mean(dim=(0, 2, 3)), code.std(dim=(0, 2, 3), correction=0)
-    assert mean.abs().max() < 1e-9 and (std - 1).abs().max() < 1e-9
     mu = model.posterior_map(x)[0].std(dim=(0, 2, 3), correction=0)
     assert values == pytest.approx({"least_spread": mu.min().item(), "greatest_spread": mu.max().item()})
     assert torch.allclose(model.from_map(code), model.decode_map(model.posterior_map(x)[0]).clamp(0, 1))
@@ -94,10 +105,26 @@ def test_maps_of_a_vector_quantised_autoencoder():
     for _ in range(2):  # without and with a count of the codes in use
         assert torch.allclose(model.from_map(model.to_map(x)), model.reconstruct(x), atol=1e-5)
         model.finish([Batch(x)], seed=0)
+
+
+@pytest.mark.parametrize("prefix", ["", "autoencoder."])
+def test_weights_of_an_earlier_version_standardise_codes_by_the_entries_in_use(prefix):
+    """Alone, and as a part of a model of codes."""
+    model = create("vae-vq", shape=SHAPE, width=8, dim=6, codes=16, prior=False)
+    assert isinstance(model, VQAutoencoder)
+    x = images(20)
+    model.finish([Batch(x)], seed=0)
+    state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
+    earlier = {name: value for name, value in state.items() if "vector_" not in name}
+    assert len(earlier) == len(state) - 2
+    assert difference(forms_of(earlier), forms_of(state)) is None
+    assert difference(forms_of(state), forms_of(earlier)) == f"{prefix}vector_mean and 1 more are too many"
+    other = create("vae-vq", shape=SHAPE, width=8, dim=6, codes=16, prior=False, seed=1)
+    (nn.ModuleDict({"autoencoder": other}) if prefix else other).load_state_dict(earlier)
     chosen = model.codebook.entries[model.code_indices(x)].double().flatten(0, 2)
-    mean, std = model._entry_statistics()
-    assert torch.allclose(mean.double(), chosen.mean(0), atol=1e-5)
-    assert torch.allclose(std.double(), chosen.std(0, correction=0).clamp(min=1e-6), atol=1e-5)
+    expected = (model.vectors(x).double() - chosen.mean(0)) / chosen.std(0, correction=0).clamp(min=1e-6)
+    assert torch.allclose(other.to_map(x).double(), expected.permute(0, 3, 1, 2), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(other.to_map(x), model.to_map(x), atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["ae-kl", "vae-vq"])

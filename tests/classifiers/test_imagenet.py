@@ -47,6 +47,7 @@ def test_a_photograph_of_a_palace_is_one_of_a_building(network) -> None:
     assert [p for _, p in best] == sorted((p for _, p in best), reverse=True) and 0 < sum(p for _, p in best) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("photograph", "names"),
     [

@@ -179,7 +179,7 @@ def test_why_a_set_of_images_has_no_cost_is_said_and_its_luck_of_training_is_not
     photos = model("photos", ms=None, kind=IMAGES)
     (use, *items) = answered([photos, model("b")])
     assert use.text.startswith("Use photos or b: no difference") and "fastest" not in use.text
-    assert [item.text for item in of_kind(items, "limits")] == [f"photos is a set of images: {NO_COST}"]
+    assert [item.text for item in of_kind(items, "limits")] == [f"Of photos only the images are known: {NO_COST}"]
     (use, *items) = answered([photos, model("grey", learned_nothing=NOTHING)], quality=[ahead("photos", "grey")])
     assert use.models == ["photos"] and ONE_TRAINING_CAVEAT not in [item.text for item in items]
 

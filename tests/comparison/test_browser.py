@@ -9,7 +9,7 @@ from comparison.stand_ins import FAMILIES, FIGURES
 
 from trilemma.comparison import compare
 from trilemma.comparison.content import LearningPoint, SamplerPoint
-from trilemma.comparison.entries import rows_of, shown
+from trilemma.comparison.entries import representative, rows_of
 from trilemma.language import in_language, translated
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is no part of the extras")
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="nee
 def with_curves(entries, reference, batch, progress, measured):
     """Curves of every model: of its training, which halves the distance each time, and of two settings."""
     for k, row in enumerate(rows_of(entries).values()):
-        entry = shown(row)
+        entry = representative(row)
         values = [(j, (k + 1) / 2**j) for j in range(5)]
         entry.learning = tuple(
             LearningPoint(1_200 * 2**j, 30 / 2 ** (4 - j), v, [0.8 * v, 1.2 * v], 0.02 * v, 0.05 * v, {})

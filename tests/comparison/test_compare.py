@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from comparison.stand_ins import FAMILIES, StandIn, evaluation, finished, make
+import torch
+from comparison.stand_ins import FAMILIES, StandIn, evaluation, finished, make, score
 from matplotlib.colors import to_rgb
 from PIL import Image
 from rich.console import Console
@@ -18,10 +19,11 @@ from rich.console import Console
 from trilemma.comparison import compare
 from trilemma.comparison.folder import claim_folder
 from trilemma.comparison.learning import KEPT
-from trilemma.comparison.rows import model_row
+from trilemma.comparison.rows import OVER_TRAININGS, REALS_HELD_FIXED, model_row
 from trilemma.comparison.trained import curves
 from trilemma.errors import UserError
 from trilemma.metrics.cost import time_in_turns
+from trilemma.metrics.intervals import Spread, wilson
 from trilemma.pictures.plots import LIGHT, SOFT
 from trilemma.pictures.png import read_metadata
 from trilemma.training.signals import Stopped
@@ -215,6 +217,20 @@ def test_names_are_checked_before_anything_is_trained(stage):
     assert stage.trained == []
 
 
+def test_a_feature_network_is_loaded_before_anything_is_trained(stage, monkeypatch):
+    """A wrong name, or one that cannot be fetched, costs neither trainings nor a folder."""
+    with pytest.raises(UserError, match=r'unknown feature network "dinov3".*did you mean "dinov2"'):
+        compare(models="vae", features="dinov3", quiet=True)
+
+    def out_of_reach(**_):
+        raise UserError("inception cannot be fetched")
+
+    monkeypatch.setattr("trilemma.classifiers.inception.load_inception", out_of_reach)
+    with pytest.raises(UserError, match="inception cannot be fetched"):
+        compare(models="vae", features="inception", quiet=True)
+    assert stage.trained == [] and not Path("runs").exists()
+
+
 def test_wildcards_are_spelt_out_and_names_kept_once(stage):
     report = compare(quiet=True, models="vae, gan*,vae")
     assert [row["name"] for row in report.rows] == ["vae", "gan-dcgan"]
@@ -375,13 +391,14 @@ def test_the_triangle_is_a_picture_of_its_own_without_stand_in_colours(plots, st
 
 
 def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(stage):
-    """Recalls of 0.5, 0.6 and 0.7: mean 0.6, and t = 4.303 with 2 degrees of freedom times sqrt(0.01 / 3)."""
+    """Recalls of 0.5, 0.6 and 0.7: mean 0.6, and t = 4.303 with 2 degrees of freedom times sqrt(0.01 / 3); joined with
+    the mean of three intervals of 0.03 to either side, which has 0.03 / sqrt(3)."""
     recalls = {"vae": iter([0.5, 0.6, 0.7]), "gan-dcgan": iter([0.1, 0.1, 0.1])}
 
     def measured(name, n):
         result = evaluation(name, n)
         result.scores = tuple(
-            replace(s, value=next(recalls[name]), interval=(0, 1), unit="fraction of images")
+            replace(s, value=(v := next(recalls[name])), interval=(v - 0.03, v + 0.03), unit="fraction of images")
             if s.name == "coverage"
             else s
             for s in result.scores
@@ -402,7 +419,8 @@ def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(
     assert [(t[3], t[2]) for t in stage.trained] == [(folder / name, seed) for name, seed in labels]
     assert [row["name"] for row in report.rows] == ["vae", "gan-dcgan"]
     row, (vae, _) = report.rows[0], report.document["models"]
-    half = 4.30265 * math.sqrt(0.01 / 3)
+    of_values, own = 4.30265 * math.sqrt(0.01 / 3), 0.03 / math.sqrt(3)
+    half, half_of_pair = math.hypot(of_values, own), math.hypot(of_values, own, own)
     assert row["coverage"] == pytest.approx(0.6) and row["coverage_interval"] == pytest.approx(
         [0.6 - half, 0.6 + half], abs=1e-4
     )
@@ -410,9 +428,32 @@ def test_several_seeds_are_one_row_with_the_mean_and_an_interval_over_trainings(
         ("vae", 5, 0.5), ("vae-seed-6", 6, 0.6), ("vae-seed-7", 7, 0.7),
     ]  # fmt: skip
     (pair,) = report.document["differences"]["coverage"]
-    assert pair["value"] == pytest.approx(0.5) and pair["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-4)
+    assert pair["value"] == pytest.approx(0.5)
+    assert pair["interval"] == pytest.approx([0.5 - half_of_pair, 0.5 + half_of_pair], abs=1e-4)
     assert "seeds=3" in report.document["again"]["all"]
     assert not any("seeds=3 covers" in item["text"] for item in report.document["answer"])
+
+
+def test_a_score_that_is_alike_in_each_training_is_not_exact(stage):
+    """No copy among 10 images of each of 3 trainings: the mean of three such intervals reaches as far as one over
+    sqrt(3). What each training counts exactly is exact. The intervals say whether real images are held fixed."""
+    none, deviations = wilson(0, 10), torch.tensor([0.0, 0.1, -0.1], dtype=torch.float64)
+
+    def measured(name, n):
+        result = evaluation(name, n)
+        copies = score("near_copies", none.value, none.interval, "lower", n=n, unit="fraction of images")
+        result.scores = (*result.scores, copies, score("inception_score", 2.0, (1.9, 2.1), "higher", n=n))
+        of_images = Spread(2.0, deviations[:0], deviations, least=1.0)
+        result.spreads = {"kernel_distance": Spread(0.006, deviations), "inception_score": of_images}
+        return result
+
+    stage.evaluation = measured
+    (vae,) = compare(models="vae", seeds=3, quiet=True).report.models
+    assert vae.scores["near_copies"].interval == pytest.approx((0.0, none.interval[1] / math.sqrt(3)))
+    assert vae.scores["calls_per_image"].interval == (1.0, 1.0)
+    kinds = {name: vae.scores[name].interval_is for name in ("kernel_distance", "near_copies", "inception_score")}
+    over, fixed = (text.format(n=3) for text in (OVER_TRAININGS, REALS_HELD_FIXED))
+    assert kinds == {"kernel_distance": over, "near_copies": fixed, "inception_score": fixed}
 
 
 def test_more_seeds_add_to_what_is_trained(stage):

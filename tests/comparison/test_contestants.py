@@ -3,12 +3,12 @@
 import io
 import json
 import zipfile
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from comparison.stand_ins import FLAT, finished, make, score
+from markupsafe import escape
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -19,13 +19,14 @@ from trilemma.comparison import compare
 from trilemma.comparison.answer import NO_COST
 from trilemma.comparison.content import Model, Training
 from trilemma.comparison.document import columns
-from trilemma.comparison.entries import finished as finished_things
-from trilemma.comparison.entries import prepare_images
+from trilemma.comparison.entries import entries_of, prepare_images
 from trilemma.data import load_data
 from trilemma.data.decoding.size import fit
 from trilemma.errors import UserError
 from trilemma.metrics import evaluate
 from trilemma.metrics.catalogue import COST, DETAILS, QUALITY, names_that_need
+from trilemma.metrics.reals import UNKNOWN_ROLE
+from trilemma.run.compute import ImageBatch
 from trilemma.run.contestant import contestant_of
 
 N = 14  # test images of the made-up data
@@ -88,7 +89,7 @@ def mixture(tmp_path_factory):
     counted = FeatureNetwork("counted", network, (1, 8, 8))
     folder, archive = save(place / "photos", levels(20, 5)), zipped(save(place / "prints", levels(30, 6)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("trilemma.metrics.evaluate"), "feature_network", lambda *_: counted)
+        patch.setattr("trilemma.metrics.features.feature_network", lambda *_: counted)
         patch.setattr("trilemma.comparison.progress.seconds_per_image", lambda model, shape: 0.001)
         patch.setattr("trilemma.metrics.cost.REPEATS", 3)
         report = compare(folder, [run_in(place / "run"), archive], quiet=True, out=place / "out")
@@ -116,6 +117,9 @@ def test_a_run_a_folder_and_a_zip_share_the_axes_that_need_no_model(mixture):
         ("photos", "run"), ("photos", "prints.zip"), ("run", "prints.zip")
     }  # fmt: skip
     assert f"the generated images are {N} of the 20 of photos" in " ".join(photos.notes)
+    assert f"{N} real images of digits (test: never seen in training)" in " ".join(vae.notes)
+    assert f"{N} real images of digits (test) against {N} generated" in " ".join(photos.notes)
+    assert result.document["real"]["role"] == "for the runs: never seen in training"
     assert result.rows[0]["parameters"] is None and result.rows[1]["parameters"] == 1234567
     words = result.document["again"]["all"].split()
     assert words[2:5] == [str(folder), str(folder.with_name("run")), str(folder.with_name("prints.zip"))]
@@ -128,9 +132,21 @@ def test_images_stand_in_the_document_the_page_and_the_terminal_and_their_missin
     assert "seconds" not in values["models"][0] and values["models"][1]["seconds"] == 30.0
     console = Console(file=io.StringIO(), width=160)
     console.print(result.table())
+    said = f"Of photos and prints.zip only the images are known: {NO_COST}"
     for text in (result.html.read_text("utf-8"), " ".join(console.file.getvalue().split())):
-        assert f"prints.zip are sets of images: {NO_COST}" in text.replace("<strong>", "").replace("</strong>", "")
+        assert said in text.replace("<strong>", "").replace("</strong>", "")
     assert "its cost is not known without its model" in result.html.read_text("utf-8")
+
+
+def test_every_command_of_the_document_stands_on_the_page(mixture):
+    """Of the sets of images, too; the contents lead to them."""
+    page, models = mixture[0].html.read_text("utf-8"), mixture[0].report.models
+    assert [list(model.commands) for model in models] == [["evaluate"], ["train", "sample", "evaluate"], ["evaluate"]]
+    for number, model in enumerate(models, 1):
+        part = page.partition(f'<details id="settings-{number}">')[2].partition("</details>")[0]
+        assert all(str(escape(command)) in part for command in model.commands.values())
+        assert part.startswith(f"<summary>{'Settings and commands' if model.trained else 'Commands'}</summary>")
+        assert f'href="#settings-{number}"' in page
 
 
 def test_each_real_image_goes_through_the_network_once(mixture):
@@ -186,9 +202,11 @@ def test_training_images_are_better_than_noise_on_the_command_line(tmp_path, mon
     assert [values["verdict"]["axes"][axis]["first"] for axis in ("fidelity", "diversity")] == [["real"], ["real"]]
     assert values["answer"][0]["text"].startswith("Use real: ")
     noise, real = values["models"]
+    assert values["real"]["role"] == UNKNOWN_ROLE
+    assert noise["nearest"] == {"refused": "what these images were made from is not known"}
     assert noise["scores"]["kernel_distance"]["interval"][0] > real["scores"]["kernel_distance"]["interval"][1]
     assert "against=digits" in values["again"]["all"] and values["data"]["name"] == "digits"
-    assert "are sets of images" in " ".join(capsys.readouterr().out.split())
+    assert "Of noise and real only the images are known" in " ".join(capsys.readouterr().out.split())
 
 
 class Larger:
@@ -198,6 +216,35 @@ class Larger:
 
     def draw(self, n, *, seed, first, batch, **settings):
         pytest.fail("images were drawn")
+
+
+class Static:
+    """Draws static, image k of a seed whatever the batch."""
+
+    name, shape, classes, count = "static", (1, 8, 8), (), None
+
+    def draw(self, n, *, seed, first, batch, **settings):
+        images = levels(first + n, seed)
+        for start in range(first, first + n, batch):
+            part = images[start : min(start + batch, first + n)]
+            yield ImageBatch(part, start, (start, len(part)))
+
+
+def test_a_contestant_that_draws_is_not_called_a_set_of_images(tmp_path, capsys):
+    result = compare(Static(), levels(20, 5), against=make(), features="digits-cnn", n=N, out=tmp_path / "out")
+    assert "1 set of images and 1 contestant to measure" in capsys.readouterr().err
+    assert [model.name for model in result.report.models] == ["static", "images-2"]
+    page = result.html.read_text("utf-8")
+    assert "set of images" not in page and "Only the images are known: its cost is not known without its model." in page
+
+
+def test_what_lies_in_memory_has_its_own_name(tmp_path):
+    """Numbered where there are several of one name; an array has none, and is numbered among all."""
+    photos = save(tmp_path / "photos", levels(20, 5))
+    things = [Larger(), photos, make(), levels(20, 6), make(seed=1), Larger(), Larger(), make(name="photos")]
+    names = [entry.name for entry in entries_of(things)]
+    folder, data = f"{tmp_path.name}/photos", "photos"  # of one name
+    assert names == ["larger", folder, "digits", "images-4", "digits-2", "larger-2", "larger-3", data]
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
@@ -226,7 +273,7 @@ def test_images_are_read_in_the_shape_that_a_run_draws(tmp_path):
     """A folder and an array of larger images; what is in colour becomes grey, and both is said."""
     large = save(tmp_path / "large", levels(20, 5, side=12))
     array = levels(20, 6, side=16).expand(-1, 3, -1, -1)
-    entries = finished_things([run_in(tmp_path / "run"), large, array])
+    entries = entries_of([run_in(tmp_path / "run"), large, array])
     prepare_images(entries, (1, 8, 8), "digits")
     _, folder, memory = (entry.contestant for entry in entries)
     expected = load_data(large, size=8)

@@ -17,7 +17,7 @@ from trilemma.comparison.differences import (
     unbeaten,
 )
 from trilemma.comparison.rows import row_differences
-from trilemma.metrics.intervals import Spread
+from trilemma.metrics.intervals import Spread, quantile
 
 N = 40  # real images, and generated ones of each model
 DRAWS = 300
@@ -165,6 +165,32 @@ def test_trainings_without_a_spread_are_compared_by_their_values():
     (pair,) = differences(figures)
     half = 2.7764 * math.sqrt(2 * 0.01 / 3)
     assert pair.interval == pytest.approx([-1 - half, -1 + half], abs=1e-4)
+
+
+def test_equal_values_of_trainings_do_not_make_a_difference_exact():
+    """Welch's interval of 0 - 0.1 is the value; each training of a reaches 0.06 above it, and each of b 0.08 to either
+    side. Of three pairs that are compared, each is compared at a higher level."""
+    a = RowMetric(0.0, values=(0.0,) * 3, intervals=((0.0, 0.06),) * 3)
+    b = RowMetric(0.1, values=(0.1,) * 3, intervals=((0.02, 0.18),) * 3)
+    below, above = 0.08 / math.sqrt(3), 0.1 / math.sqrt(3)
+    (pair,) = differences({"a": a, "b": b})
+    assert pair.interval == pytest.approx([-0.1 - below, -0.1 + above])
+    pair, *_ = differences({"a": a, "b": b, "c": a})
+    scale = quantile(level_for(3)) / quantile()
+    assert pair.interval == pytest.approx([-0.1 - scale * below, -0.1 + scale * above]) and scale > 1.2
+    (pair,) = differences({"a": RowMetric(0.0, values=(0.0,) * 3), "b": b})
+    assert pair.interval == pytest.approx([-0.1 - below, -0.1 + below])
+
+
+def test_a_mean_over_trainings_reaches_as_far_as_the_mean_of_their_intervals():
+    assert mean_over_trainings([0.5] * 3, "nats", [(0.4, 0.7)] * 3).interval == pytest.approx(
+        (0.5 - 0.1 / math.sqrt(3), 0.5 + 0.2 / math.sqrt(3))
+    )
+    assert mean_over_trainings([0.5] * 3, "nats", [(0.4, 0.7), None, (0.4, 0.7)]).interval == (0.5, 0.5)
+    half = 4.30265 * math.sqrt(0.01 / 3)  # t with 2 degrees of freedom
+    low, high = mean_over_trainings([0.4, 0.5, 0.6], "nats", [(v - 0.3, v + 0.3) for v in (0.4, 0.5, 0.6)]).interval
+    assert (low + high) / 2 == pytest.approx(0.5)
+    assert (high - low) / 2 == pytest.approx(math.hypot(half, 0.3 / math.sqrt(3)), abs=1e-5)
 
 
 def test_a_fraction_over_trainings_stays_one():

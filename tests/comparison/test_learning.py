@@ -89,6 +89,12 @@ def test_who_would_be_nearest_is_said() -> None:
     unfitted = Model("other", scores={"density": None})  # type: ignore[dict-item]
     (item,) = longer_trainings([*models, unfitted], asked)
     assert "nearest" not in item.text  # of the other nothing is known
+    grey = replace(unfitted, learned_nothing="learned nothing yet")
+    (item,) = longer_trainings([*models, grey], asked)
+    assert "nearest" not in item.text  # nor of one that may learn yet
+    falling = points(2.0)
+    (item,) = longer_trainings([*models, replace(grey, learning=falling, forecast=forecast(falling))], asked)
+    assert "other would be nearest to real images" in item.text and item.models == ["slow", "fast", "other"]
     flat = Model("flat", learning=points(0.0), forecast=forecast(points(0.0)))
     (item,) = longer_trainings([flat], asked)
     assert "no change shown" in item.text and "nearest" not in item.text

@@ -3,20 +3,25 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from comparison.stand_ins import FLAT
 
+from trilemma.classifiers.bundled import SMALL, FeatureNetwork
 from trilemma.comparison import compare, progress
 from trilemma.comparison.entries import Entry, to_train
+from trilemma.comparison.learning import FEW
 from trilemma.comparison.progress import (
     CONTROLS,
     EXTRAS,
     MEASURED,
     PER_IMAGE,
+    POINTS,
     STARTED,
     WRITTEN,
     Progress,
     Step,
     steps_of,
 )
+from trilemma.metrics import probe
 from trilemma.metrics.cost import BATCH, LEAST_TURNS
 from trilemma.run.text_to_image import TextToImage
 from trilemma.types import UNCONDITIONAL
@@ -66,16 +71,16 @@ def test_the_steps_add_up_to_the_whole(stage, tmp_path):
     (tmp_path / "runs/vae").mkdir(parents=True)
     (tmp_path / "runs/vae/summary.json").touch()
     entries = to_train(["vae", "gan-dcgan"], 0, 2)
-    steps = steps_of(entries, stage.data, tmp_path, 30.0, 100)
+    steps = steps_of(entries, stage.data, tmp_path, 30.0, 100, FLAT)
     assert [step.kind for step in steps] == 4 * ["training"] + 4 * ["measuring"] + ["writing"]
     one = STARTED + 30 * (1 + EXTRAS)  # the last picture, of 0.064 s, is among the looks
     turns = 20 * 64 * 2 * 0.001
     drawn = 100 + BATCH + 1 + LEAST_TURNS  # a batch for the memory, and images alone
     measuring = (4 + CONTROLS) * (MEASURED + 100 * PER_IMAGE) + 4 * drawn * 0.001
     assert sum(step.seconds for step in steps) == pytest.approx(3 * one + measuring + WRITTEN + turns)
-    short = steps_of(entries, stage.data, tmp_path, 0.5, 100)[1]
+    short = steps_of(entries, stage.data, tmp_path, 0.5, 100, FLAT)[1]
     assert short.seconds == pytest.approx(STARTED + 0.5 + 0.064)  # but it takes what it takes
-    assert steps_of(entries, stage.data, tmp_path, None, 100)[0].kind == "measuring"
+    assert steps_of(entries, stage.data, tmp_path, None, 100, FLAT)[0].kind == "measuring"
 
 
 def test_a_comparison_knows_what_it_stated_and_took(stage, clock, tmp_path, monkeypatch):
@@ -88,7 +93,7 @@ def test_a_comparison_knows_what_it_stated_and_took(stage, clock, tmp_path, monk
 
     monkeypatch.setattr("trilemma.training.train", trained)
     result = compare(models="vae,gan-dcgan", minutes=0.5, curves=False, quiet=True)
-    steps = steps_of(to_train(["vae", "gan-dcgan"], 0, 1), stage.data, tmp_path / "other", 30.0, 14)
+    steps = steps_of(to_train(["vae", "gan-dcgan"], 0, 1), stage.data, tmp_path / "other", 30.0, 14, FLAT)
     assert result.took_s == 80
     assert result.estimated_s == pytest.approx(sum(step.seconds for step in steps))
 
@@ -116,13 +121,38 @@ def test_a_search_for_codes_is_in_the_estimate(stage, clock, tmp_path, monkeypat
     """100 images are searched together, or 10 at a time: each of 2 models x 2 seeds, by what one of the model takes."""
     monkeypatch.setattr("trilemma.registry.create", lambda name, shape: Searched(clock))
     entries = to_train(["vae", "gan-dcgan"], 0, 2)
-    without = measuring(steps_of(entries, stage.data, tmp_path, 30.0, 50))
-    searched = measuring(steps_of(entries, stage.data, tmp_path, 30.0, 50, inverted=100))
+    without = measuring(steps_of(entries, stage.data, tmp_path, 30.0, 50, FLAT))
+    searched = measuring(steps_of(entries, stage.data, tmp_path, 30.0, 50, FLAT, inverted=100))
     assert [b - a for a, b in zip(without, searched, strict=True)] == pytest.approx(4 * [3 + 100])
     monkeypatch.setattr("trilemma.run.compute.MOST_NUMBERS", 10 * 8 * 8)
     assert progress.seconds_of_codes("gan-dcgan", stage.data, 100) == pytest.approx(10 * 3 + 100)
     monkeypatch.setattr(Searched, "reconstruct", lambda self, image, condition: image, raising=False)  # it encodes
     assert progress.seconds_of_codes("gan-dcgan", stage.data, 100) == 0.0
+
+
+class Slow(torch.nn.Module):
+    """Features that take 0.5 s an image."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def features(self, image):
+        self.clock[0] += 0.5 * len(image)
+        return image.flatten(1)
+
+
+def test_features_of_a_slow_network_are_in_the_estimate(stage, clock, tmp_path):
+    """Whatever its name: of 200 generated images and as many of each control, the 12 training images and those that a
+    classifier of their classes is tried on; and of the points of curves, of which few images are drawn then."""
+    slow = FeatureNetwork("inception", Slow(clock), (1, SMALL + 1, SMALL + 1))
+    entries, keys = to_train(["vae"], 0, 1), {"curves": True}
+    quick, long = (steps_of(entries, stage.data, tmp_path, 30.0, 200, by, **keys) for by in (FLAT, slow))
+    seconds = {a.kind: b.seconds - a.seconds for a, b in zip(quick, long, strict=True)}
+    measured = (1 + CONTROLS) * 200 + 12 + probe.HELD_OUT
+    curves = POINTS * (FEW * (PER_IMAGE + 0.001 + 0.5) - 200 * (PER_IMAGE + 0.001))
+    expected = {"training": 0, "measuring": 0.5 * measured, "curves": curves, "writing": 0}
+    assert seconds == pytest.approx(expected)
 
 
 def pipeline(clock, loading, each):
@@ -144,7 +174,7 @@ def test_a_pipeline_is_in_the_estimate(stage, clock, tmp_path):
     """It is loaded, draws 100 images, at least 1 + LEAST_TURNS more alone, and one for its memory; it is not timed in
     turns."""
     entries = [Entry("tiny", pipeline(clock, 7.0, 2.0))]
-    first, last = steps_of(entries, stage.data, tmp_path, None, 100)
+    first, last = steps_of(entries, stage.data, tmp_path, None, 100, FLAT)
     one = MEASURED + 100 * PER_IMAGE
     assert first.seconds == pytest.approx((1 + CONTROLS) * one + 7 + (100 + 1 + LEAST_TURNS + 1) * 2)
     assert last.seconds == WRITTEN

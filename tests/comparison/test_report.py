@@ -27,6 +27,7 @@ from trilemma.comparison.content import (
 )
 from trilemma.comparison.document import columns, document
 from trilemma.comparison.entries import Entry
+from trilemma.comparison.images import UNKNOWN_TRAINING
 from trilemma.comparison.learning import forecast
 from trilemma.comparison.rows import NOTES
 from trilemma.comparison.terminal import Tables
@@ -34,7 +35,8 @@ from trilemma.comparison.trained import curves
 from trilemma.language import in_language, translated
 from trilemma.metrics.controls import NOTHING, TITLES, nothing_text
 from trilemma.metrics.features import extract
-from trilemma.metrics.reals import AMONG, FEW, SEEN, Caveat
+from trilemma.metrics.reals import AMONG, FEW, SEEN, UNKNOWN_ROLE, Caveat
+from trilemma.run.contestant import contestant_of
 
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -97,13 +99,15 @@ def page(stage):
         split="test",
         caveats=(),
         change=lambda content: content,
+        own=True,
     ):
         data = data or make()
         entries = entries or [Entry(n, finished(n, f"runs/{n}", data), evaluation(n)) for n in names]
-        asked = Asked("trilemma compare data=digits", {"minutes": 0.5}, 10, 1, 0, split, caveats)
+        length = {"minutes": 0.5} if own else {}
+        asked = Asked("trilemma compare data=digits", length, 10, 1, 0, split, caveats, own=own)
         machine = {"device_name": "a processor", "cores": 2, "device": "cpu", "torch": "2.13.0"}
         content = answered(document(entries, data, asked, machine))
-        pictures, near = report.pictures_of(entries, reference(data, split))
+        pictures, near = report.pictures_of(entries, reference(data, split, own=own))
         content = replace(content, models=[replace(m, nearest=near.get(m.name)) for m in content.models])
         content = change(content)
         return content.to_json(), report.render(content, pictures)
@@ -271,6 +275,23 @@ def test_the_page_says_what_the_real_images_were_in_training(page):
     assert "no model saw" not in html
 
 
+def test_of_images_alone_nothing_is_said_of_a_training(page):
+    """What they were made from is not known; beside a run, what the real images were to it."""
+    data = make()
+    photos = Entry("photos", contestant_of(data.train.images), evaluation("vae"))
+    values, text = page(entries=[photos], data=data, own=False)
+    assert values["real"]["role"] == UNKNOWN_ROLE and text.count(UNKNOWN_ROLE) == 3
+    assert values["models"][0]["nearest"] == {"refused": UNKNOWN_TRAINING}
+    assert f"Nearest training images: {UNKNOWN_TRAINING}" in text and "copying" not in text
+    assert values["budget"]["text"] == "What it took to train these is not known."
+    assert "measured by images of 8 x 8 px" in text and "trained on 12 images" not in text
+    values, text = page(entries=[photos, Entry("vae", finished("vae", "runs/vae", data), evaluation("vae"))], data=data)
+    assert values["real"]["role"] == "for the runs: never seen in training"
+    assert not any("refused" in model["nearest"] for model in values["models"])
+    assert "measured by images of 8 x 8 px" in text and "trained on 12 images" not in text
+    assert "trained on 12 images of 8 x 8 px" in page(data=data)[1]
+
+
 def test_no_english_of_controls_and_caveats_is_left_in_a_vietnamese_report(stage):
     """Neither in the page nor in the terminal; what the evaluations noted in English is the same caveats."""
     data, scores = make(), evaluation("vae").scores
@@ -389,14 +410,6 @@ def test_names_inside_other_names_are_not_bold():
     )
 
 
-def test_images_with_alpha_are_laid_over_white():
-    from PIL import Image
-
-    clear = torch.tensor([10, 20, 30, 0], dtype=torch.uint8).view(1, 4, 1, 1).expand(1, 4, 8, 8)
-    sheet = Image.open(io.BytesIO(base64.b64decode(images.picture(clear).uri.partition(",")[2])))
-    assert sheet.getpixel((4, 4)) == (255, 255, 255, 255) and sheet.getpixel((0, 0))[3] == 0
-
-
 def with_curves(content):
     """The first model with a learning curve, whose last point is measured as the column is, and settings of its
     sampler."""
@@ -439,6 +452,37 @@ def test_every_point_of_a_curve_has_a_receipt(page):
     assert receipts[own].items() >= values["columns"][2]["receipt"].items() and receipts[own]["unit"] == "units"
     assert text.count("<code>few</code>") == text.count("<code>density_few</code>") == 1
     assert text.count(f"<code>{own}</code>") == 1 and text.count(", on the curves</th>") == 2
+
+
+def measured_with(name, features, **scores):
+    """An evaluation whose features are by this network; scores: the versions that further ones name."""
+    known = {"torch": "2.13.0", "feature_weights_sha256": features}
+    result = evaluation(name, versions=known)
+    result.scores += tuple(score(k, 0.5, None, "lower", versions=known | more) for k, more in scores.items())
+    return result
+
+
+def test_what_not_all_values_were_made_with_stands_in_the_rows_of_the_receipts(page):
+    """The classes are told by another network than that of the features, and each model has a batch of its own."""
+    data, classes = make(), {"feature_weights_sha256": "d00d"}
+    evaluations = {
+        "vae": measured_with("vae", "beef", class_f_score=classes, ms_best_batch={"best_batch": "16"}),
+        "gan-dcgan": measured_with("gan-dcgan", "beef", ms_best_batch={"best_batch": "64"}),
+    }
+    entries = [Entry(n, finished(n, n, data), one) for n, one in evaluations.items()]
+    values, text = page(entries=entries, data=data)
+    assert values["versions"] == {"torch": "2.13.0"}
+    receipts = {c["name"]: c["receipt"]["versions"] for c in values["columns"]}
+    assert receipts["density"] == {"torch": "2.13.0", "feature_weights_sha256": "beef"}
+    assert receipts["ms_best_batch"] == receipts["density"]
+    assert values["models"][1]["scores"]["ms_best_batch"]["versions"]["best_batch"] == "64"
+    protocols = {c["name"]: f"<code>{c['receipt']['protocol']}</code>" for c in values["columns"]}
+    rows = {name: text.partition(protocol)[2].partition("</td>")[0] for name, protocol in protocols.items()}
+    shown = {name: re.sub("<[^>]+>", "|", row).strip("|") for name, row in rows.items()}
+    assert shown["density"] == "feature weights sha256: beef"
+    assert shown["class_f_score"] == "feature weights sha256: d00d"
+    assert shown["ms_best_batch"] == "feature weights sha256: beef||best batch: 16 (vae) and 64 (gan-dcgan)"
+    assert shown["frechet_distance"] == "" and "beef" not in text.partition("<dl>")[2].partition("</dl>")[0]
 
 
 def test_without_curves_there_is_no_place_for_them(page):

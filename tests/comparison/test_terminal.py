@@ -9,7 +9,7 @@ from rich.console import Console
 
 from trilemma.autoencoders.vae import VAE, VAEConfig
 from trilemma.comparison import compare
-from trilemma.comparison.document import further
+from trilemma.comparison.document import further_scores
 from trilemma.errors import UserError
 from trilemma.metrics.likelihood import likelihood_scores
 from trilemma.words import span
@@ -30,9 +30,8 @@ def vae_scores(data):
     return scores
 
 
-@pytest.fixture
-def result(stage):
-    """A comparison of four models, of which the VAE alone has bounds."""
+def with_bounds(stage):
+    """The VAE alone has bounds."""
     scores = vae_scores(make())
 
     def measured(name, n):
@@ -41,6 +40,12 @@ def result(stage):
         return result
 
     stage.evaluation = measured
+
+
+@pytest.fixture
+def result(stage):
+    """A comparison of four models, of which the VAE alone has bounds."""
+    with_bounds(stage)
     return compare(quiet=True)
 
 
@@ -58,7 +63,7 @@ def words_of(report):
         "Parameters Training seconds",
     ]
     texts += [c.title for c in report.columns] + [c.head for c in report.columns]
-    texts += [score.unit for _, _, score in further(report)]
+    texts += [score.unit for _, _, score in further_scores(report)]
     return set(" ".join(texts).split()) | {
         "to",
         "exact",
@@ -108,7 +113,7 @@ def test_intervals_that_do_not_fit_are_said_to_be_in_the_report(result):
 def test_what_one_model_has_stands_apart_and_nothing_is_lost(result):
     shared = [c.name for c in result.report.columns if c.shared]
     assert shared == ["density", "coverage", "kernel_distance", "frechet_distance", "ms_per_image", "calls_per_image"]
-    rows = further(result.report)
+    rows = further_scores(result.report)
     assert [(m.name, c.title) for m, c, _ in rows] == [("vae", title) for title in BOUNDS]
     assert [s.value for _, _, s in rows] == [s.value for s in vae_scores(make())]
     assert [c.receipt.protocol for _, c, _ in rows] == [s.protocol for s in vae_scores(make())]
@@ -132,7 +137,7 @@ def test_what_every_model_has_is_in_the_table(stage):
 
     stage.evaluation = measured
     result = compare(models="vae,gan-dcgan", quiet=True)
-    assert further(result.report) == []
+    assert further_scores(result.report) == []
     assert "Further values" not in printed(result.table(), 80) + result.html.read_text("utf-8")
     assert "ELBO, nats" in printed(result.table(), 80)
 
@@ -140,10 +145,29 @@ def test_what_every_model_has_is_in_the_table(stage):
 def test_a_model_that_failed_takes_no_figure_from_the_others(stage):
     stage.broken = {"vae": UserError("the loss is [red]nan")}
     result = compare(models="vae,gan-dcgan", quiet=True)
-    assert further(result.report) == []
+    assert further_scores(result.report) == []
     for width in (40, 80, 160):
         text = " ".join(printed(result.table(), width).split())
         assert "0.85" in text and "failed" in text and "vae failed. The loss is [red]nan." in text
+
+
+@pytest.fixture
+def in_vietnamese(stage):
+    """A comparison of four models, of which one failed."""
+    with_bounds(stage)
+    stage.broken = {"gan-dcgan": UserError("the loss is nan")}
+    return compare(lang="vi", quiet=True)
+
+
+@pytest.mark.parametrize("width", [24, 46, 80, 100, 160])
+def test_the_tables_are_in_the_language_of_the_report(in_vietnamese, width):
+    """In every layout; what a score or an error says of itself stays English."""
+    text = " ".join(printed(in_vietnamese.table(), width).split())
+    english = "Model Metric Value interval intervals Unit Further failed refused Parameters Training seconds none next"
+    assert not set(english.split()) & set(re.findall(r"\w+", text))
+    for one in ("Các giá trị khác", "thất bại", "bị từ chối: 10 images are too few.", "tiếp theo: trilemma"):
+        assert one in text
+    assert ("báo cáo có chúng" in text) == (width == 80)
 
 
 def control(name, title, precision):

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from trilemma.comparison import figures, triangle
 from trilemma.comparison.content import Model, Place
-from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST, placed, point, speed, speed_place
+from trilemma.comparison.triangle import AXES, FASTEST, SLOWEST, places_of, point, speed, speed_place
 from trilemma.pictures import plots
 
 
@@ -28,7 +28,7 @@ def test_speed_is_held_between_its_anchors():
 
 
 def test_milliseconds_become_images_per_second_with_the_ends_in_order():
-    result = placed(scores(ms_per_image=(4.0, (2.0, 8.0))))["speed"]
+    result = places_of(scores(ms_per_image=(4.0, (2.0, 8.0))))["speed"]
     assert result.value == 250.0
     assert result.interval == [125.0, 500.0]
     steps = [math.log10(s) / 6 for s in (125, 500)]
@@ -38,7 +38,7 @@ def test_milliseconds_become_images_per_second_with_the_ends_in_order():
 
 
 def test_density_is_fidelity_and_coverage_is_diversity():
-    result = placed(scores(density=(0.9, (0.8, 0.95)), coverage=(0.2, (0.1, 0.3))))
+    result = places_of(scores(density=(0.9, (0.8, 0.95)), coverage=(0.2, (0.1, 0.3))))
     assert result["fidelity"].place == 0.9
     assert result["diversity"].place == 0.2
     assert result["fidelity"].reach == [0.8, 0.95]
@@ -46,9 +46,9 @@ def test_density_is_fidelity_and_coverage_is_diversity():
 
 
 def test_a_refused_figure_and_a_time_of_zero_have_no_place():
-    assert placed(scores(density=(None, None)))["fidelity"] is None
-    assert placed(scores(ms_per_image=(0.0, (0.0, 0.0))))["speed"] is None
-    assert placed(scores(ms_per_image=(1.0, (0.0, 2.0))))["speed"].interval is None
+    assert places_of(scores(density=(None, None)))["fidelity"] is None
+    assert places_of(scores(ms_per_image=(0.0, (0.0, 0.0))))["speed"] is None
+    assert places_of(scores(ms_per_image=(1.0, (0.0, 2.0))))["speed"].interval is None
 
 
 def test_the_spokes_are_120_degrees_apart_and_of_equal_length():
@@ -67,7 +67,7 @@ def test_standing_aside_does_not_move_along_the_spoke():
 
 
 def model(name, p=0.8, **more):
-    place = placed(
+    place = places_of(
         scores(density=(p, (p - 0.05, p + 0.05)), coverage=(0.5, (0.4, 0.6)), ms_per_image=(1.0, (0.9, 1.1)))
     )
     return Model(name, place=place | more)

@@ -12,7 +12,7 @@ from comparison.stand_ins import StandIn, evaluation, finished, make, reference,
 import trilemma
 from trilemma.comparison import work
 from trilemma.comparison.content import Asked, LearningPoint
-from trilemma.comparison.document import further
+from trilemma.comparison.document import further_scores
 from trilemma.comparison.entries import Entry
 from trilemma.comparison.learning import KEPT
 from trilemma.comparison.measured import Measured
@@ -58,6 +58,18 @@ def test_a_training_that_kept_no_weights_on_its_way_is_told_so(monkeypatch):
     nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: tuple(measure()[0]))
     measure_curves([entry], None, 8, progress, nothing_kept)
     assert said[-1] == "vae: no learning curve, as its training kept no earlier weights (train keep_weights=4)"
+
+
+def test_a_model_that_learned_nothing_has_a_learning_curve_and_no_settings(monkeypatch):
+    """A longer training decides about it; under which settings it draws nothing does not matter."""
+    said = []
+    monkeypatch.setattr(work, "learning_points", lambda *_: iter([POINT]))
+    monkeypatch.setattr(work, "sampler_points", lambda *_: pytest.fail("settings were measured"))
+    entry = Entry("vae", StandIn(summary={"images": 10}), SimpleNamespace(learned_nothing="nothing", spreads={}))
+    progress = SimpleNamespace(say=said.append, done=lambda: None)
+    nothing_kept = SimpleNamespace(points=lambda run, reference, kind, measure: tuple(measure()[0]))
+    measure_curves([entry], None, 8, progress, nothing_kept)
+    assert entry.learning == (POINT,) and entry.samplers == () and said == ["vae: measuring its learning curve"]
 
 
 def learning_curve(images):
@@ -120,7 +132,7 @@ def test_what_was_measured_by_classifiers_stands_in_the_report(stage, monkeypatc
     monkeypatch.setattr(work, "usefulness_of", lambda run, seed: [known[run.recipe.name]])
     report = trilemma.compare(models=list(numbers), quiet=True).report
     assert [model.error for model in report.models] == [None, None]
-    listed = [(model.name, column.title, value.value) for model, column, value in further(report)]
+    listed = [(model.name, column.title, value.value) for model, column, value in further_scores(report)]
     title = "Gain of a classifier that learns from them, too (30 real and {} generated images)"
     assert [one for one in listed if one[1].startswith("Gain")] == [
         ("vae", title.format(500), 0.25),
@@ -153,7 +165,8 @@ def test_two_real_models_share_every_column_that_both_have(tmp_path):
 @pytest.mark.slow
 def test_what_an_interrupted_comparison_measured_is_not_measured_again(tmp_path, monkeypatch):
     """Stopped at its second model, and at its curves: the scores and points in the report are those of the first time,
-    and the folder keeps none of them once the report is written."""
+    and the folder keeps none of them once the report is written. The vae has learned nothing from so few images: the
+    settings at which it stops are those of the second model, after the learning curves of both."""
     keys = {"data": "digits", "models": ["vae", "ae-stacked"], "images": 15_000, "n": 60, "quiet": True}
     measured, evaluate, settings = [], trilemma.evaluate, work.sampler_points
 
@@ -170,7 +183,7 @@ def test_what_an_interrupted_comparison_measured_is_not_measured_again(tmp_path,
     monkeypatch.setattr("trilemma.metrics.evaluate", stopped_at_the_second)
     monkeypatch.setattr(work, "sampler_points", stopped_once)
     folder = tmp_path / "c" / "measured"
-    for files in (1, 3):
+    for files in (1, 4):
         with pytest.raises(KeyboardInterrupt):
             trilemma.compare(**keys, out=tmp_path / "c")
         assert len(list(folder.iterdir())) == files
@@ -179,6 +192,7 @@ def test_what_an_interrupted_comparison_measured_is_not_measured_again(tmp_path,
     models = trilemma.compare(**keys, out=tmp_path / "c").report.models
     assert measured == ["vae", "ae-stacked", "ae-stacked"] and not folder.exists()
     assert not any(model.error for model in models) and models[1].learning and models[1].samplers
+    assert models[0].learned_nothing and models[0].learning and not models[0].samplers
     first = trilemma.load(models[0].trainings[0].run)
     again = evaluate(first, n=60, batch=60)
     for name in ("density", "coverage", "kernel_distance"):
@@ -238,11 +252,13 @@ def test_what_is_kept_is_what_was_measured(tmp_path):
 
 
 def test_how_a_score_scatters_is_kept_whole(tmp_path):
-    """With its limits, by which an interval stays one of possible values."""
+    """With its limits, by which an interval stays one of possible values; another score has the same deviations."""
     parts = {name: torch.arange(n).double() - 1 for name, n in (("shared", 3), ("own", 0), ("cuts", 2))}
     spread = Spread(0.5, **parts, n=5, least=0.25, most=0.75, halves=True)
-    (scores, _), asked = stored(tmp_path, spreads={"coverage": spread})
+    other = replace(spread, value=0.625)
+    (scores, _), asked = stored(tmp_path, spreads={"coverage": spread, "recall": other})
     again = scores.spreads["coverage"]
+    assert scores.spreads["recall"] == other
     assert asked == ["scores", "points"] and again == spread and again is not spread
     assert all(getattr(again, name).equal(part) for name, part in parts.items())
     assert again.estimate().interval == spread.estimate().interval

@@ -145,6 +145,17 @@ def test_the_hash_is_of_the_decompressed_bytes(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["1.gz", "9.gz"]
 
 
+def test_what_cannot_be_read_is_not_called_compressed(tmp_path):
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(CONTENT)[:-20])
+    (tmp_path / "plain.gz").write_bytes(CONTENT)
+    for name in ("cut.gz", "plain.gz"):
+        with pytest.raises(UserError, match=r"^not a whole compressed file \("):
+            check_hash("0")(tmp_path / name)
+    for decompress in (True, False):
+        with pytest.raises(UserError, match=r"^it cannot be read \("):
+            check_hash("0", decompress=decompress)(tmp_path)  # a folder
+
+
 def test_silence_ends_with_a_time_out(tmp_path):
     def stall(handler, first):
         send(handler, first, stop=1000)

@@ -10,10 +10,12 @@ import types
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from trilemma.data import check, load_data
+from trilemma.data import Split, check, load_data
 from trilemma.data.sources import parquet
+from trilemma.data.split import captions_fingerprint_of
 from trilemma.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -113,6 +115,12 @@ def test_rows_and_files_that_do_not_match_are_counted_with_five_examples(tmp_pat
         ("metadata.jsonl", '{"file_name": "0.png"}\n' + "[" * 100_000, "metadata.jsonl line 2 ("),
         ("metadata.jsonl", '{"file_name": "0.png"}\n{"text": "a"}', "metadata.jsonl: row 1: no file_name"),
         ("metadata.jsonl", "[1]\n", "not used: no column file_name"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "0.png", "text": "smile"}\n{"file_name": "1.png", "text": ["\\ud83d smile"]}',
+            "metadata.jsonl line 2 (it has half of a letter, which is not Unicode text)",
+        ),
+        ("0.json", '{"text": "\\ud83d smile"}', "0.json: cannot be read: it has half of a letter"),
     ],
 )
 def test_broken_metadata_is_named_and_the_images_are_read(tmp_path, name, text, message):
@@ -122,6 +130,35 @@ def test_broken_metadata_is_named_and_the_images_are_read(tmp_path, name, text, 
     assert any(message in line for line in report.unmatched)
     assert not report.ok
     assert len(load_data(tmp_path).train) == 1
+
+
+def test_whole_letters_of_two_escapes_are_read(tmp_path):
+    rows = ['{"file_name": "0.png", "text": "\\ud83d\\ude00"}', '{"file_name": "1.png", "text": "\\ud83d"}']
+    write(tmp_path, {"0.png": png(), "1.png": png(), "metadata.jsonl": "\n".join(rows)})
+    assert told(load_data(tmp_path)) == {"0.png": (None, "\U0001f600"), "1.png": (None, "")}
+
+
+def test_a_label_that_is_not_unicode_is_none(tmp_path):
+    """Of a number of images for which a class each is needed."""
+    images, labels = np.arange(16, dtype=np.uint8).repeat(64).reshape(16, 8, 8), ["a", "b"] * 7 + ["a", "\ud83d"]
+    np.savez(tmp_path / "images.npz", images=images, labels=np.array(labels))
+    data = load_data(tmp_path / "images.npz")
+    assert data.classes == () and "1 of the 16 train images have no class: classes are not used" in data.notes
+    assert "1 labels that are not a class: train image 15: not Unicode text" in data.notes
+    with pytest.raises(UserError, match="1 of the 16 train images have no class"):
+        load_data((images, labels))
+    files = {f"{k}.png": png() for k in range(16)}
+    pairs = [list(pair) for pair in zip(files, labels, strict=True)]
+    data = load_data(write(tmp_path / "d", {**files, "dataset.json": json.dumps({"labels": pairs})}))
+    assert data.classes == () and "dataset.json: 16 rows, of which 15 give the class of an image" in data.notes
+
+
+def test_a_fingerprint_tells_captions_and_their_order_apart():
+    captions = (None, ("a", "b"), ("b", "a"), ("ab", ""), ("a\n", "b"), ("a", "\nb"), ("a", "b", ""))
+    images = torch.zeros(2, 1, 1, 1, dtype=torch.uint8)
+    marks = [captions_fingerprint_of(Split(images, captions=texts)) for texts in captions]
+    assert len(set(marks)) == len(captions) and all(len(mark) == 64 for mark in marks)
+    assert captions_fingerprint_of(Split(images + 1, captions=("a", "b"))) == marks[1]
 
 
 ODD = "a\u2028b", "a\u2029b", "a\x85b", "a\x0bb", "a\x1cb"  # str.splitlines ends a line at each

@@ -187,7 +187,7 @@ def test_each_factor_is_right_where_the_caption_has_its_groups(
     seen[0, place] = torch.tensor(read)
     names = ["count", "colour", "size", "kind", "place"]
     assert [
-        name for name, is_right in zip(names, captions.right(seen, expected)[0], strict=True) if not is_right
+        name for name, is_right in zip(names, captions.obeyed_factors(seen, expected)[0], strict=True) if not is_right
     ] == wrong
 
 
@@ -277,6 +277,41 @@ def test_the_speed_of_codes_beside_its_bar(script: Load) -> None:
         (0.007, "5.00 times as quick, within the ba"),
     ):
         assert text in latent.speed_in_words({"diffusion": 0.035, "diffusion-latent": seconds})
+
+
+def test_keys_go_to_the_model_of_codes_and_to_the_name_of_its_folder(
+    script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latent, trained = script("latent"), []
+    data = SimpleNamespace(name="shapes")
+    monkeypatch.setattr(latent.trilemma, "load_data", lambda source, **keys: data)
+    monkeypatch.setattr(latent.trilemma, "train", lambda model, data, **keys: trained.append((model, keys)))
+    monkeypatch.setattr(latent, "measure", lambda *what: None)
+    monkeypatch.setattr(latent, "speed", lambda runs: "")
+    words = ["width=20", "autoencoder=runs/a b", "--minutes", "4", "--out", str(tmp_path)]
+    for before in ([], ["shapes"]):
+        monkeypatch.setattr(sys, "argv", ["latent.py", *before, *words])
+        latent.main()
+        (pixels, of_pixels), (codes, of_codes) = trained
+        assert (pixels, codes) == latent.MODELS and "width" not in of_pixels
+        assert of_codes == of_pixels | {"width": 20, "autoencoder": "runs/a b", "out": of_codes["out"]}
+        assert of_pixels["out"] == tmp_path / "diffusion-shapes-64px-4min-seed0"
+        assert of_codes["out"] == tmp_path / "diffusion-latent-shapes-64px-4min-seed0-width=20-autoencoder=runs_a_b"
+        trained.clear()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (0.01234, "RMSE 0.0123, within the bar of 0.0123, that of reconstruct"),  # equal as printed
+        (0.0124, "RMSE 0.0124, above the bar of 0.0123, that of reconstruct"),
+    ],
+)
+def test_what_changes_nothing_beside_its_bar(
+    script: Load, error: float, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("unchanged").say("interpolate, ends", error, 0.01233)
+    assert text in capsys.readouterr().out
 
 
 class Split(SimpleNamespace):

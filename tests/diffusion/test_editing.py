@@ -133,6 +133,23 @@ def test_rounds_take_so_many_calls_and_keep_the_law() -> None:
     assert law_of_rounds(schedule, times_of("uniform", schedule, 5000), 3) == pytest.approx((MEAN, STD**2), rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("how", "steps"),
+    [
+        (Redraw(strength=0.7), [1, 2, 3, 4]),  # from 0.7 to 0.6, 0.4, 0.2 and 0
+        (Redraw(noise=0.1), [1]),  # from a time below 0.2
+        (Redraw(mask=torch.ones(1, 1, 1, 1), rounds=2), [1, 1, 2, 2, 3, 3, 4, 4, 5]),
+    ],
+)
+def test_the_step_of_each_call_is_told(how: Redraw, steps: list[int]) -> None:
+    schedule, told = get_schedule("cosine"), list[tuple[int, int]]()
+    times, x0 = torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2, 0.0], dtype=torch.float64), normal(1, 1, 2, 2)
+    on_step = lambda *at: told.append(at)  # noqa: E731
+    sampler, start = redraw_sampler(gaussian(schedule), schedule, times, x0, how, unipc, on_step=on_step)
+    sampler(start(normal(1, 1, 2, 2)).float(), noise_like(x0))
+    assert told == [(step, steps[-1]) for step in steps]
+
+
 @pytest.mark.parametrize("rounds", [1, 4])
 def test_pixels_outside_the_mask_end_as_they_were(rounds: int) -> None:
     schedule = get_schedule("cosine")

@@ -449,9 +449,11 @@ def test_outside_a_mask_the_image_is_known_at_each_call_and_stays(monkeypatch, r
     model, image, mask = tuned().float(), images(3), torch.zeros(3, *SHAPE)
     mask[..., :4] = 1
     seen = with_f(model, monkeypatch, lambda x, t: torch.full_like(x, 0.5))
-    results = []
+    results, told, how = [], [], Redraw(mask=mask, rounds=rounds)
     for x in (image, torch.where(mask > 0, 1 - image, image)):  # nothing under the mask is seen
-        results.append(model.redraw(x, Redraw(mask=mask, rounds=rounds), seed=3, keys=FewKeys(steps=2)))
+        on_step = lambda *at: told.append(at)  # noqa: E731
+        results.append(model.redraw(x, how, seed=3, keys=FewKeys(steps=2), on_step=on_step))
+    assert told == 2 * [(call, calls) for call in range(1, calls + 1)]
     assert len(seen) == 2 * calls and torch.equal(*results)
     torch.testing.assert_close(results[0], torch.where(mask > 0, 0.75, image), rtol=0, atol=1e-6)
     for call, (x, t) in enumerate(seen[:calls]):

@@ -1,5 +1,6 @@
 """Captions from the data to the picture: training, sampling, receipts, and what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 import trilemma
+from trilemma import tokeniser
 from trilemma.cli import main as cli
 from trilemma.errors import UserError
 from trilemma.pictures.png import read_metadata
@@ -57,11 +59,40 @@ def test_without_a_caption_those_of_the_training_are_drawn(run: trilemma.Run) ->
 
 def test_unknown_words_are_named(run: trilemma.Run, capsys: pytest.CaptureFixture[str]) -> None:
     run.sample(1, caption="a PURPEL circle", steps=1)
-    assert 'unknown words: "purpel"; they are in no caption that the model learned from' in capsys.readouterr().err
+    assert 'unknown words: "purpel"; they have no token, and are spelled' in capsys.readouterr().err
     run.sample(1, caption="a large red circle", steps=1)
     assert not capsys.readouterr().err
     run.sample(2, caption="a large red circle | " + "a large red circle " * 12, steps=1)
     assert "1 caption is longer than the model reads, and cut" in capsys.readouterr().err
+
+
+def test_words_beyond_the_vocabulary_are_counted_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tokeniser, "MOST_WORDS", 3)
+    keys = {**SMALL, **SHORT, "quiet": False}
+    run = trilemma.train("diffusion-text", "shapes:40", size=8, out=tmp_path / "run", **keys)
+    words = {word for caption in run.data.train.captions for word in caption.split()}
+    spelled = words - {*run.model_config.words}
+    assert len(spelled) == len(words) - 3
+    counted = f"{len(spelled)} of the {len(words)} words of the training captions have no token, and are spelled"
+    assert counted in capsys.readouterr().err
+    run.sample(1, caption=max(spelled), steps=1)
+    assert f'unknown words: "{max(spelled)}"; they have no token, and are spelled' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("caption", ["\udcff", "a circle | \ud83d", ["a circle", "\ud83d"]])
+def test_a_caption_that_is_not_unicode_is_refused(run: trilemma.Run, caption: str | list[str]) -> None:
+    with pytest.raises(UserError, match="give a text"):
+        run.sample(1, caption=caption, steps=1)
+
+
+def test_a_byte_of_the_command_line_that_is_not_unicode_is_refused(
+    run: trilemma.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["sample", str(run.path), "caption=\udcff", "n=1"]) == 2
+    error = capsys.readouterr().err
+    assert "give a text" in error and "defect" not in error
 
 
 @pytest.mark.slow
@@ -91,6 +122,38 @@ def test_a_folder_with_a_text_for_each_image(tmp_path: Path) -> None:
         (folder / f"{k}.txt").write_text("ein Bild" if k % 2 else "zwei Bilder")
     run = trilemma.train("diffusion-text", folder, out=tmp_path / "run", **SMALL, **SHORT)
     assert set(run.model_config.words) == {"ein", "bild", "zwei", "bilder"}
+
+
+@pytest.mark.slow
+def test_captions_that_have_changed_are_those_of_another_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two are exchanged, which changes neither the words nor the examples that are kept with the model."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for k in range(24):
+        Image.new("RGB", (8, 8), (10 * k, 0, 0)).save(folder / f"{k}.png")
+        (folder / f"{k}.txt").write_text("ein Bild" if k % 2 else "zwei Bilder")
+    run = trilemma.train("diffusion-text", folder, **SMALL, **SHORT)
+    assert trilemma.train("diffusion-text", folder, **SMALL, **SHORT).path == run.path
+    last = dict(zip(run.data.train.captions, run.data.train.names, strict=True))
+    for caption, name in zip(last, reversed(last.values()), strict=True):
+        (folder / name).with_suffix(".txt").write_text(caption)
+    with pytest.raises(UserError, match=r"^the captions in .*images have changed since .* was trained"):
+        _ = trilemma.load(run.path).data
+    with pytest.raises(UserError, match="already holds a different training: its captions differ; choose another out="):
+        trilemma.train("diffusion-text", folder, out=run.path, **SMALL, **SHORT)
+    other = trilemma.train("diffusion-text", folder, **SMALL, **SHORT)
+    assert other.path != run.path and other.model_config == run.model_config
+    capsys.readouterr()
+    trilemma.train(run.path / "config.json", out="again")
+    assert "note: the captions are not the same as in" in capsys.readouterr().err
+    config = json.loads((run.path / "config.json").read_text())
+    del config["captions_fingerprint"]  # as an earlier version wrote it
+    (run.path / "config.json").write_text(json.dumps(config))
+    assert trilemma.train("diffusion-text", folder, out=run.path, **SMALL, **SHORT).path == run.path
+    assert len(trilemma.load(run.path).data.train) == len(run.data.train)
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from trilemma.data import Split, load_data
 from trilemma.errors import UserError
 from trilemma.explore.codes import decode_alike
 from trilemma.explore.edit import load_vector
-from trilemma.explore.images import is_own, pick_images, run_receipt, source_of, unseen
+from trilemma.explore.images import is_own, name_of, pick_images, run_receipt, source_of, unseen
 from trilemma.explore.naming import find_code, load_image, pick_image
+from trilemma.pictures.png import read_metadata
 from trilemma.pictures.table import table
 from trilemma.run.condition import needed
 from trilemma.types import UNCONDITIONAL, Condition, Decodes, Encodes, Reconstructs
@@ -369,6 +370,40 @@ def test_metadata_name_the_run_and_its_weights(run):
         "trilemma": trilemma.__version__, "verb": "walk", "model": "vae", "run": str(run.path.resolve()),
         "weights": run.weights_id, "steps": 3,
     }  # fmt: skip
+
+
+DRAWN_FROM_DATA = {
+    "edit": lambda run, **keys: trilemma.edit(run, 0, towards="bright", steps=2, **keys),
+    "interpolate": lambda run, **keys: trilemma.interpolate(run, 0, 1, frames=2, animate=False, **keys),
+    "traverse": lambda run, **keys: trilemma.traverse(run, image=0, units=0, steps=2, **keys),
+    "map": lambda run, **keys: trilemma.latent_map(run, how="pca", **keys),
+    "reconstruct": lambda run, **keys: trilemma.reconstruct(run, **keys),
+}
+
+
+@pytest.mark.parametrize("verb", DRAWN_FROM_DATA)
+def test_receipts_name_the_images_that_numbers_count_in(run, tmp_path, verb):
+    run.model.reconstruct = lambda image, condition=None: image
+    photos, levels = tmp_path / "photos", np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    for k, image in enumerate(levels):
+        path = photos / ("bright" if k < 6 else "dark") / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    for data, name in ((photos, str(photos)), (load_data(photos), str(photos))):
+        picture = DRAWN_FROM_DATA[verb](run, data=data, out=tmp_path / "o.png").picture
+        assert (receipt := read_metadata(picture))["verb"] == verb and receipt["data"] == name
+
+
+def test_images_in_memory_are_named_by_their_content():
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    names = {name_of(given) for given in (images, torch.from_numpy(images), load_data(images))}
+    assert names == {load_data(images).source} and name_of(None) is None and name_of(255 - images) not in names
+
+
+def test_a_class_that_an_edit_is_decoded_with_is_in_its_receipt(conditional, tmp_path):
+    np.save(tmp_path / "vector.npy", np.zeros(64, np.float32))
+    result = trilemma.edit(conditional, 3, towards=tmp_path / "vector.npy", steps=2, label="7", out=tmp_path / "o.png")
+    assert read_metadata(result.picture)["label"] == "7"
 
 
 def test_a_table_holds_its_images_beside_their_names():

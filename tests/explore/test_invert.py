@@ -124,7 +124,8 @@ def test_images_are_numbers_files_and_folders(shadow: Run, tmp_path: Path) -> No
         Image.new("L", (16, 16), 30 * k).save(folder / f"{k}.png")
     file = tmp_path / "one.png"
     Image.new("RGB", (8, 8), (90, 90, 90)).save(file)
-    result = invert(shadow, 5, "3", file, folder, n=2, out=tmp_path / "o.png")
+    result = invert(shadow, 5, "3", file, folder, n=2, data="digits", out=tmp_path / "o.png")
+    assert read_metadata(result.picture)["data"] == "digits"
     held_out = shadow.data.held_out[1].images[[5, 3]].float() / 255
     flat = torch.tensor([90, 0, 30])[:, None, None, None].expand(-1, 1, 8, 8) / 255
     torch.testing.assert_close(result.images, torch.cat([held_out, flat]).clamp(max=0.5))

@@ -1,5 +1,7 @@
 """`edit` with a diffusion model: masks bit for bit, strength 0, noise, and what does not fit together."""
 
+import re
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ def held_out(run: trilemma.Run, number: int) -> torch.Tensor:
 
 
 def test_pixels_outside_the_mask_are_bit_identical(model: trilemma.Run, tmp_path: Path) -> None:
-    result = trilemma.edit(model, 3, mask="0,0,4,8", rounds=2, steps=3, n=5, out=tmp_path / "e.png")
+    result = trilemma.edit(model, 3, mask="0,0,4,8", rounds=2, steps=3, n=5, data="digits", out=tmp_path / "e.png")
     assert result.images.shape == (5, 1, 8, 8) and result.mask is not None
     original = held_out(model, 3)
     assert torch.equal(result.images[..., 4:], original[..., 4:].expand(5, 1, 8, 4))
@@ -44,6 +46,7 @@ def test_pixels_outside_the_mask_are_bit_identical(model: trilemma.Run, tmp_path
         assert np.array_equal(np.asarray(Image.open(path))[:, 4:], source[:, 4:])
     receipt = read_metadata(result.files[4])
     assert (receipt["verb"], receipt["first"], receipt["n"], receipt["mask"]) == ("edit", 4, 1, "0,0,4,8")
+    assert receipt["data"] == "digits"
 
 
 def test_an_image_depends_on_its_own_number(model: trilemma.Run, tmp_path: Path) -> None:
@@ -106,6 +109,71 @@ def test_noise_as_a_number_is_that_of_the_resized_image_which_is_said(
     assert "is taken out of" not in capsys.readouterr().err
 
 
+@pytest.fixture
+def drawings(tmp_path: Path) -> Path:
+    """A folder of five images."""
+    folder, levels = tmp_path / "drawings", np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    folder.mkdir()
+    for k, image in enumerate(levels):
+        Image.fromarray(image).save(folder / f"{k}.png")
+    return folder
+
+
+def test_each_image_of_a_folder_is_drawn_again_with_the_noise_of_its_number(
+    model: trilemma.Run, drawings: Path, tmp_path: Path
+) -> None:
+    keys = {"strength": 0.5, "steps": 3}
+    whole = trilemma.edit(model, drawings, **keys)
+    assert whole.picture == model.path / "edit-drawings-strength-0.5.png"
+    assert [path.name for path in whole.files] == [f"edit-drawings-strength-0.5-{k}.png" for k in range(5)]
+    pixels = np.stack([np.asarray(Image.open(drawings / f"{k}.png")) for k in range(5)])
+    assert torch.equal(whole.source, torch.from_numpy(pixels)[:, None].float() / torch.tensor(255.0))
+    part = trilemma.edit(model, drawings, **keys, first=2, n=2, out=tmp_path / "part.png")
+    assert torch.equal(part.source, whole.source[2:4]) and (part.images - whole.images[2:4]).abs().max() <= 1 / 255
+    one = trilemma.edit(model, drawings / "3.png", **keys, first=3, n=1, out=tmp_path / "one.png")
+    assert (one.images - whole.images[3:4]).abs().max() <= 1 / 255 < (one.images - one.source).abs().max()
+    receipt = read_metadata(part.files[1])
+    assert (receipt["image"], receipt["first"], receipt["n"]) == (str(drawings), 3, 1)
+    unchanged = trilemma.edit(model, drawings, strength=0.0, animate=True, out=tmp_path / "none.png")
+    assert torch.equal(unchanged.images, whole.source) and unchanged.animation == tmp_path / "none.gif"
+
+
+def test_a_folder_of_more_images_than_a_call_draws(
+    model: trilemma.Run, drawings: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(import_module("trilemma.explore.redraw"), "MOST", 3)
+    keys = {"strength": 0.5, "steps": 1, "out": tmp_path / "e.png"}
+    assert len(trilemma.edit(model, drawings, **keys).images) == 3
+    assert "images 0 to 2 of 5 are drawn again; for the next give first=3" in capsys.readouterr().err
+    assert len(trilemma.edit(model, drawings, **keys, first=3).images) == 2 and not capsys.readouterr().err
+    for wrong, text in (({"first": 5}, "has 5 images, numbered from 0"), ({"mask": "0,0,4,8"}, "take strength= alone")):
+        with pytest.raises(UserError, match=text):
+            trilemma.edit(model, drawings, **keys, **wrong)
+    with pytest.raises(UserError, match="take strength= alone; with mask= or noise= give one image"):
+        trilemma.edit(model, drawings, noise=0.1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [
+        ({"mask": "0,0,4,8", "rounds": 2}, ["0%", *["50% step 1 of 2"] * 2, "100% step 2 of 2"]),
+        (
+            {"strength": 1.0, "animate": True},
+            ["0% part 1 of 2", "50% part 2 of 2", "75% part 2 of 2, step 1 of 2", "100% part 2 of 2, step 2 of 2"],
+        ),
+    ],
+)
+def test_progress_is_shown(
+    model: trilemma.Run, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, keys: dict, shown: list[str]
+) -> None:
+    """A strength of 0, with which an animation begins, takes no step."""
+    monkeypatch.setattr(import_module("trilemma.progress"), "PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr(import_module("trilemma.explore.redraw"), "FRAMES", 2)
+    trilemma.edit(model, 3, **keys, n=2, steps=2, out=tmp_path / "e.png")
+    lines = [re.sub(r"% \S+", "%", " ".join(line.split())) for line in capsys.readouterr().err.splitlines()]
+    assert lines == [f"drawing {text}" for text in shown]
+
+
 def test_files_are_named_after_the_image_and_what_is_asked(model: trilemma.Run, with_classes, tmp_path: Path) -> None:
     result = trilemma.edit(model, 3, strength=0.5, n=1, steps=2, animate=True, guide=with_classes.path, guidance=1.5)
     assert result.picture == model.path / "edit-3-strength-0.5.png" and result.animation is not None
@@ -166,6 +234,7 @@ def test_what_is_transparent_in_a_mask_stays(tmp_path: Path, mode: str) -> None:
         ("black.png", r"mask=black\.png holds no pixel of an image of 8x8 .*white where pixels are drawn"),
         ("1,2,3", "mask=1,2,3: file not found; give an image file, or a rectangle left,top,right,bottom"),
         ("nowhere.png", "mask=nowhere.png: file not found"),
+        ("~nobody-here/m.png", "mask=~nobody-here/m.png: file not found"),
         (
             "large.png",
             r"large.png is 16x16, the model's images are 8x8 \(height x width\); give a mask of that size, or a rect",

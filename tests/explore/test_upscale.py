@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> trilemma.Run:
 
 
 def test_a_held_out_image_is_shrunk_first(run: trilemma.Run, tmp_path: Path) -> None:
-    result = trilemma.upscale(run, 3, n=2, steps=2, out=tmp_path / "u.png")
+    result = trilemma.upscale(run, 3, n=2, steps=2, data="digits", out=tmp_path / "u.png")
     original = run.data.held_out[1].images[3:4].float() / 255
     assert result.original is not None and torch.allclose(result.original, original)
     assert torch.allclose(result.small, F.avg_pool2d(original, 2)) and result.images.shape == (2, 1, 8, 8)
@@ -36,6 +36,7 @@ def test_a_held_out_image_is_shrunk_first(run: trilemma.Run, tmp_path: Path) -> 
     assert torch.allclose(one.images[0], result.images[1], atol=1e-5)
     receipt = read_metadata(result.files[1])
     assert (receipt["verb"], receipt["first"], receipt["settings"]) == ("upscale", 1, {"steps": 2})
+    assert receipt["data"] == "digits"
 
 
 def test_a_file_keeps_its_size(run: trilemma.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,10 +90,13 @@ def test_a_model_that_enlarges_has_no_codes_and_no_masks(run: trilemma.Run, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_refused(run: trilemma.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_refused(
+    run: trilemma.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.new("L", (3, 9)).save(tmp_path / "small.png")
     with pytest.raises(UserError, match="enlarges images of 1 channels and at least 4x4 px"):
         trilemma.upscale(run, tmp_path / "small.png")
+    assert not capsys.readouterr().err  # nothing is enlarged
     Image.new("L", (64, 64)).save(tmp_path / "large.png")
     monkeypatch.setattr(import_module("trilemma.explore.upscaling"), "LARGEST", 1000)
     with pytest.raises(UserError, match="would become 128x128 px, more than 1,000 pixels"):

@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from trilemma.data import Data, Split
+from trilemma.errors import Diverged, UserError
+from trilemma.pictures.levels import to_float
+
 
 class Training:
     """In place of `train`: one that logs every 10 images, and is resumed by a greater length."""
@@ -94,6 +98,44 @@ def test_a_rate_that_falls_to_the_end_of_each_length_is_refused(gans: ModuleType
     with pytest.raises(SystemExit, match="gan-wgan-gp has schedule=cosine"):
         gans.estimate(asked(tmp_path, keys={"schedule": "cosine"}))
     assert gans.estimate(asked(tmp_path, model="vae", keys={"schedule": "constant"}))
+
+
+@pytest.mark.parametrize(("kinds", "share", "code"), [(64, "1", 0), (10, "0.1562", 1), (1, "0.01562", 1)])
+def test_a_preset_that_draws_few_kinds_of_images_has_collapsed(
+    kinds: int,
+    share: str,
+    code: int,
+    script: Callable[[str], ModuleType],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Samples are so many of the 64 training images. Ten are there six times each, so that their balls have no radius
+    and hold ten of the 64."""
+    travel = script("travel")
+    images = (255 * torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))).to(torch.uint8)
+    splits = {"train": Split(images), "valid": Split(images)}
+    data = Data("noise", "noise", (1, 8, 8), (), splits, (), (), "")
+    samples = to_float(images[torch.arange(64) % kinds])
+    run = SimpleNamespace(sample=lambda n, seed: samples[:n], summary={"steps": 1, "images": 64}, log=[])
+    monkeypatch.setattr(travel.trilemma, "load_data", lambda source, size: data)
+    monkeypatch.setattr(travel.trilemma, "train", lambda *words, **keys: run)
+    assert travel.main(["models=gan-style", "data=noise", f"out={tmp_path}"]) == code
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[travel.HEAD.index("recall")] == share
+
+
+@pytest.mark.parametrize(("error", "code"), [(Diverged("not finite"), 1), (UserError("no classes"), 0)])
+def test_a_training_that_diverged_has_failed_and_one_that_is_refused_has_not(
+    error: UserError, code: int, script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    travel = script("travel")
+
+    def refuse(*words: str, **keys: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(travel.trilemma, "train", refuse)
+    assert travel.main(["models=gan-style", "data=digits", f"out={tmp_path}"]) == code
 
 
 VANISHING, DIVERGED = "step 9: ... (vanishing gradients). Lower", "step 9: ... (divergence)"

@@ -95,7 +95,8 @@ def test_stages_follow_the_size_and_stop_widening() -> None:
 
 def test_a_critic_without_batch_norm_keeps_the_size_of_its_maps() -> None:
     """Mean squares of noise after each stage, without the borders: 1 to within the noise of 64 channels or more."""
-    critic = dcgan.Critic((3, 64, 64), 64, batch_norm=False)
+    with rng.isolated(0):
+        critic = dcgan.Critic((3, 64, 64), 64, batch_norm=False)
     h = torch.randn(8, 3, 64, 64, generator=rng.generator(0, "x"))
     for layer in critic.body:
         h = layer(h)

@@ -1,14 +1,19 @@
 """The constants of the presets: those of the papers, and where a preset differs, those of the paper in `published`."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trilemma.arguments import typed
 from trilemma.gans.gan import GAN
 from trilemma.registry import create, get_recipe, list_models
 from trilemma.run.config import TrainConfig
 from trilemma.training.optim import make_optimizer
+from trilemma.training.request import split_keys
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 EACH = [("critic", 1, 1), ("generator", 1, 1)]  # phases: every so many steps, so often in one
 FIVE = [("critic", 1, 5), ("generator", 1, 1)]
 UNBOUNDED = {"penalty": "none", "weight_clip": None, "spectral_norm": False}
@@ -79,6 +84,17 @@ OWN: dict[str, tuple[list[tuple[str, int, int]], dict[str, Any]]] = {
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "gan-dcgan": {"optimizer": "adam", "lr": 2e-4, "betas": (0.5, 0.999), "batch": 128, "width": 64},
+    # algorithm 1, as both papers' code for 64x64 images has it
+    "gan-wgan": {"optimizer": "rmsprop", "lr": 5e-5, "batch": 64, "critic_steps": 5, "weight_clip": 0.01},
+    "gan-wgan-gp": {
+        "optimizer": "adam",
+        "lr": 1e-4,
+        "betas": (0.0, 0.9),
+        "batch": 64,
+        "critic_steps": 5,
+        "penalty": "gradient",
+        "penalty_weight": 10.0,
+    },
     "gan-r3": {  # for CIFAR-10; of images in [-1, 1] the weight is 0.05, and falls to 0.005
         "network": "r3",
         "group": 8,
@@ -92,6 +108,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "lr": 2e-4,
         "betas": (0.0, 0.99),
         "batch": 512,
+        "ema_halflife_images": 5_000_000,
     },
     "gan-style": {  # limited data, for CIFAR-10; of images in [-1, 1] the weight is 0.01
         "mapping_layers": 2,
@@ -106,6 +123,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "lr": 0.0025,
         "betas": (0.0, 0.99),
         "batch": 64,
+        "ema_halflife_images": 500_000,
     },
 }
 
@@ -132,6 +150,36 @@ def test_a_preset_has_the_constants_of_its_paper(preset: str) -> None:
 def test_what_is_published_of_a_preset_is_in_its_recipe(preset: str) -> None:
     published = get_recipe(preset).published
     assert published is not None and dict(published.settings) == PUBLISHED[preset]
+
+
+def test_settings_are_named_with_the_data_that_they_are_of() -> None:
+    """For MNIST the code of Gulrajani et al. has betas of 0.5 and 0.9 and batches of 50."""
+    for preset, data in {"gan-wgan": "LSUN bedrooms, 64x64", "gan-wgan-gp": "ImageNet, 64x64"}.items():
+        assert (published := get_recipe(preset).published) and published.data == data
+
+
+def differing(preset: str) -> tuple[set[str], set[str]]:
+    """The settings of a preset that are others than the published ones, and those, as they are typed."""
+    recipe, model = get_recipe(preset), built(preset)
+    assert recipe.published is not None
+    training, network = split_keys(recipe, recipe.published.settings)
+    own = {**training_of(preset).model_dump(), **recipe.config.model_dump()}
+    if model.config.penalty != "none":
+        own["penalty_weight"] = model.penalty_weight(0.0)
+    published = {key: value for key, value in {**training, **network}.items() if value != own[key]}
+    return set(typed({key: own[key] for key in published})), set(typed(published))
+
+
+def test_the_page_of_results_says_where_a_preset_differs_from_what_is_published_and_why() -> None:
+    table = RESULTS.read_text("utf-8").partition("| preset | here | published | why |\n| --- | --- | --- | --- |\n")[2]
+    said, preset = {name: (set[str](), set[str]()) for name in OWN}, ""
+    for row in table.partition("\n\n")[0].splitlines():
+        name, here, published, why = (cell.strip() for cell in row.split("|")[1:-1])
+        preset = name.strip("`") or preset
+        assert why
+        for words, cell in zip(said[preset], (here, published), strict=True):
+            words.update(re.findall(r"`([^`]+)`", cell))
+    assert said == {name: differing(name) for name in OWN}
 
 
 @pytest.mark.parametrize(("preset", "weight"), [("gan-wgan-gp", 10.0), ("gan-style", 0.01 / 4)])

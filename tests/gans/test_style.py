@@ -11,11 +11,12 @@ from torch import Tensor
 from trilemma import rng
 from trilemma.config import make
 from trilemma.errors import UserError
+from trilemma.gans import style
 from trilemma.gans.style import (
     StyleGAN,
     StyleGANConfig,
     StyleKeys,
-    mixed,
+    mix_styles,
     path_lengths,
     random_layers,
     within_range,
@@ -26,6 +27,7 @@ from trilemma.training.players import Players
 from trilemma.types import Batch, Condition, HasStyles
 
 TINY = {"shape": (1, 8, 8), "latent": 6, "styles": 5, "width": 2}
+OF_ONE: dict[str, Any] = {"penalty": "gradient", "deviation_group": 1}  # a penalty on the slope at each image by itself
 
 
 def tiny(**settings: Any) -> StyleGAN:
@@ -65,7 +67,7 @@ def test_the_phases_and_who_moves() -> None:
         ("path", "generator", 4),
     ]
     assert [phase.name for phase in tiny(path_weight=0.0, penalty="none").phases] == ["critic", "generator"]
-    assert gan.penalty_weight(0.5) == 0.0025 and tiny(penalty="gradient").penalty_weight(0.5) == 10
+    assert gan.penalty_weight(0.5) == 0.0025 and tiny(**OF_ONE).penalty_weight(0.5) == 10
     assert tiny(penalty_weight=0.7).penalty_weight(0.5) == 0.7
 
 
@@ -170,6 +172,17 @@ def test_the_path_loss_is_about_the_running_mean_and_on_half_a_batch() -> None:
     assert not gan.path_mean.requires_grad and "path_mean" in gan.state_dict()
 
 
+def test_the_running_mean_of_path_lengths_begins_at_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the first loss is the variance of the lengths; about 0 it would be their mean square."""
+    gan, seen = tiny(), []
+    monkeypatch.setattr(style, "path_lengths", lambda *given: (seen.append(path_lengths(*given)), seen[-1])[1])
+    _, parts = gan.path_loss(batch(8), rng.generator(0, "step"))
+    lengths = seen[0].detach()
+    assert parts["loss"].item() == pytest.approx(lengths.var(correction=0).item(), rel=1e-4)
+    assert parts["loss"] < lengths.square().mean() / 2
+    assert gan.path_mean.item() == pytest.approx(lengths.mean().item(), rel=1e-6)
+
+
 def test_path_lengths_are_of_images_from_minus_one_to_one() -> None:
     """The noise is drawn as the loss draws it; by finite differences of the generator's own image."""
     gan = tiny().double()
@@ -246,7 +259,7 @@ def test_random_layers_are_of_a_share_of_the_images() -> None:
 
 def test_mixed_styles_change_at_the_layer() -> None:
     styles, other = torch.zeros(3, 4, 2), torch.ones(3, 4, 2)
-    layers = mixed(styles, other, torch.tensor([1, 4, 0]))[:, :, 0]
+    layers = mix_styles(styles, other, torch.tensor([1, 4, 0]))[:, :, 0]
     assert layers.tolist() == [[0, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]
 
 
@@ -347,6 +360,14 @@ def test_keys_of_the_sampler_that_do_not_fit_are_refused(noisy: StyleGAN, keys: 
 def test_settings_without_an_effect_are_refused() -> None:
     with pytest.raises(UserError, match="path_every=2 is for a path_weight above 0"):
         tiny(path_weight=0.0, path_every=2)
+
+
+def test_a_slope_of_1_is_asked_of_critics_that_judge_each_image_by_itself() -> None:
+    with pytest.raises(UserError, match="penalty=gradient is for deviation_group=1, as images of a group change"):
+        tiny(penalty="gradient")
+    with pytest.raises(UserError, match=r"add penalty=gradient and deviation_group=1$"):
+        tiny(loss="wasserstein", penalty="none")
+    assert tiny(loss="wasserstein", **OF_ONE).config.bounds_slope
 
 
 @pytest.mark.parametrize("keys", [{}, {"truncation": 0.5}, {"mix": 9, "mix_from": 2}, {"truncation": 0.7, "mix": 9}])

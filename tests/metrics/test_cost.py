@@ -14,7 +14,7 @@ from trilemma.metrics.cost import (
     BUDGET_S,
     LEAST_TURNS,
     REPEATS,
-    alone,
+    cost_of_one,
     counted_rows,
     draw_with_cost,
     quickest_batch,
@@ -178,11 +178,11 @@ def test_slow_turns_are_few(monkeypatch):
 def test_the_operations_of_an_image_are_those_of_its_products():
     """Three calls on two rows of 4 numbers and the decoder on one: 2 x 4 x 4 for each row."""
     model = Guided(seconds=0.01)
-    result = alone(draw_from(model), model, torch.device("cpu"))
+    result = cost_of_one(draw_from(model), model, torch.device("cpu"))
     assert result.flops == (3 * 2 + 1) * 2 * 4 * 4
     assert result.ms_interval[0] <= result.ms <= result.ms_interval[1] and result.ms >= 10
     attention = Attention(8, 2)
-    assert alone(lambda first, n: attention(torch.zeros(n, 5, 8)), attention, torch.device("cpu")).flops == (
+    assert cost_of_one(lambda first, n: attention(torch.zeros(n, 5, 8)), attention, torch.device("cpu")).flops == (
         2 * 5 * 8 * 24 + 2 * 5 * 8 * 8 + 2 * 2 * (5 * 5 * 8)  # both linear layers, and two products of each head
     )
     assert {n for _, n in model.draws} == {1} and LEAST_TURNS < len(model.draws) <= REPEATS + 1

@@ -11,7 +11,7 @@ from torch import nn
 
 from trilemma.classifiers.bundled import FeatureNetwork
 from trilemma.cli.evaluation import warning
-from trilemma.data import Data, Split
+from trilemma.data import Data, Split, load_data
 from trilemma.data.split import held_out_split
 from trilemma.errors import UserError
 from trilemma.metrics import Score, evaluate, neighbours
@@ -167,11 +167,22 @@ def test_receipts_are_written(tmp_path):
     kernel = evaluation["kernel_distance"]
     assert (kernel.n_real, kernel.n_fake, kernel.split, kernel.resize) == (300, 300, "test", "none")
     assert (kernel.data, kernel.data_fingerprint) == ("made-up", "fingerprint")
+    of_features = {score.name for score in evaluation.scores if score.features != "none"}
+    assert of_features == {score.name for score in evaluation.scores if "feature_device" in score.versions}
     assert evaluation["calls_per_image"].value == 2
     assert evaluation.fakes.shape == (300, *SHAPE)
     assert evaluation.fakes.dtype == torch.uint8
     with pytest.raises(UserError, match="unknown score"):
         evaluation["fid"]
+
+
+def test_how_every_score_of_images_scatters_is_kept():
+    """Of those that stand beside the columns, too; a mean over trainings has its interval from it."""
+    data = load_data("digits")
+    evaluation = evaluate(data.train.images[:120], against=data, n=120)
+    assert {"density", "kernel_distance", "inception_score", "class_diversity"} <= evaluation.spreads.keys()
+    for name, spread in evaluation.spreads.items():
+        assert evaluation[name].interval == spread.estimate().interval
 
 
 def test_near_copies_by_other_held_out_images_are_another_score(tmp_path):
@@ -195,6 +206,7 @@ def test_frechet_needs_2048_images(tmp_path):
     assert many["frechet_distance"].refused is None
     assert many["frechet_distance"].value == pytest.approx(0, abs=0.05)
     assert many["frechet_distance"].protocol == "frechet_pixels_2048_test"
+    assert {"frechet_distance", "frechet_infinity"} <= many.spreads.keys()
 
 
 def test_repeats_itself(tmp_path):

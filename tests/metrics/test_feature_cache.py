@@ -65,6 +65,14 @@ def test_other_images_weights_or_sizes_have_entries_of_their_own(network, cache)
     assert len(list(cache.iterdir())) == 6
 
 
+def test_devices_of_one_kind_share_an_entry(network):
+    """The receipt names the kind: features that a GPU computed do not pass for those of a CPU."""
+    networks = [replace(network, device=name) for name in ("cpu", "cuda:0", "cuda:1")]
+    of_cpu, of_first, of_second = (feature_cache._key_of_images(one, images()) for one in networks)
+    assert of_cpu != of_first == of_second
+    assert networks[2].receipt == {"feature_weights_sha256": "a" * 64, "feature_device": "cuda"}
+
+
 @pytest.mark.parametrize("damage", ["flip", "short", "empty", "head"])
 def test_a_damaged_entry_is_computed_again(network, cache, damage):
     first = cached_features(network, images())

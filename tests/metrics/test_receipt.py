@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import fields, replace
 
+import PIL
 import pytest
 
 from trilemma.errors import UserError
@@ -92,7 +93,8 @@ def test_a_file_larger_than_any_score_is_none(tmp_path):
 
 def test_versions():
     names = versions(device="cpu")
-    assert {"trilemma", "python", "torch", "numpy", "device"} == set(names)
+    assert {"trilemma", "python", "torch", "numpy", "pillow", "device"} == set(names)
+    assert names["pillow"] == PIL.__version__  # reads and scales the images
     assert all(isinstance(value, str) and value for value in names.values())
 
 

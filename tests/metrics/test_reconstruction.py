@@ -69,6 +69,7 @@ def test_similarity_in_one_window_is_the_formula() -> None:
     assert float(ssim(x, 1 - x)) < 0 < float(ssim(x, 0.5 * x + 0.25)) < 1
 
 
+@pytest.mark.slow
 def test_similarity_is_that_of_scikit_image() -> None:
     metrics = pytest.importorskip("skimage.metrics", reason="needs scikit-image")
     x, y = images(3, 3, 28, 33), images(3, 3, 28, 33, seed=1)

@@ -14,9 +14,10 @@ from trilemma.metrics.resources import LEAST_S, NO_PACKAGE, UNREADABLE, EnergyMe
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def package(folder: Path, name: str, energy: int) -> None:
+def package(folder: Path, name: str, energy: int, kind: str = "package-0") -> None:
     path = folder / name
     path.mkdir(exist_ok=True)
+    (path / "name").write_text(f"{kind}\n")
     (path / "energy_uj").write_text(f"{energy}\n")
     (path / "max_energy_range_uj").write_text("1000000000\n")
 
@@ -26,11 +27,21 @@ def test_energy_is_the_sum_over_the_processors(tmp_path: Path) -> None:
         package(tmp_path, name, 100)
     meter = EnergyMeter(CPU, tmp_path)
     package(tmp_path, "intel-rapl:0", 2_000_100)
-    package(tmp_path, "intel-rapl:1", 500_100)
+    package(tmp_path, "intel-rapl:1", 500_100, "package-1")
     package(tmp_path, "intel-rapl:0:0", 1_000_100)  # a part of processor 0
     assert meter.joules() == pytest.approx(2.5)
     package(tmp_path, "intel-rapl:1", 50)  # the counter began anew
     assert meter.joules() == pytest.approx(2 + 999.99995)
+
+
+def test_the_whole_platform_is_not_another_processor(tmp_path: Path) -> None:
+    """Of a laptop, whose platform counts the processor (2 J) and all else (3 J more)."""
+    package(tmp_path, "intel-rapl:0", 100)
+    package(tmp_path, "intel-rapl:1", 100, "psys")
+    meter = EnergyMeter(CPU, tmp_path)
+    package(tmp_path, "intel-rapl:0", 2_000_100)
+    package(tmp_path, "intel-rapl:1", 5_000_100, "psys")
+    assert meter.joules() == pytest.approx(2)
 
 
 def test_without_counters_the_reason_is_said(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from trilemma.nets.stylegan2 import (
     StyledConv,
     demodulation,
     downsample,
-    enlarged,
+    enlarge_and_convolve,
+    update_mean,
     upsample,
 )
 
@@ -87,7 +88,7 @@ def test_modulation_equals_a_loop_over_the_images(enlarges: bool) -> None:
     for k in range(3):
         weight = layer.weight * layer.affine(w[k : k + 1])[0][:, None, None]
         weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
-        maps = enlarged(x[k : k + 1], weight) if enlarges else F.conv2d(x[k : k + 1], weight, padding=1)
+        maps = enlarge_and_convolve(x[k : k + 1], weight) if enlarges else F.conv2d(x[k : k + 1], weight, padding=1)
         maps = maps + 0.3 * noise[k].view(1, 1, *side) + layer.bias[:, None, None]
         expected.append(math.sqrt(2) * F.leaky_relu(maps, 0.2))
     torch.testing.assert_close(layer(x, w, noise), torch.cat(expected), atol=1e-5, rtol=0)
@@ -123,7 +124,7 @@ def test_enlarging_with_a_convolution_is_that_of_the_enlarged_inside() -> None:
     x, weight = double(2, 3, 6, 7), double(4, 3, 3, 3)
     flipped = weight.flip(2, 3)  # a transposed convolution puts the kernel down, a convolution reads through it
     expected = F.conv2d(upsample(x), flipped, padding=1)
-    ours = enlarged(x, weight)
+    ours = enlarge_and_convolve(x, weight)
     assert ours.shape == (2, 4, 12, 14)
     torch.testing.assert_close(ours[..., 3:-3, 3:-3], expected[..., 3:-3, 3:-3])
 
@@ -211,6 +212,19 @@ def test_images_that_are_alike_deviate_by_nothing() -> None:
 def test_a_batch_without_whole_groups_is_refused(batch: int, group: int) -> None:
     with pytest.raises(UserError, match=rf"a batch of {batch} cannot .* choose a batch that is a multiple of {group}"):
         Critic((1, 8, 8), 2, group=group)(torch.rand(batch, 1, 8, 8))
+
+
+def test_the_running_deviation_begins_at_the_first() -> None:
+    """By a mean that begins at 0, critics of a short training would find all images alike."""
+    layer, first, second = MinibatchDeviation(2), torch.randn(4, 2, 3, 3), 3 * torch.randn(4, 2, 3, 3)
+    deviations = [layer(x)[::2, 2, 0, 0].mean().item() for x in (first, second)]
+    assert layer.eval()(first)[:, 2].unique().item() == pytest.approx(0.99 * deviations[0] + 0.01 * deviations[1])
+
+
+def test_a_running_mean_that_has_begun_moves_by_its_share() -> None:
+    mean = torch.tensor([2.0, -1.0, 0.0])
+    update_mean(mean, torch.tensor([4.0, 1.0, 5.0]), 0.25)
+    assert mean.tolist() == [2.5, -0.5, 5.0]
 
 
 def test_out_of_training_an_image_is_judged_by_itself() -> None:

@@ -30,6 +30,7 @@ def test_each_picture_has_its_time(film: str) -> None:
     assert shown == times
 
 
+@pytest.mark.slow
 def test_an_mp4_film_has_whole_frames_and_even_sides() -> None:
     av = pytest.importorskip("av")
     content = animated(pictures(3), [400, 80, 1], "mp4")

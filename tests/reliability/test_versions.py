@@ -171,7 +171,8 @@ def test_an_unfinished_training_of_fb66719_is_resumed_to_the_same_weights(model:
     assert (run.summary["steps"], log[-1]) == (9, 9)
     now, then = (load_file(folder / "weights.safetensors") for folder in (path, FIXTURES / model / "finished"))
     kept = {name: value for name, value in then.items() if not name.startswith("critic.")}  # it is not averaged now
-    assert kept and now.keys() == then.keys()
+    later = {"vector_mean", "vector_std"} if model == "vae-vq" else set()  # which that version did not write
+    assert kept and now.keys() == then.keys() | later
     assert_same({name: now[name] for name in kept}, kept, WEIGHTS)
 
 

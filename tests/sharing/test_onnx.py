@@ -245,6 +245,7 @@ def test_files_of_others_stay(trained, tmp_path, monkeypatch):
         trilemma.export(trained, to="onnx", out=tmp_path / "link")
 
 
+@pytest.mark.slow
 def test_a_conversion_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
     has_libraries()
 
@@ -257,6 +258,7 @@ def test_a_conversion_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_the_extra_one_line_installs_it(trained, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     pytest.importorskip("onnx")

@@ -51,6 +51,23 @@ def test_a_pass_over_few_images_has_several_batches(n_train: int, batch: int) ->
     assert fit_batch(4, n_train) == 4  # a batch that is small already
 
 
+@pytest.mark.parametrize(
+    ("group", "n_train", "batch", "said"),
+    [
+        (4, 138, 16, ["batch 16 (32 for more training images, or smaller ones)"]),
+        (32, 138, 32, []),
+        (24, 138, 24, ["batch 24 (48 for more training images, or smaller ones)"]),
+        (3, MANY, 33, ["batch 33 (32 is not a multiple of 3)"]),
+    ],
+)
+def test_a_batch_that_nobody_gave_has_whole_groups(group: int, n_train: int, batch: int, said: list[str]) -> None:
+    recipe = get_recipe("gan-style")
+    module = without_memory(recipe, recipe.config.with_(deviation_group=group))
+    training, notes = fit_training(recipe, training_config(recipe.training, {}), {}, module, n_train)
+    assert training.batch == batch and [note for note in notes if note.startswith("batch")] == said
+    flags(module).check_batch(batch)
+
+
 def test_a_step_of_a_training_in_minutes_takes_no_more_pixels_than_the_recipes() -> None:
     assert [fit_batch(256, MANY, growth) for growth in (0.1, 1, 4, 3072 / 784, 100)] == [256, 256, 64, 64, 16]
     for length, batch in (({"minutes": 0.5}, 64), ({"epochs": 1}, 256)):

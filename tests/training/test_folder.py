@@ -70,6 +70,16 @@ def test_differences_are_said_in_words() -> None:
     assert differences(then, {**other, "data": "/a"}) == ["its images differ: 70 now"]
 
 
+def test_other_captions_are_another_training() -> None:
+    """Those of the config of an earlier version, and of a model that reads none, are not known."""
+    then = {**config(), "captions_fingerprint": "ab"}
+    now = {**then, "captions_fingerprint": "cd"}
+    assert differences(then, now) == ["its captions differ"]
+    assert differences(then, {**now, "model_config": {"latent": 7}}) == ["its captions differ", "latent 2 then, 7 now"]
+    assert differences(then, {**now, "fingerprint": "cd"}) == ["its images differ"]
+    assert differences(config(), now) == differences(then, config()) == []
+
+
 def test_one_key_of_model_and_training_is_compared_in_both() -> None:
     def both(network: str, rate: str) -> dict[str, Any]:
         return {**config(schedule=rate), "model_config": {"schedule": network}}

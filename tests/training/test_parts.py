@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma.cli import main as cli
-from trilemma.comparison.entries import finished as finished_runs
-from trilemma.comparison.entries import rows_of, to_train
+from trilemma.comparison.entries import entries_of, rows_of, to_train
 from trilemma.comparison.progress import Progress, Step
 from trilemma.comparison.request import Budget
 from trilemma.comparison.trained import training_of
 from trilemma.comparison.work import Plan, train_all
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError
+from trilemma.metrics.features import feature_network
 from trilemma.registry import Recipe, create, registered
 from trilemma.run.checkpoint import list_checkpoints
 from trilemma.training.calendar import Calendar
@@ -310,9 +310,10 @@ def test_the_main_model_is_built_after_the_training_of_its_parts(monkeypatch: py
 def test_the_parts_of_a_compared_model_are_trained_within_its_minutes(tmp_path: Path) -> None:
     """Two trainings for one model, each half as long; they count together, also where a part was finished before."""
     data, minutes = trilemma.load_data("digits"), 0.01
-    plan = Plan(to_train(["toy", "toy-first"], 0, 1), data, Budget(minutes, None, None, 1), "valid", 10, 0, True, "")
+    budget, network = Budget(minutes, None, None, 1), feature_network("auto", data.shape, data.name)
+    plan = Plan(to_train(["toy", "toy-first"], 0, 1), data, budget, "valid", 10, 0, True, "", network)
     steps = [Step("training", 1.0) for _ in plan.entries]
-    train_all(plan, Budget(minutes, None, None, 1), tmp_path, Progress(steps, lambda text: None, 0.0), quiet=True)
+    train_all(plan, budget, tmp_path, Progress(steps, lambda text: None, 0.0), quiet=True)
     both, alone = (entry.run for entry in plan.entries)
     assert both is not None and alone is not None
     part = trilemma.load(both.path / "parts" / "first")
@@ -324,8 +325,8 @@ def test_the_parts_of_a_compared_model_are_trained_within_its_minutes(tmp_path: 
 
 
 def test_trainings_with_parts_that_differ_in_their_seed_share_a_row(whole: trilemma.Run) -> None:
-    assert len(rows_of(finished_runs([whole, train(seed=1)]))) == 1
-    assert len(rows_of(finished_runs([whole, train(seed=1, first={"steps": 3})]))) == 2
+    assert len(rows_of(entries_of([whole, train(seed=1)]))) == 1
+    assert len(rows_of(entries_of([whole, train(seed=1, first={"steps": 3})]))) == 2
 
 
 class Wrapped(First):

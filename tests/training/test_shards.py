@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -409,6 +410,15 @@ def test_only_a_few_blocks_of_a_deep_model_are_whole_at_a_time(tmp_path: Path) -
         assert blocks["weights"] < 0.25 * blocks["all"], blocks
         assert 0 < blocks["gradients"] < 0.15 * blocks["all"], blocks
         assert blocks["matrices"] == whole["matrices"] == 2 * blocks["largest"], (blocks, whole)
+
+
+def test_a_state_of_an_earlier_version_may_lack_what_it_did_not_write() -> None:
+    now = {"weight": torch.zeros(2), "vector_std": torch.ones(2)}
+    shards = SimpleNamespace(model_state=lambda: now)
+    Shards.load_model(shards, {"weight": torch.full((2,), 3.0)})
+    assert now["weight"].tolist() == [3, 3] and now["vector_std"].tolist() == [1, 1]
+    with pytest.raises(KeyError, match="weight"):
+        Shards.load_model(shards, {"vector_std": torch.ones(2)})
 
 
 def test_one_process_has_nothing_to_divide_weights_over() -> None:

@@ -25,6 +25,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from trilemma.autoencoders.losses import kl_to_standard_normal, squared_error
+from trilemma.autoencoders.statistics import channel_statistics
 from trilemma.classifiers.perceptual import perceptual_distance
 from trilemma.config import ModelConfig
 from trilemma.errors import UserError, check_codes, check_images
@@ -206,13 +207,7 @@ class KLAutoencoder(Model):
         Returns:
             least_spread, greatest_spread: of the channels.
         """
-        n, total, squares = 0, torch.zeros_like(self.code_mean).double(), torch.zeros_like(self.code_mean).double()
-        for batch in batches:
-            mu = self.posterior_map(batch.image)[0].double()
-            n += mu[:, 0].numel()
-            total, squares = total + mu.sum(dim=(0, 2, 3)), squares + mu.square().sum(dim=(0, 2, 3))
-        mean = total / n
-        std = (squares / n - mean.square()).clamp(min=1e-12).sqrt()
+        mean, std = channel_statistics(self.posterior_map(batch.image)[0] for batch in batches)
         self.code_mean.copy_(mean)
         self.code_std.copy_(std)
         return {"least_spread": float(std.min()), "greatest_spread": float(std.max())}

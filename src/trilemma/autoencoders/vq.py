@@ -10,10 +10,10 @@ by decoding what is drawn from it. Without a prior, as a part of a model of its 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from trilemma.autoencoders.codes import Codebook, perplexity, straight_through
 from trilemma.autoencoders.losses import squared_error
 from trilemma.autoencoders.priors import AutoregressivePrior, PriorKeys
+from trilemma.autoencoders.statistics import LEAST_VARIANCE, channel_statistics
 from trilemma.config import ModelConfig, only_for
 from trilemma.errors import check_codes, check_images
 from trilemma.nets.autoregressive import HEAD
@@ -68,6 +69,8 @@ class VQAutoencoder(Model):
     """Encoder, codebook and decoder. Images (B, C, H, W) in [0, 1]; codes (B, h * w * dim), entry by entry."""
 
     usage: Tensor
+    vector_mean: Tensor
+    vector_std: Tensor
     whole_because = ""
     known_classes = 0  # of a prior
 
@@ -82,6 +85,9 @@ class VQAutoencoder(Model):
         self.codebook = Codebook(config.codes, config.dim, decay=config.decay, restart=config.restart)
         self.decoder = _decoder(config, halvings)
         self.register_buffer("usage", torch.zeros(config.codes, dtype=torch.int64))  # of the training images
+        self.register_buffer("vector_mean", torch.zeros(config.dim))  # of these, too, before the codebook
+        self.register_buffer("vector_std", torch.ones(config.dim))
+        self.register_load_state_dict_pre_hook(_fill_in_statistics)
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.phases = [Phase("autoencoder", Player("autoencoder", networks), self.loss)]
 
@@ -101,14 +107,12 @@ class VQAutoencoder(Model):
         return self.config.dim, *self.grid
 
     def to_map(self, image: Tensor) -> Tensor:
-        """The vectors before the codebook, standardised by the entries in use: (B, C, H, W) -> (B, dim, h, w)."""
-        mean, std = self._entry_statistics()
-        return ((self.vectors(image) - mean) / std).permute(0, 3, 1, 2)
+        """The vectors before the codebook, standardised: (B, C, H, W) -> (B, dim, h, w)."""
+        return ((self.vectors(image) - self.vector_mean) / self.vector_std).permute(0, 3, 1, 2)
 
     def from_map(self, code: Tensor) -> Tensor:
         """(B, dim, h, w), standardised; each vector is taken to its nearest entry -> (B, C, H, W) in [0, 1]."""
-        mean, std = self._entry_statistics()
-        vectors = code.permute(0, 2, 3, 1) * std + mean
+        vectors = code.permute(0, 2, 3, 1) * self.vector_std + self.vector_mean
         return self.decode_entries(self.codebook.entries[self.codebook.nearest(vectors)])
 
     def place_mask(self, mask: Tensor) -> Tensor:
@@ -118,14 +122,6 @@ class VQAutoencoder(Model):
             (places * self.place_px - side) // 2 for places, side in zip(self.grid, mask.shape[2:], strict=True)
         )
         return masked_places(mask, self.place_px, top, left)
-
-    def _entry_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (dim,) of the entries that the training images chose."""
-        share = self.usage.double() if self.usage.any() else torch.ones_like(self.usage).double()
-        share, entries = (share / share.sum())[:, None], self.codebook.entries.double()
-        mean = (share * entries).sum(0)
-        std = (share * (entries - mean).square()).sum(0).clamp(min=1e-12).sqrt()
-        return mean.to(self.codebook.entries), std.to(self.codebook.entries)
 
     def vectors(self, image: Tensor) -> Tensor:
         """Before the codebook: (B, C, H, W) -> (B, h, w, dim)."""
@@ -188,11 +184,20 @@ class VQAutoencoder(Model):
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch], *, seed: int) -> dict[str, float]:
-        """Count how often the given training images choose each code, and give the perplexity of that."""
+        """Count how often the given training images choose each code, and measure the mean and spread of the vectors
+        before the codebook; gives the perplexity of the codes."""
         self.usage.zero_()
-        for batch in batches:
-            self.usage += self.code_indices(batch.image).flatten().bincount(minlength=self.config.codes)
+        mean, std = channel_statistics(self._counted_vectors(batches))
+        self.vector_mean.copy_(mean)
+        self.vector_std.copy_(std)
         return {"perplexity": self.perplexity()}
+
+    def _counted_vectors(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
+        """The vectors of each batch, (B, dim, h, w), whose entries are added to the usage."""
+        for batch in batches:
+            vectors = self.vectors(batch.image)
+            self.usage += self.codebook.nearest(vectors).flatten().bincount(minlength=self.config.codes)
+            yield vectors.permute(0, 3, 1, 2)
 
     def perplexity(self) -> float:
         """exp of the entropy of the codes that training images chose, in codes, at most their number."""
@@ -267,6 +272,20 @@ class VQ(VQAutoencoder):
 def make_vq(config: VQConfig) -> VQAutoencoder:
     """The model of a config, with a prior or without."""
     return VQ(config) if config.prior else VQAutoencoder(config)
+
+
+def _fill_in_statistics(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """The weights of earlier versions have no statistics of vectors: codes were standardised by the mean and the spread
+    of the entries that the training images chose."""
+    names = f"{prefix}vector_mean", f"{prefix}vector_std"
+    if all(name in state for name in names):
+        return
+    entries, usage = state[f"{prefix}codebook.entries"], state[f"{prefix}usage"]
+    share = usage.double() if usage.any() else torch.ones_like(usage).double()
+    share = (share / share.sum())[:, None]
+    mean = (share * entries.double()).sum(0)
+    std = (share * (entries.double() - mean).square()).sum(0).clamp(min=LEAST_VARIANCE).sqrt()
+    state.update(zip(names, (mean.to(entries), std.to(entries)), strict=True))
 
 
 class _Block(nn.Module):

@@ -62,6 +62,16 @@ class FeatureNetwork:
         """Whether its input has sides of more than SMALL px, so that an image takes many times as long."""
         return max(self.shape[1:]) > SMALL
 
+    @property
+    def receipt(self) -> dict[str, str]:
+        """What a score by its features says of it, beside its name: the hash of its weights, and where it ran."""
+        return {"feature_weights_sha256": self.sha256, "feature_device": self.device_type}
+
+    @property
+    def device_type(self) -> str:
+        """The device without its number, which differs from process to process."""
+        return self.device.partition(":")[0]
+
     def classify(self, features: Tensor) -> Tensor:
         """Features (N, D) on the CPU -> logits (N, K), float32 on the CPU, of a network that tells classes."""
         return self.network.classify(features.float().to(self.device)).cpu()

@@ -13,7 +13,7 @@ from typing import Any
 
 from trilemma import vocabulary
 from trilemma.errors import UserError, unknown
-from trilemma.files import read_json
+from trilemma.files import read_json, user_path
 from trilemma.hardware import is_one_of_several
 from trilemma.pretrained.table import CHECKPOINTS, check_verb, pipeline_name
 from trilemma.run.locate import CONFIG, is_of_hub, known_runs, no_run, run_folder
@@ -64,7 +64,7 @@ def check_words(verb: str, words: Mapping[str, Any], options: Sequence[str]) -> 
         check_verb(given.get("model", ""), verb)
         return
     model = given.get("model", "")
-    if model and model not in vocabulary.models() and Path(model).expanduser().exists():
+    if model and model not in vocabulary.models() and user_path(model).exists():
         return  # the settings of a run, or a mistake that needs a look at the file
     if model and model not in vocabulary.models():
         raise unknown("model", model, vocabulary.models())
@@ -117,7 +117,7 @@ def _no_verb(word: str, verbs: Sequence[str]) -> UserError:
     if word in vocabulary.data_words():
         compare = f"compare models on it: trilemma compare data={word}"
         return UserError(f"{word} is a data set; see it: trilemma data show {word}, or {compare}")
-    if (Path(word).expanduser() / CONFIG).is_file():
+    if (user_path(word) / CONFIG).is_file():
         return UserError(f"{word} is a run; draw from it: trilemma sample {word}, or give another verb: trilemma help")
     if word.lower() in ("version", "-v"):
         return UserError("for the version: trilemma --version")
@@ -165,7 +165,7 @@ def _place_of(thing: str) -> Path:
         from trilemma.run.hub import hub_run
 
         return hub_run(thing)
-    return Path(thing).expanduser()
+    return user_path(thing)
 
 
 def _model_of(run: Path) -> str | None:

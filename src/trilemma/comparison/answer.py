@@ -191,7 +191,7 @@ def _none_yet(asked: Asked) -> Item:
 def longer_trainings(models: Sequence[Model], asked: Asked) -> Iterator[Item]:
     """What a longer training would change, by the learning curves; nothing where none could be fitted."""
     fitted = [(m, m.forecast) for m in models if m.forecast and m.learning and not m.error]
-    others = [m for m in models if m.scores and not m.learned_nothing and not m.forecast]
+    others = [m for m in models if m.scores and not m.forecast]
     if not fitted:
         return
     parts, ahead = [], {}
@@ -245,8 +245,8 @@ def _limits(models: Sequence[Model], axes: Mapping[str, Leaders], asked: Asked) 
     """What the values leave out: the cost of images without a model; and, where a claim rests on them, since on any
     axis some model is beaten by another, the luck of training."""
     if sets := [model.name for model in models if model.kind == IMAGES]:
-        text = "{names} are sets of images: {why}" if len(sets) > 1 else "{names} is a set of images: {why}"
-        yield Item("limits", translated(text, names=listed(sets), why=translated(NO_COST)), sets)
+        text = translated("Of {names} only the images are known: {why}", names=listed(sets), why=translated(NO_COST))
+        yield Item("limits", text, sets)
     if single_trainings(models) and any(axis.beaten for axis in axes.values()):
         yield Item("limits", translated(ONE_TRAINING_CAVEAT), (), _again(asked, seeds=3))
 

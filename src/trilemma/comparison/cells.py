@@ -31,7 +31,7 @@ Row = tuple[str, str, Cell, str]  # model, title, value, unit
 def value_cell(row: Model | Control, column: Column) -> Cell:
     """The value of a model or a control."""
     failed = isinstance(row, Model) and row.error
-    return Cell("failed") if failed else score_cell(row.scores.get(column.name))
+    return Cell(translated("failed")) if failed else score_cell(row.scores.get(column.name))
 
 
 def meanings(controls: Iterable[Control]) -> str:
@@ -64,8 +64,13 @@ def score_cell(score: "Score | None") -> Cell:
     if score is None:
         return Cell("")
     if score.value is None:
-        return Cell("refused")
+        return Cell(translated("refused"))
     return Cell(number(score.value, score.interval), span(score.value, score.interval))
+
+
+def cost_heads() -> list[str]:
+    """Of the columns of `cost_cells`."""
+    return [translated(head) for head in SPENT]
 
 
 def cost_cells(model: Model) -> list[Cell]:
@@ -92,8 +97,9 @@ def lines_of(rows: "Iterable[Row]") -> "Text":
     """Lines of text, which are wrapped between words."""
     from rich.text import Text
 
+    none = translated("none")
     lines = (
-        f"{title}, {model}: {cell.value or 'none'}" + (f" ({cell.interval})" if cell.interval else "") + f" {unit}"
+        f"{title}, {model}: {cell.value or none}" + (f" ({cell.interval})" if cell.interval else "") + f" {unit}"
         for model, title, cell, unit in rows
     )
     return Text("\n".join(line.rstrip() for line in lines))

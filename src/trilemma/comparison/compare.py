@@ -21,11 +21,11 @@ from trilemma.comparison.content import Asked, Document, Model
 from trilemma.comparison.document import document
 from trilemma.comparison.entries import (
     Entry,
-    finished,
+    entries_of,
     prepare_images,
     prepare_pipelines,
+    representative,
     rows_of,
-    shown,
     to_train,
 )
 from trilemma.comparison.measured import Measured
@@ -47,7 +47,7 @@ from trilemma.keys import Inverted, Prompt, Quiet, Resize, Seed
 from trilemma.language import in_language
 from trilemma.modes import own_modes
 from trilemma.rng import check_seed
-from trilemma.run.contestant import Thing, images_to_measure
+from trilemma.run.contestant import ImageSet, Thing, images_to_measure
 from trilemma.text import encodable, printable, quoted
 from trilemma.values import checked_call
 from trilemma.words import counted
@@ -190,6 +190,7 @@ def compare(
     """
     from trilemma.comparison.folder import claim_folder
     from trilemma.metrics.evaluate import check_prompt
+    from trilemma.metrics.features import feature_network
     from trilemma.metrics.reals import choose_reals
     from trilemma.metrics.reconstruction import check_inverted
 
@@ -199,7 +200,7 @@ def compare(
     if things := [thing for item in runs for thing in (item if isinstance(item, list | tuple) else [item])]:
         given = {"minutes": minutes, "images": images, "parameters": parameters}
         refuse_training_keys(models=models, seeds=None if seeds == 1 else seeds, **given)
-        entries, budget = finished(things, size), None
+        entries, budget = entries_of(things, size), None
         for entry in entries:
             if entry.error:
                 say(f"{entry.label} is skipped: {entry.error}")
@@ -215,13 +216,15 @@ def compare(
     own = budget is not None or any(entry.run for entry in entries)
     counts = [entry.images.count for entry in entries if entry.images and entry.images.count is not None]
     split, n = choose_reals(loaded, n, n_fake=min(counts, default=None), own=own)
+    network = feature_network(features, loaded.shape, loaded.name)  # if refused, before any training
     check_prompt(prompt, [entry.contestant for entry in entries])
     prepare_pipelines(entries, loaded, split, prompt)
     prepare_images(entries, loaded.shape, loaded.name)
     request = request_of(entries, loaded, budget, n, seed, features, inverted, prompt)
     with_size = size is not None or not isinstance(data if against is None else against, str | Path | None)
     make_command = partial(command_of, request, with_size=with_size, want=want, curves=curves, lang=lang)
-    plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), want, curves, lang, features, inverted)
+    wanted = (want, curves, lang, features, inverted)
+    plan = Plan(entries, loaded, budget, split, n, seed, own, make_command(out), network, *wanted)
     with claim_folder(loaded.name, request, out, say) as folder:
         try:
             return _carry_out(plan, folder, say, begin, quiet=quiet)
@@ -268,9 +271,9 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
         within=folder,
     )
     entries, data, n, budget = plan.entries, plan.data, plan.n, plan.budget
-    keys = {"curves": plan.curves, "features": plan.features, "inverted": plan.inverted, "own": plan.own}
+    keys = {"curves": plan.curves, "inverted": plan.inverted, "own": plan.own}
     with announced("estimating the time"):
-        steps = steps_of(entries, data, folder, _seconds(budget), n, **keys)
+        steps = steps_of(entries, data, folder, _seconds(budget), n, plan.network, **keys)
     progress = Progress(steps, say, begin)
     partial_report = Partial(folder, entries, progress, trains=budget is not None)
     progress.watch = partial_report.write
@@ -284,7 +287,7 @@ def _carry_out(plan: Plan, folder: Path, say: Say, begin: float, *, quiet: bool)
     reference = measure_all(plan, batch, progress, measured)
     limits = caveats(data, plan.split, n, own=plan.own)
     length = {} if budget is None else budget.length
-    wanted = (plan.want, plan.features, plan.inverted)
+    wanted = (plan.want, plan.features, plan.inverted, plan.own)
     asked = Asked(plan.command, length, n, batch, plan.seed, plan.split, limits, *wanted)
     with in_language(plan.lang):
         result = _write(entries, reference, asked, files)
@@ -302,10 +305,12 @@ def _seconds(budget: Budget | None) -> float | None:
 
 
 def _to_measure(entries: Sequence[Entry]) -> str:
-    """How many runs, pipelines and sets of images, in words."""
+    """How many runs, pipelines, sets of images and contestants of one's own, in words."""
     pipelines = sum(entry.pipeline is not None for entry in entries)
-    sets = sum(entry.images is not None for entry in entries) - pipelines
-    parts = [(len(entries) - sets - pipelines, "run"), (pipelines, "pipeline"), (sets, "set")]
+    sets = sum(isinstance(entry.images, ImageSet) for entry in entries)
+    own = sum(entry.images is not None for entry in entries) - sets - pipelines
+    runs = len(entries) - sets - pipelines - own
+    parts = [(runs, "run"), (pipelines, "pipeline"), (sets, "set"), (own, "contestant")]
     return " and ".join(counted(count, what) + " of images" * (what == "set") for count, what in parts if count)
 
 
@@ -320,7 +325,7 @@ def _write(entries: Sequence[Entry], reference: "Reference", asked: Asked, files
     from trilemma.pictures.png import receipt_for
 
     content = document(entries, reference.setup.data, asked, describe())
-    pictures, near = pictures_of([shown(row) for row in rows_of(entries).values()], reference)
+    pictures, near = pictures_of([representative(row) for row in rows_of(entries).values()], reference)
     content = replace(content, models=[replace(model, nearest=near.get(model.name)) for model in content.models])
     content = with_diagnosis(content)
     receipt = receipt_for("compare", command=asked.command)

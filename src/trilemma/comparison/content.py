@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SAME = ("protocol", "n_real", "n_fake", "features", "split", "seed", "resize")  # what a column must share
 RECEIPT = (*SAME, "versions", "interval_is", "data_fingerprint")  # of a column
 POINT = ("name", "unit", *RECEIPT)  # of a value of a point on a curve
-IMAGES = "images"  # the kind of a row that is a set of images, with no model behind it
+IMAGES = "images"  # the kind of a row of which only the images are known: a set of them, or one's own contestant
 PIPELINE = "pipeline"  # the kind of a row that is a published pipeline, which was not trained here
 
 FIDELITY, DIVERSITY, SPEED = "fidelity", "diversity", "speed"  # axes
@@ -37,7 +37,7 @@ class Asked:
     """What was asked of a comparison.
 
     command: makes the same report again; length: of each training, minutes or images, {} where nothing is trained;
-    split, caveats: of the real images;
+    split, caveats: of the real images; own: whether there is a model that was trained on their data;
     want: what the user wants most, one of WANTS; features, inverted: as `compare` was given them.
     """
 
@@ -51,6 +51,7 @@ class Asked:
     want: str = "balance"
     features: str = "auto"
     inverted: int = 0
+    own: bool = True
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Model:
-    """A row: a model as the mean over its trainings, which differ in their seed alone, or a set of images.
+    """A row: a model as the mean over its trainings, which differ in their seed alone, or only images.
 
     kind: "model", IMAGES or PIPELINE; trained: None of the latter two, and of a model that failed before it was
     trained; folder: where a set of images lies; learning: of the training that stands for the row; forecast: what a
@@ -281,8 +282,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric: its title, its best models, which no other is shown to beat, and a score with the receipt of all;
-    `shared` where every contestant that can have it has it."""
+    """A metric: its title, its best models, which no other is shown to beat, and a score with the receipt of all, whose
+    versions are those that no model has otherwise; `shared` where every contestant that can have it has it."""
 
     name: str
     title: str

@@ -9,9 +9,13 @@ How a pair is compared depends on what is known of it:
 
 - the time per image: the ratio of the times in each turn, with Student's t over the logarithms (`cost.time_in_turns`);
 - scores of the same real images: the jackknife of the difference (`intervals.difference`);
-- other scores of several trainings: Welch's interval over trainings;
+- other scores of several trainings: Welch's interval over trainings, joined with the intervals of each training;
 - all else: from the two intervals, scaled to the level (Zou & Donner 2008, "Construction of confidence limits about
   effect measures": MOVER), as if they were independent.
+
+The interval of a mean over trainings, or of the difference of two, is Student's t over their values. Where it is not
+known how a score scatters, the intervals of each training, as those of independent values, are joined to it by square
+and add: a few equal values, as where no image is a copy, do not make a mean exact.
 """
 
 import math
@@ -34,7 +38,7 @@ class RowMetric:
 
     value, interval: as they stand in the table.
     spread: how the value scatters with the real images, and with the generated ones or the trainings.
-    values: of each training.
+    values, intervals: of each training.
     times: ms per image in each turn, measured in turns with the other rows.
     """
 
@@ -42,6 +46,7 @@ class RowMetric:
     interval: Sequence[float] | None = None
     spread: "Spread | None" = None
     values: tuple[float, ...] = ()
+    intervals: tuple[Sequence[float] | None, ...] = ()
     times: tuple[float, ...] = ()
 
 
@@ -96,14 +101,34 @@ def over_trainings(spreads: Sequence["Spread"]) -> "Spread":
     return replace(first, value=values.mean().item(), shared=shared, own=own, cuts=own.new_zeros(0))
 
 
-def mean_over_trainings(values: Sequence[float], unit: str) -> "Estimate":
-    """Mean and interval of a value that has no spread; a fraction stays in [0, 1]."""
+def mean_over_trainings(
+    values: Sequence[float], unit: str, intervals: Sequence[Sequence[float] | None] = ()
+) -> "Estimate":
+    """Mean and interval of a value that has no spread; a fraction stays in [0, 1].
+
+    Args:
+        intervals: of each value.
+    """
     from trilemma.metrics.intervals import Estimate, mean_estimate
 
-    estimate = mean_estimate(values)
-    if not unit.startswith("fraction"):
-        return estimate
-    return Estimate(estimate.value, (max(0.0, estimate.interval[0]), min(1.0, estimate.interval[1])))
+    value, (low, high) = _joined(mean_estimate(values), *_arms(values, intervals))
+    return Estimate(value, (max(0.0, low), min(1.0, high)) if unit.startswith("fraction") else (low, high))
+
+
+def _arms(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> tuple[float, float]:
+    """How far the mean of independent values reaches below and above itself by their intervals; 0 where one has
+    none."""
+    arms = [(value - ends[0], ends[1] - value) for value, ends in zip(values, intervals, strict=False) if ends]
+    if len(arms) < len(values):
+        return 0.0, 0.0
+    below, above = (math.hypot(*side) / len(values) for side in zip(*arms, strict=True))
+    return below, above
+
+
+def _joined(estimate: "Estimate", below: float, above: float) -> "Estimate":
+    """An estimate whose interval reaches farther by independent errors below and above."""
+    value, (low, high) = estimate
+    return estimate._replace(interval=(value - math.hypot(value - low, below), value + math.hypot(high - value, above)))
 
 
 def of_turns(times: Sequence[float]) -> "Estimate":
@@ -114,7 +139,7 @@ def of_turns(times: Sequence[float]) -> "Estimate":
 
 
 def _compared(name_a: str, name_b: str, a: RowMetric, b: RowMetric, level: float) -> Difference | None:
-    from trilemma.metrics.intervals import difference, difference_of_trainings, mean_estimate
+    from trilemma.metrics.intervals import difference, mean_estimate
 
     ratio = len(a.times) == len(b.times) > 1
     if ratio:
@@ -124,12 +149,21 @@ def _compared(name_a: str, name_b: str, a: RowMetric, b: RowMetric, level: float
     elif a.spread is not None and b.spread is not None:
         value, interval = difference(a.spread, b.spread, level=level)
     elif len(a.values) > 1 and len(b.values) > 1:
-        value, interval = difference_of_trainings(a.values, b.values, level=level)
+        value, interval = _of_trainings(a, b, level)
     elif a.interval and b.interval:
         value, interval = a.value - b.value, _mover(a, b, level)
     else:
         return None
     return Difference(name_a, name_b, value, list(interval), ratio, level) if _finite(interval) else None
+
+
+def _of_trainings(a: RowMetric, b: RowMetric, level: float) -> "Estimate":
+    """a - b of the means over their trainings."""
+    from trilemma.metrics.intervals import difference_of_trainings, quantile
+
+    (below_a, above_a), (below_b, above_b) = _arms(a.values, a.intervals), _arms(b.values, b.intervals)
+    scale, estimate = quantile(level) / quantile(), difference_of_trainings(a.values, b.values, level=level)
+    return _joined(estimate, scale * math.hypot(below_a, above_b), scale * math.hypot(above_a, below_b))
 
 
 def _mover(a: RowMetric, b: RowMetric, level: float) -> tuple[float, float]:

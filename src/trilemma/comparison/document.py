@@ -1,7 +1,7 @@
 """The content of a report, as `content.Document`: from what was trained and measured.
 
 A model is a row: the mean over its trainings, which differ in their seed alone. The table holds the columns that every
-measured model has ("shared"); what only some have, and details, are listed beside it (`further`).
+measured model has ("shared"); what only some have, and details, are listed beside it (`further_scores`).
 """
 
 import shlex
@@ -58,7 +58,7 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
         data: what all of them were trained on, or are measured by.
         machine: what `hardware.describe` tells of the machine that sampled and measured.
     """
-    from trilemma.metrics.reals import real_notes, role_of
+    from trilemma.metrics.reals import real_notes
 
     notes = _shared_notes(entries)
     rows = rows_of(entries)
@@ -78,11 +78,11 @@ def document(entries: Sequence[Entry], data: "Data", asked: Asked, machine: Json
             budget=_budget(models, asked, machine),
             columns=table,
             differences=pairs,
-            versions={key: value for column in table for key, value in column.receipt.versions.items()},
+            versions=shared_versions([score for model in models for score in model.scores.values()]),
             axes=[{"name": a.name, "metric": a.metric, "unit": a.short} for a in AXES],
             speed_scale=SPEED_SCALE,
             language=language(),
-            real={"split": asked.split, "role": role_of(asked.split, own=False)},
+            real={"split": asked.split, "role": _role(models, asked)},
             caveats=[translated(caveat.form, **caveat.values) for caveat in asked.caveats],
             notes=[note for note in notes if note not in (*map(str, asked.caveats), *real_notes(data))],
             seed=asked.seed,
@@ -137,7 +137,13 @@ def columns(models: Sequence[Model], pairs: Differences | None = None) -> list[C
     return [_column(name, measured, (pairs or {}).get(name, ())) for name in order]
 
 
-def further(document: Document) -> "list[tuple[Model, Column, Score]]":
+def shared_versions(scores: "Sequence[Score]") -> dict[str, str]:
+    """Of the versions, devices and hashes that some scores name, those that none of them names otherwise."""
+    named = {key: value for score in scores for key, value in score.versions.items()}
+    return {key: value for key, value in named.items() if all(s.versions.get(key, value) == value for s in scores)}
+
+
+def further_scores(document: Document) -> "list[tuple[Model, Column, Score]]":
     """What only some models have, model by model."""
     rest = [column for column in document.columns if not column.shared]
     return [(m, c, m.scores[c.name]) for m in document.models for c in rest if c.name in m.scores]
@@ -160,7 +166,7 @@ def _column(name: str, measured: Sequence[Model], pairs: Sequence[Difference]) -
         better=first.better,
         best=unbeaten(values, pairs, first.better),
         refused=next(iter(reasons)) if len(reasons) == 1 else None,  # one reason for all models, or None
-        receipt=first,
+        receipt=replace(first, versions=shared_versions([m.scores[name] for m in models])),
     )
 
 
@@ -199,6 +205,15 @@ def _images(data: "Data") -> Images:
     )
 
 
+def _role(models: Sequence[Model], asked: Asked) -> str:
+    """What the real images were to the models; beside others that of the runs is known alone."""
+    from trilemma.metrics.reals import role_of
+
+    role = translated(role_of(asked.split, own=asked.own))
+    others = any(m.kind != "model" for m in models)
+    return translated("for the runs: {role}", role=role) if asked.own and others else role
+
+
 def _budget(models: Sequence[Model], asked: Asked, machine: Json) -> Budget:
     used = [t.seconds for m in models for t in m.trainings if t.seconds is not None]
     by_images = "images" in asked.length
@@ -208,8 +223,8 @@ def _budget(models: Sequence[Model], asked: Asked, machine: Json) -> Budget:
         text = translated("Asked for each model: {length} of training.", length=duration(seconds))
     elif by_images:
         text = translated("Each model was to see {images}.", images=counted(asked.length["images"], "training image"))
-    elif all(m.kind == IMAGES for m in models):
-        text = translated("These are sets of images: what their training took is not known.")
+    elif all(m.kind != "model" for m in models):
+        text = translated("What it took to train these is not known.")
     else:
         text = translated("These runs were trained before.")
     if used:

@@ -1,13 +1,16 @@
 """What a comparison sets side by side: trainings, in rows of those that differ in their seed alone, published
 pipelines, and sets of images."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trilemma.data import Data
 from trilemma.data.decoding.size import Size
 from trilemma.errors import UserError
+from trilemma.files import user_path
 from trilemma.pretrained.table import pipeline_name
 from trilemma.run.contestant import Contestant, ImageSet, Shape, Thing, contestant_of
 from trilemma.run.parts import identity
@@ -18,7 +21,6 @@ from trilemma.values import shown as as_typed
 
 if TYPE_CHECKING:
     from trilemma.comparison.content import LearningPoint, SamplerPoint
-    from trilemma.data import Data
     from trilemma.metrics.evaluate import Evaluation
 
 UNIMPORTANT = (
@@ -84,7 +86,7 @@ def rows_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     return {name: [e for e in entries if e.name == name] for name in dict.fromkeys(e.name for e in entries)}
 
 
-def shown(row: Sequence[Entry]) -> Entry:
+def representative(row: Sequence[Entry]) -> Entry:
     """The training whose samples, curves and settings stand for the row: the first measured, else the first trained."""
     best_first = [e for e in row if e.evaluation is not None] or [e for e in row if e.run is not None] or row
     return best_first[0]
@@ -99,7 +101,7 @@ def to_train(names: Sequence[str], seed: int, seeds: int) -> list[Entry]:
     ]
 
 
-def finished(things: Sequence[Thing], size: Size | None = None) -> list[Entry]:
+def entries_of(things: Sequence[Thing], size: Size | None = None) -> list[Entry]:
     """Entries of runs on the same images, of pipelines and of sets of images, with names that tell them apart; all
     there is of a run is read. One that cannot be read is an entry with its error.
 
@@ -134,7 +136,7 @@ def _opened(things: Sequence[Thing], size: Size | None) -> tuple[dict[Path, Cont
     opened: dict[Path, Contestant] = {}
     broken: dict[Path, str] = {}
     for thing in things:
-        place, error = _place(thing, len(opened)), None
+        place, error = _place(thing, opened), None
         try:
             contestant = contestant_of(thing, size)
             if isinstance(contestant, Run):
@@ -153,15 +155,23 @@ def _opened(things: Sequence[Thing], size: Size | None) -> tuple[dict[Path, Cont
     return opened, broken
 
 
-def _place(thing: Thing, number: int) -> Path:
-    """Where a thing is; of one in memory a name of its own."""
+def _place(thing: Thing, others: Collection[Path]) -> Path:
+    """Where a thing is; of one in memory a name that the others do not have."""
     if (pipeline := pipeline_name(thing)) is not None:
         return Path(pipeline)
     if isinstance(thing, str | Path):
-        return Path(thing).expanduser().resolve()
+        return user_path(thing).resolve()
     if isinstance(thing, TextToImage):
         return Path(thing.model)
-    return thing.path.resolve() if isinstance(thing, Run) else Path(f"images-{number + 1}")
+    return thing.path.resolve() if isinstance(thing, Run) else _name_in_memory(thing, others)
+
+
+def _name_in_memory(thing: Thing, others: Collection[Path]) -> Path:
+    """The name of a contestant or of loaded data, numbered where it is not the first; that of an array is its place."""
+    name = Path(thing.name).name if isinstance(thing, Data | Contestant) else ""
+    first = Path(name or f"images-{len(others) + 1}")
+    numbered = (Path(f"{first}-{k}") for k in count(2))
+    return next(place for place in chain([first], numbered) if place not in others)
 
 
 def _seed(contestant: Contestant) -> int | None:
@@ -220,7 +230,7 @@ def _same_data(runs: Sequence[Run]) -> None:
             raise UserError(f"{first.path} was trained on {what}, {run.path} on {other}: {why}")
 
 
-def prepare_pipelines(entries: Sequence[Entry], data: "Data", split: str, prompt: str | None) -> None:
+def prepare_pipelines(entries: Sequence[Entry], data: Data, split: str, prompt: str | None) -> None:
     """Tell pipelines what they are to draw; they are located, too, so that an absent one is refused before any work.
 
     Raises:

@@ -16,7 +16,7 @@ from trilemma.arguments import word
 from trilemma.comparison.measured import FOLDER as MEASURED
 from trilemma.comparison.plain import Json, clean
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, read_json, refuse_links, write_json
+from trilemma.files import disk_errors, read_json, refuse_links, user_path, write_json
 from trilemma.run.folder import LOCK, RUNS, Busy, hold, is_free
 from trilemma.studio_files import PARTIAL_REPORT
 
@@ -39,9 +39,7 @@ def claim_folder(
         UserError: if `out` holds another comparison, or another process is writing to it.
     """
     request = clean(request)
-    path, lock = (
-        _named(Path(out).expanduser(), request) if out is not None else _chosen(f"compare-{name}", request, say)
-    )
+    path, lock = _named(user_path(out), request) if out is not None else _chosen(f"compare-{name}", request, say)
     try:
         refuse_links(path / REQUEST, path / "runs", path / MEASURED, path / PARTIAL_REPORT)
         with disk_errors(path):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from trilemma.comparison.content import Nearest, Refused
 from trilemma.comparison.entries import Entry
 from trilemma.errors import UserError
+from trilemma.language import translated
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +27,7 @@ EIGHT, HALF = 8, 4  # images in a row of the first picture; a row breaks in two 
 COPIES_AMONG = 360  # generated images of each model, and held-out ones, at most, whose nearest neighbours are looked up
 WIDTH = 340  # px on the page that a grid of samples is enlarged towards
 SMOOTH = 48  # px: images with a larger side are not enlarged as blocks
+UNKNOWN_TRAINING = "what these images were made from is not known"
 
 
 class Picture(NamedTuple):
@@ -87,15 +89,13 @@ def strips(images: "Tensor") -> list[Picture]:
 
 
 def _sheet(images: "Tensor", columns: int | None) -> "Image.Image":
-    """A grid whose gaps are transparent; images with alpha are laid over white."""
+    """A grid whose gaps are transparent."""
     import torch
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     from trilemma.pictures.grid import grid
 
     sheet = grid(images, columns=columns, scale=1)
-    if sheet.mode == "RGBA":
-        sheet = Image.alpha_composite(Image.new("RGBA", sheet.size, "white"), sheet)
     black = torch.zeros(len(images), 1, *images.shape[2:], dtype=torch.uint8)
     sheet = sheet.convert("LA" if sheet.mode == "L" else "RGBA")
     sheet.putalpha(ImageOps.invert(grid(black, columns=columns, scale=1)))
@@ -115,12 +115,14 @@ def _pairs(fakes: "Tensor", near: Nearest | Refused, data: "Data") -> Picture | 
 
 def _nearest(measured: "Mapping[str, Evaluation]", reference: "Reference") -> dict[str, Nearest | Refused]:
     """Nearest training images of the samples of every row, and of held-out images as the yardstick, in one pass, by the
-    features that were measured."""
+    features that were measured; none where no model is known to be trained on the data."""
     import torch
 
     from trilemma.metrics.nearest import nearest_training_images
 
     setup = reference.setup
+    if not setup.own:
+        return {name: Refused(translated(UNKNOWN_TRAINING)) for name in measured}
     try:
         features = {name: one.features[:COPIES_AMONG] for name, one in measured.items()}
         sets = [*features.values(), _held_out_features(reference)]

@@ -125,7 +125,7 @@ def _identity(contestant: "Known", n: int, seed: int) -> tuple[object, ...]:
 def _write(path: Path, evaluation: "Evaluation") -> None:
     tensors = {"fakes": evaluation.fakes, "features": evaluation.features}
     for name, spread in evaluation.spreads.items():
-        tensors |= {f"{name}.{part}": getattr(spread, part) for part in DEVIATIONS}
+        tensors |= {f"{name}.{part}": getattr(spread, part).clone() for part in DEVIATIONS}  # scores may share them
     plain = {
         "scores": [score.to_json() for score in evaluation.scores],
         "notes": list(evaluation.notes),

@@ -19,6 +19,7 @@ from trilemma.comparison.learning import fewer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trilemma.classifiers.bundled import FeatureNetwork
     from trilemma.data import Data
     from trilemma.run.text_to_image import TextToImage
 
@@ -97,9 +98,9 @@ def steps_of(
     folder: Path,
     seconds: float | None,
     n: int,
+    network: "FeatureNetwork",
     *,
     curves: bool = False,
-    features: str = "auto",
     inverted: int = 0,
     own: bool = True,
 ) -> list[Step]:
@@ -107,8 +108,9 @@ def steps_of(
 
     Args:
         seconds: of each training; None where nothing is trained.
-        n: images to measure; curves: whether each row is measured over its training and under settings of its sampler.
-        features: of the feature network; inverted: images whose codes are searched of each model without an encoder.
+        n: images to measure, by the features of a network.
+        curves: whether each row is measured over its training and under settings of its sampler.
+        inverted: images whose codes are searched of each model without an encoder.
         own: whether a model was trained on the data.
     """
     from trilemma.metrics import nearest, probe
@@ -120,7 +122,7 @@ def steps_of(
     cost |= {name: seconds_per_image(model, data.shape) for name, model in names.items()}
     drawing = _drawing(entries, names, cost, data, n, inverted)
     steps = [] if seconds is None else [Step("training", _training(e, folder, seconds, cost[e.name])) for e in entries]
-    each, is_slow = seconds_per_features(features, data)
+    each = seconds_per_features(network, data)
     of_training = len(data.train) if own and len(data.train) <= nearest.MOST_SLOW else 0
     if data.classes:
         of_training = max(of_training, min(len(data.train), probe.MOST)) + probe.HELD_OUT
@@ -128,7 +130,7 @@ def steps_of(
     first = one * CONTROLS + of_training * each
     steps += [Step("measuring", one + (0 if k else first) + drawing[e.name]) for k, e in enumerate(entries)]
     if curves:
-        images = POINTS * fewer(n, is_slow)
+        images = POINTS * fewer(n, network.is_slow)
         steps += [Step("curves", STARTED + images * (PER_IMAGE + each + cost[name])) for name in rows_of(entries)]
     turn = min(BATCH, n) * sum(cost.values())
     return [*steps, Step("writing", WRITTEN + min(REPEATS * turn, max(LEAST_TURNS * turn, TURNS_S)))]
@@ -226,22 +228,17 @@ def seconds_of_pipeline(pipeline: "TextToImage") -> tuple[float, float]:
     return loaded - start, time.perf_counter() - loaded
 
 
-def seconds_per_features(name: str, data: "Data") -> tuple[float, bool]:
-    """Seconds for the features of an image, beyond PER_IMAGE, and whether the network is a slow one; 0 of one that has
-    to be fetched first."""
-    from trilemma.classifiers.imagenet import NAME
-    from trilemma.metrics.features import extract, feature_network
+def seconds_per_features(network: "FeatureNetwork", data: "Data") -> float:
+    """Seconds for the features of an image by a slow network; 0 by another one, which PER_IMAGE allows for."""
+    from trilemma.metrics.features import extract
 
-    if name not in ("auto", NAME):
-        return 0.0, False
-    network = feature_network(name, data.shape, data.name)
     if not network.is_slow:
-        return 0.0, False
+        return 0.0
     images = data.train.images[:TIMED]
     extract(network, images)
     start = time.perf_counter()
     extract(network, images)
-    return (time.perf_counter() - start) / len(images), True
+    return (time.perf_counter() - start) / len(images)
 
 
 def about(seconds: float) -> str:

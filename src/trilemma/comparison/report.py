@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from trilemma.comparison import figures, triangle
-from trilemma.comparison.content import Document, Model, point_receipts, receipt_of
+from trilemma.comparison.content import Column, Document, Model, point_receipts, receipt_of
 from trilemma.comparison.curves import CurvePlot, curve_title, shown_curves
-from trilemma.comparison.document import further
+from trilemma.comparison.document import further_scores
 from trilemma.comparison.images import Pictures, pictures_of
 from trilemma.comparison.plain import Json
 from trilemma.comparison.sampler_settings import most_density
@@ -26,6 +26,7 @@ from trilemma.language import in_language, translated
 from trilemma.metrics.catalogue import CATALOGUE, COST
 from trilemma.pictures import plots
 from trilemma.pictures.page import template
+from trilemma.run.contestant import KINDS
 from trilemma.titles import root_of
 from trilemma.words import capital, counted, duration, ends, listed, number, span
 
@@ -66,7 +67,7 @@ def _context(document: Document) -> dict[str, object]:
         "_": translated,
         "language": document.language,
         "shares": [translated(axis["unit"]) for axis in document.axes if axis["name"] != "speed"],
-        "further": further(document),
+        "further": further_scores(document),
         "cost": COST,
         "titles": {name: translated(metric.title) for name, metric in CATALOGUE.items()},
         "triangle": _svg(triangle.draw(models), _triangle_text(placed)),
@@ -80,9 +81,10 @@ def _context(document: Document) -> dict[str, object]:
         "learning": _learning(models),
         "samplers": _samplers(document),
         "of_points": _of_points(document),
+        "used": {column.name: _used(document, column) for column in document.columns},
         "measured": [c for c in document.columns if c.shared and not c.refused],
         "size": " x ".join(str(side) for side in shape[1:]),
-        "colour": {1: "grey", 3: "colour", 4: "colour with alpha"}.get(shape[0], ""),
+        "colour": KINDS[shape[0]],
     }
 
 
@@ -90,6 +92,19 @@ def _of_points(document: Document) -> list[Json]:
     """Receipts of points on the curves that are not those of a column."""
     of_columns = [receipt_of(column.receipt) for column in document.columns]
     return [receipt for receipt in point_receipts(document.models).values() if receipt not in of_columns]
+
+
+def _used(document: Document, column: Column) -> dict[str, str]:
+    """Versions, devices and hashes behind a column that are not those of all values; with the names of the models where
+    these differ."""
+    by_model = {m.name: m.scores[column.name].versions for m in document.models if column.name in m.scores}
+    own = dict.fromkeys(key for used in by_model.values() for key in used if key not in document.versions)
+
+    def text(key: str) -> str:
+        each = listed([f"{used[key]} ({name})" for name, used in by_model.items() if key in used])
+        return column.receipt.versions.get(key, each)
+
+    return {key: text(key) for key in own}
 
 
 def _learning(models: Sequence[Model]) -> Markup | None:

@@ -9,6 +9,7 @@ from trilemma.comparison.entries import Entry, rows_of
 from trilemma.comparison.plain import Json
 from trilemma.data.sources.arrays import GIVEN
 from trilemma.errors import UserError
+from trilemma.files import user_path
 from trilemma.language import ENGLISH
 from trilemma.run.contestant import ImageSet
 from trilemma.values import shown
@@ -129,7 +130,7 @@ def command_of(
     words += [] if want == "balance" else [f"want={want}"]
     words += [] if curves else ["curves=false"]
     words += [] if lang == ENGLISH else [f"lang={lang}"]
-    words += [] if out is None else [f"out={Path(out).expanduser().absolute()}"]
+    words += [] if out is None else [f"out={user_path(out).absolute()}"]
     return shlex.join(["trilemma", "compare", *words])
 
 

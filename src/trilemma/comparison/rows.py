@@ -22,10 +22,10 @@ from trilemma.comparison.content import (
     Training,
 )
 from trilemma.comparison.differences import RowMetric, differences, mean_over_trainings, of_turns, over_trainings
-from trilemma.comparison.entries import Entry, shown
+from trilemma.comparison.entries import Entry, representative
 from trilemma.comparison.learning import forecast, is_whole
 from trilemma.comparison.trained import commands, curves, training_of
-from trilemma.comparison.triangle import AXES, placed
+from trilemma.comparison.triangle import AXES, places_of
 from trilemma.language import translated
 from trilemma.metrics.catalogue import COST, DETAILS, OF_CLASSIFIER, QUALITY
 from trilemma.words import listed
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 TIME = COST[0]
 OVER_TRAININGS = "95% over {n} trainings that differ in their seed, and the choice of real images (Student's t)"
+REALS_HELD_FIXED = (
+    "95% over {n} trainings that differ in their seed (Student's t), and the images of each; real images held fixed"
+)
 IN_TURNS = "95% for the median over turns, in each of which every model draws one batch; the range of fewer than 6"
 NOTES = {  # of the controls, by name
     "real": "what a perfect model would get",
@@ -51,7 +54,7 @@ NOTES = {  # of the controls, by name
 
 def model_row(name: str, row: Sequence[Entry], data: "Data", asked: Asked, shared: Sequence[str]) -> Model:
     """A row: what stands for it, and each of its trainings."""
-    first, measured = shown(row), [e for e in row if e.evaluation is not None]
+    first, measured = representative(row), [e for e in row if e.evaluation is not None]
     scores, nothing = _row_scores(measured) if measured else {}, _learned_nothing(measured)
     return Model(
         name,
@@ -82,7 +85,7 @@ def _forecast(entry: Entry) -> Forecast | None:
 def _place(scores: Scores, *, learned: bool) -> Places:
     """Where a model stands on each axis. The centre is the place of the fidelity and the diversity of one that learned
     nothing: a few balls hold a constant image by chance, whatever it shows."""
-    places = placed(scores)
+    places = places_of(scores)
     for axis in AXES:
         if (place := places[axis.name]) and axis.metric in QUALITY and not learned:
             places[axis.name] = replace(place, place=0.0, reach=None)
@@ -145,11 +148,14 @@ def _mean_score(name: str, measured: Sequence[Entry], each: "Sequence[Score]") -
     """The mean over trainings; refused where one of them is."""
     if refused := next((score.refused for score in each if score.refused), None):
         return replace(each[0], value=None, interval=None, refused=refused)
-    if spread := _spread(name, measured):
+    spread = _spread(name, measured)
+    if spread is not None:
         estimate = spread.estimate()
     else:
-        estimate = mean_over_trainings([score.value for score in each if score.value is not None], each[0].unit)
-    interval_is = OVER_TRAININGS.format(n=len(each))
+        values = [score.value for score in each if score.value is not None]
+        estimate = mean_over_trainings(values, each[0].unit, [score.interval for score in each])
+    of_reals = spread is not None and len(spread.shared) > 0
+    interval_is = (OVER_TRAININGS if of_reals else REALS_HELD_FIXED).format(n=len(each))
     return replace(each[0], value=estimate.value, interval=estimate.interval, interval_is=interval_is)
 
 
@@ -184,12 +190,13 @@ def _compared(
 ) -> RowMetric:
     measured = [e for e in row if e.evaluation is not None]
     spread, most = _spread(name, measured), _of_real_images(measured) if name == "density" else math.inf
-    values = (t.scores[name].value for t in model.trainings if name in t.scores)
+    known = [t.scores[name] for t in model.trainings if name in t.scores and t.scores[name].value is not None]
     return RowMetric(
         value=min(value, most),
         interval=interval,
         spread=None if spread is None else replace(spread, value=min(spread.value, most)),
-        values=tuple(v for v in values if v is not None),
+        values=tuple(score.value for score in known if score.value is not None),
+        intervals=tuple(score.interval for score in known),
         times=_times(measured) if name == TIME else (),
     )
 

@@ -12,11 +12,11 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from trilemma.comparison.cells import (
-    SPENT,
     Cell,
     Row,
     add_row,
     cost_cells,
+    cost_heads,
     dimmed,
     full_name,
     lines_of,
@@ -28,7 +28,7 @@ from trilemma.comparison.cells import (
     value_cell,
 )
 from trilemma.comparison.content import Column, Control, Document, Model
-from trilemma.comparison.document import further
+from trilemma.comparison.document import further_scores
 from trilemma.language import in_language, translated
 from trilemma.text import printable
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"""(?:\$'(?:\\.|[^'])*'|'[^']*'|"[^"]*"|\S)+""")  # of a command line, with its quotes
 UNBOUNDED = 100_000  # letters: a width at which nothing has to give way
 WRAPS = (UNBOUNDED, 40, 28, 20)  # letters of a line of a title in the table of further values
-FURTHER = "\nFurther values"
+HEADS = ("Metric", "Value", "95% interval")  # heads of the lists of values
 NO_INTERVALS = "The 95% intervals do not fit this width; they are in the report."
 
 
@@ -74,11 +74,11 @@ class Tables:
         short = partial(self._models_across, intervals=False)
         layouts = [self._models_down, self._models_across, short, self._list, lambda: lines_of(self._by_metric())]
         yield (chosen := _first_that_fits(layouts, console, options))()
-        lines = [NO_INTERVALS] if chosen is short else []
-        if rows := further(self.document):
-            lists = [(m.name, c.title, score_cell(score), score.unit) for m, c, score in rows]
+        lines = [translated(NO_INTERVALS)] if chosen is short else []
+        if rows := further_scores(self.document):
+            lists = [(m.name, c.title, score_cell(score), translated(score.unit)) for m, c, score in rows]
             tables = [*(partial(self._further, lists, wrap) for wrap in WRAPS), lambda: lines_of(lists)]
-            yield Text(FURTHER, style="bold")
+            yield Text("\n" + translated("Further values"), style="bold")
             yield _first_that_fits(tables, console, options)()
         yield Text("\n".join(["", *map(printable, [*lines, *self._refused(rows), *self._notes()]), ""]))
         for item in self.document.answer:
@@ -90,7 +90,7 @@ class Tables:
         """A row for each model, then for each control."""
         from rich.text import Text
 
-        table = self._table(["Model", *(c.head for c in self.columns), *SPENT])
+        table = self._table([translated("Model"), *(c.head for c in self.columns), *cost_heads()])
         for model in self.document.models:
             add_row(table, marked_name(model), *map(stacked, [*self._values(model), *cost_cells(model)]))
         for control in self.document.controls:
@@ -104,7 +104,7 @@ class Tables:
         models, controls = self.document.models, self.document.controls
         table = self._across(models, [marked_name(model) for model in models], self.columns, intervals=intervals)
         costs = zip(*(cost_cells(model) for model in models), strict=True)
-        for head, cells in zip(SPENT, costs, strict=True):
+        for head, cells in zip(cost_heads(), costs, strict=True):
             add_row(table, head if intervals else head.replace("\n", " "), *(cell.value for cell in cells))
         if not self.measured:
             return table
@@ -133,7 +133,7 @@ class Tables:
         """A row for each value of each model and control, under the title of the metric."""
         from rich.text import Text
 
-        table, last = self._table(["Metric", "Value", "95% interval"]), None
+        table, last = self._table([translated(head) for head in HEADS]), None
         controls = {control.title for control in self.document.controls}
         for name, title, cell, _ in self._by_metric():
             if title != last:
@@ -149,11 +149,11 @@ class Tables:
             yield from ((full_name(m), column.title, value_cell(m, column), "") for m in models)
             if column in self.measured:
                 yield from ((c.title, column.title, value_cell(c, column), "") for c in controls)
-        for k, head in enumerate(SPENT):
+        for k, head in enumerate(cost_heads()):
             yield from ((full_name(m), head.replace("\n", " "), cost_cells(m)[k], "") for m in models)
 
     def _further(self, rows: "Iterable[Row]", wrap: int) -> "Table":
-        table = self._table(["Model", "Metric", "Value", "95% interval", "Unit"], left=(0, 1, 4))
+        table = self._table([translated(head) for head in ("Model", *HEADS, "Unit")], left=(0, 1, 4))
         for model, title, cell, unit in rows:
             wrapped = (fill(text, wrap, break_long_words=False, break_on_hyphens=False) for text in (title, unit))
             add_row(table, model, next(wrapped), *cell, next(wrapped))
@@ -178,11 +178,12 @@ class Tables:
         """Why a value is missing: the table itself has no room for reasons."""
         for column in self.document.columns:
             if column.shared and column.refused:
-                yield f"{column.title} refused: {column.refused}."
+                yield translated("{title} refused: {reason}", title=column.title, reason=column.refused) + "."
         single = [(m, c, m.scores.get(c.name)) for m in self.document.models for c in self.columns]
         for model, column, score in [*single, *rows]:
             if score and score.refused:
-                yield f"{column.title} of {model.name} refused: {score.refused}."
+                values = {"title": column.title, "model": model.name, "reason": score.refused}
+                yield translated("{title} of {model} refused: {reason}", **values) + "."
 
     def _notes(self) -> Iterator[str]:
         yield from (translated("Note: {text}.", text=text) for text in self.document.caveats)
@@ -197,9 +198,9 @@ def _typed(command: str, width: int) -> str:
       next: trilemma compare \\
         data='my photos' minutes=2
     """
-    lines = ["  next:"]
+    lines = [head := f"  {translated('next:')}"]
     for word in _WORD.findall(command):
-        if len(lines[-1]) + len(word) + 3 > width and lines[-1] != "  next:":
+        if len(lines[-1]) + len(word) + 3 > width and lines[-1] != head:
             lines.append("   ")
         lines[-1] += f" {word}"
     return " \\\n".join(lines)

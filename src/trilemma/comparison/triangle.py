@@ -78,12 +78,12 @@ AXES = (
 )
 
 
-def placed(scores: Scores) -> dict[str, Place | None]:
+def places_of(scores: Scores) -> dict[str, Place | None]:
     """Where a model stands on each axis; None where the score is missing or refused."""
-    return {axis.name: _placed(axis, scores.get(axis.metric)) for axis in AXES}
+    return {axis.name: _place_of(axis, scores.get(axis.metric)) for axis in AXES}
 
 
-def _placed(axis: Axis, score: "Score | None") -> Place | None:
+def _place_of(axis: Axis, score: "Score | None") -> Place | None:
     if score is None or score.value is None or not math.isfinite(axis.value(score.value)):
         return None
     value = axis.value(score.value)

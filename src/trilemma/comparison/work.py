@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from trilemma.comparison.content import LearningPoint, SamplerPoint
 from trilemma.comparison.document import protocol_difference
-from trilemma.comparison.entries import Entry, rows_of, shown
+from trilemma.comparison.entries import Entry, representative, rows_of
 from trilemma.comparison.learning import KEPT, is_whole, learning_points
 from trilemma.comparison.measured import Measured
 from trilemma.comparison.progress import Progress, about, in_words
@@ -26,6 +26,7 @@ from trilemma.run.text_to_image import TextToImage
 from trilemma.words import counted
 
 if TYPE_CHECKING:
+    from trilemma.classifiers.bundled import FeatureNetwork
     from trilemma.metrics.controls import Reference
     from trilemma.metrics.evaluate import Evaluation
     from trilemma.registry import Recipe
@@ -38,9 +39,9 @@ class Plan(NamedTuple):
     """What a comparison does: trainings, finished runs or sets of images, measured by n real images of a split.
 
     budget: None where nothing is trained; own: whether there is a model that was trained on the data; command: makes
-    the same report again; want: what the user wants most; curves: whether models are measured over their training and
-    under several settings of their samplers; lang: of the report; features: the feature network; inverted: images whose
-    codes are searched of each model without an encoder.
+    the same report again; network: whose features are compared; want: what the user wants most; curves: whether models
+    are measured over their training and under several settings of their samplers; lang: of the report; features: the
+    feature network as it was asked for; inverted: images whose codes are searched of each model without an encoder.
     """
 
     entries: list[Entry]
@@ -51,6 +52,7 @@ class Plan(NamedTuple):
     seed: int
     own: bool
     command: str
+    network: "FeatureNetwork"
     want: str = "balance"
     curves: bool = True
     lang: str = "en"
@@ -109,7 +111,7 @@ def measure_all(plan: Plan, batch: int, progress: Progress, measured: Measured) 
     entries = plan.entries
     if all(entry.contestant is None for entry in entries):
         raise _nothing_left(entries)
-    reference = reference_by(plan.data, plan.split, plan.n, features=plan.features, own=plan.own, seed=plan.seed)
+    reference = reference_by(plan.data, plan.split, plan.n, features=plan.network, own=plan.own, seed=plan.seed)
     for entry in entries:
         if entry.contestant is not None:
             progress.watch(entry.label, "measuring")
@@ -127,13 +129,15 @@ def measure_all(plan: Plan, batch: int, progress: Progress, measured: Measured) 
 def measure_curves(
     entries: Sequence[Entry], reference: "Reference", batch: int, progress: Progress, measured: Measured
 ) -> None:
-    """Of the training that stands for each row, the learning curve, and the model under settings of its sampler. What
-    fails here costs no model its scores."""
+    """Of the training that stands for each row, the learning curve, and the model under settings of its sampler, where
+    it has learned something. What fails here costs no model its scores."""
     for row in rows_of(entries).values():
-        entry = shown(row)
+        entry = representative(row)
         run, evaluation = entry.run, entry.evaluation
-        if run is not None and evaluation is not None and not evaluation.learned_nothing:
-            progress.say(f"{entry.label}: measuring its learning curve and settings of its sampler")
+        if run is not None and evaluation is not None:
+            learned = not evaluation.learned_nothing
+            more = " and settings of its sampler" if learned else ""
+            progress.say(f"{entry.label}: measuring its learning curve{more}")
             last = evaluation.spreads.get("kernel_distance")
             curve = partial(learning_points, run, reference, last, batch)
             as_far = partial(_as_far_as_possible, curve, f"{entry.label}, learning curve", progress.say)
@@ -141,9 +145,10 @@ def measure_curves(
             if len(entry.learning) == 1 and is_whole(run, entry.learning):
                 why = f"its training kept no earlier weights (train keep_weights={KEPT})"
                 progress.say(f"{entry.label}: no learning curve, as {why}")
-            settings = partial(sampler_points, run, reference, batch)
-            as_far = partial(_as_far_as_possible, settings, f"{entry.label}, settings of the sampler", progress.say)
-            entry.samplers = measured.points(run, reference, SamplerPoint, as_far)
+            if learned:
+                settings = partial(sampler_points, run, reference, batch)
+                as_far = partial(_as_far_as_possible, settings, f"{entry.label}, settings of the sampler", progress.say)
+                entry.samplers = measured.points(run, reference, SamplerPoint, as_far)
         progress.done()
 
 
@@ -203,10 +208,10 @@ def _time(rows: Sequence[Sequence[Entry]], batch: int, seed: int, say: Say) -> N
     """The time per image of each model, measured in turns; one that fails on the way has no scores."""
     from trilemma.metrics import cost
 
-    timed = [(row, run) for row in rows if shown(row).evaluation is not None and (run := shown(row).run)]
-    draws = [(partial(_draw, shown(row), run, seed, say), run.device) for row, run in timed]
-    for (row, _), times in zip(timed, cost.time_in_turns(draws, batch=batch), strict=True):
-        first = shown(row)
+    firsts = [(row, representative(row)) for row in rows]
+    timed = [(row, first, run) for row, first in firsts if first.evaluation is not None and (run := first.run)]
+    draws = [(partial(_draw, first, run, seed, say), run.device) for _, first, run in timed]
+    for (row, first, _), times in zip(timed, cost.time_in_turns(draws, batch=batch), strict=True):
         first.times = times
         if first.error:
             for entry in row:

@@ -27,6 +27,7 @@ from trilemma.data.sources.idx import load_idx
 from trilemma.data.sources.parquet import is_parquet, read_parquet
 from trilemma.data.split import Data
 from trilemma.errors import UserError
+from trilemma.files import user_path
 from trilemma.values import checked_call, refusal
 from trilemma.vocabulary import DATA_KINDS, no_data
 
@@ -92,7 +93,7 @@ def load_data(
 
 def _load(source: str | Path, options: Options) -> Data:
     """A source by its word or path."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     where = str(source if is_hub(source) else path)
     if not is_named(source) and is_named(where):  # a path that would be taken for a word the next time
         where = str(path.absolute())
@@ -136,7 +137,7 @@ def read_image_files(source: str | Path, options: Options) -> DecodedSource | No
         return None
     if is_hub(source):
         return read_hub(str(source), options)
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return (read_parquet if is_parquet(path) else read_folder)(path, options)
     if not path.is_file():
@@ -171,5 +172,5 @@ def source_word(source: str | Path) -> str:
     """The word of a source, or its absolute path: a run is used from other folders, too."""
     if str(source).startswith(f"{GIVEN}:"):
         return str(source)
-    path = Path(source).expanduser()
+    path = user_path(source)
     return str(source) if is_named(source) or not path.exists() else str(path.absolute())

@@ -1,6 +1,7 @@
 """What a source becomes: uint8 images in splits, with everything that was inferred about them in words."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,6 +143,14 @@ def fingerprint_of(split: Split) -> str:
         digest.update(rows.contiguous().numpy().data)
     if split.labels is not None:
         digest.update(split.labels.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def captions_fingerprint_of(split: Split) -> str:
+    """SHA-256, in hex, of the captions in their order."""
+    digest = hashlib.sha256()
+    for caption in split.captions or ():
+        digest.update(json.dumps(caption).encode() + b"\n")  # which has no end of a line inside
     return digest.hexdigest()
 
 

@@ -106,7 +106,7 @@ class ConditionedModel(CodesModel):
         return mask
 
     def unknown_words(self, caption: str) -> list[str]:
-        """Words of a caption that were in none of the training."""
+        """Words of a caption that have no token."""
         return self.tokeniser.unknown(caption)
 
     def captions_cut(self, captions: Iterable[str]) -> int:

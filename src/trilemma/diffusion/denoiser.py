@@ -12,7 +12,7 @@ Loss: Huber (delta = 1) or squared error between prediction and target, mean ove
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt
@@ -42,6 +42,9 @@ from trilemma.types import (
     Watch,
     check_condition,
 )
+
+if TYPE_CHECKING:
+    from trilemma.progress import OnStep
 
 LEAST_SIGNAL = 1e-4  # alpha_bar below which eps tells nothing of x0: the division by alpha makes 100 of an error of 1
 LOSSES = {"huber": F.huber_loss, "mse": F.mse_loss}
@@ -193,10 +196,13 @@ class Diffusion(CodesModel, BoundsModel):
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionKeys = DiffusionKeys(),
         guides: Guides = NO_GUIDES,
+        on_step: "OnStep | None" = None,
     ) -> Tensor:
         """Images (B, C, H, W) in [0, 1] drawn again with the noise of those numbered first ... of `seed`, see
         editing.py; from the step of the schedule that is nearest to a strength.
 
+        Args:
+            on_step: is told the step of each call of the denoiser, of how many.
         Raises:
             UserError: for a condition (the model takes none), an impossible setting, or images of another shape.
         """
@@ -208,7 +214,7 @@ class Diffusion(CodesModel, BoundsModel):
             return image.clone()
         x0, times = self.to_x(seen_of(image, how)), self._times(keys.steps)
         how = replace(how, strength=strength)
-        sampler, start = redraw_sampler(self.denoise, self.schedule, times, x0, how, keys.solver)
+        sampler, start = redraw_sampler(self.denoise, self.schedule, times, x0, how, keys.solver, on_step=on_step)
         ids = torch.arange(first, first + len(image))
         return self.to_image(draw_x0(self.network, sampler, ids, self.x_shape, seed, self.factors.device, start))
 

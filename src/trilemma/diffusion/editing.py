@@ -14,16 +14,20 @@ noise      the image is noisy itself: alpha_t times it is x_t at the t where sig
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trilemma.config import Config
 from trilemma.diffusion.schedule import Schedule
-from trilemma.diffusion.steps import Denoise, Noise, steps_of
+from trilemma.diffusion.steps import Denoise, Noise, steps_of, with_step_count
 from trilemma.errors import UserError
 from trilemma.pictures.levels import hide
 from trilemma.types import Redraw
+
+if TYPE_CHECKING:
+    from trilemma.progress import OnStep
 
 ROUNDS = 5  # of each step under a mask
 OF_SOLVER = ("sampler", "eta", "order", "variance")  # keys of a sampler
@@ -39,12 +43,14 @@ def redraw_sampler(
     solver: Callable[..., Tensor],
     *,
     resample: bool = True,
+    on_step: "OnStep | None" = None,
 ) -> tuple[Callable[[Tensor, Noise], Tensor], Callable[[Tensor], Tensor]]:
     """The sampler of images x0 (B, C, H, W) in [-1, 1], and what it starts from, of standard normal noise as x0.
 
     Args:
         times: the grid of a whole drawing; solver: that of images that are drawn again without a mask, or with
             resample=False, for a denoiser that is given the mask.
+        on_step: is told the step of each call of the denoiser, of how many.
     """
     begin = how.strength if how.noise is None else time_of_noise(schedule, how.noise)
     grid = times_from(times, min(begin, float(times[0])))
@@ -52,6 +58,7 @@ def redraw_sampler(
         return (lambda x, noise: x0), (lambda eps: x0)
     alpha, sigma = (float(level(grid[:1])) for level in (schedule.alpha, schedule.sigma))
     added = 0.0 if how.noise is not None else sigma
+    denoise = with_step_count(denoise, grid, on_step)
     if how.mask is not None:
         denoise = keep_outside(denoise, x0, how.mask)
     if how.mask is not None and resample:

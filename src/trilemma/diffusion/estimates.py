@@ -53,7 +53,7 @@ class EstimatingModel(ConditionedModel):
         denoise = self._plain_denoiser(schedule, condition, n)
         return self._with_clipping(denoise) if clips else denoise
 
-    def _check(self, condition: Condition, n: int, guides: Guides) -> int:
+    def check_call(self, condition: Condition, n: int, guides: Guides) -> int:
         """How many classes a call knows: those of its classifier, or else of the model.
 
         Raises:

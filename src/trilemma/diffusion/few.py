@@ -40,7 +40,7 @@ it taken for the x0_hat of a path, that of Gaussian data would lead to noise of 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -70,6 +70,9 @@ from trilemma.types import (
     Redraw,
     check_condition,
 )
+
+if TYPE_CHECKING:
+    from trilemma.progress import OnStep
 
 NOISE_MEAN, NOISE_STD = -1.1, 2.0  # of log t
 T_MAX = 80.0  # noise that hides all of an image
@@ -224,7 +227,7 @@ class FewSteps(Model):
         return self.student
 
     def unknown_words(self, caption: str) -> list[str]:
-        """Words of a caption that were in none of the training."""
+        """Words of a caption that have no token."""
         return self.student.unknown_words(caption)
 
     def captions_cut(self, captions: Iterable[str]) -> int:
@@ -288,17 +291,20 @@ class FewSteps(Model):
         condition: Condition = UNCONDITIONAL,
         keys: FewKeys = FewKeys(),
         guides: Guides = NO_GUIDES,
+        on_step: "OnStep | None" = None,
     ) -> Tensor:
         """Images (B, C, H, W) in [0, 1] drawn again with the noise of those numbered first ... of `seed`; without a
         label as images of no class.
 
+        Args:
+            on_step: is told each call of the network: how many are done, of how many.
         Raises:
             UserError: for a condition that it does not take, keys of several calls where one is taken, or images of
                 another shape.
         """
         student, n = self.student, len(image)
         check_images(image, student.config.shape)
-        student._check(condition, n, NO_GUIDES)
+        student.check_call(condition, n, NO_GUIDES)
         student.check_asked(condition)
         if how.noise is not None and (key := next(iter(keys.given()), None)):
             value = word(keys.get(key))
@@ -308,7 +314,7 @@ class FewSteps(Model):
         inputs, ids = student.embed(condition, n), torch.arange(first, first + n)
         x0 = student.to_x(seen_of(image, how))
         with in_eval_mode(student.network):
-            return student.to_image(self._after_calls(x0, self.levels_from(how, keys), ids, seed, inputs, how))
+            return student.to_image(self._after_calls(x0, self.levels_from(how, keys), ids, seed, inputs, how, on_step))
 
     def levels(self, keys: FewKeys) -> list[float]:
         """Noise levels of the calls for an image, in the units of x."""
@@ -324,17 +330,26 @@ class FewSteps(Model):
         return [begin, *(level for level in levels if level < begin)]
 
     def _after_calls(
-        self, x0: Tensor, levels: Sequence[float], ids: Tensor, seed: int, inputs: NetworkInput, how: Redraw = Redraw()
+        self,
+        x0: Tensor,
+        levels: Sequence[float],
+        ids: Tensor,
+        seed: int,
+        inputs: NetworkInput,
+        how: Redraw = Redraw(),
+        on_step: "OnStep | None" = None,
     ) -> Tensor:
         """x0_hat (B, C, H, W) of images number `ids` after a call at each noise level, or under a mask several."""
         rounds = 1 if how.mask is None else ROUNDS if how.rounds is None else how.rounds
-        x0_hat = x0
-        for call, level in enumerate(level for level in levels for _ in range(rounds)):
+        x0_hat, all_levels = x0, [level for level in levels for _ in range(rounds)]
+        for call, level in enumerate(all_levels):
             eps = random.normal(ids, self.student.x_shape, seed, "few", call).to(x0)
             x = x0_hat if how.noise is not None else x0_hat + level * eps
             x0_hat = self.f(x, torch.full((len(x),), level, dtype=torch.float64), inputs)
             if how.mask is not None:
                 x0_hat = torch.where(how.mask > 0, x0_hat, x0)
+            if on_step is not None:
+                on_step(call + 1, len(all_levels))
         return x0_hat
 
     def f(self, x: Tensor, t: Tensor, inputs: NetworkInput) -> Tensor:

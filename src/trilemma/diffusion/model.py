@@ -33,7 +33,7 @@ from trilemma.diffusion.samplers import ddim, draw_x0
 from trilemma.diffusion.sampling import DiffusionSampling
 from trilemma.diffusion.schedule import Schedule, get_schedule, noise_level
 from trilemma.diffusion.spectrum import Spectrum
-from trilemma.diffusion.steps import Denoise, Noise, of_images, with_call_count, with_watch
+from trilemma.diffusion.steps import Denoise, Noise, of_images, with_step_count, with_watch
 from trilemma.diffusion.weighting import evenly_spread, get_density, get_weighting
 from trilemma.errors import UserError, check_images
 from trilemma.types import (
@@ -160,7 +160,7 @@ class DiffusionModel(EstimatingModel):
         Raises:
             UserError: for an unknown or impossible key, or guidance of a model that takes no class.
         """
-        n_classes, ids = self._check(condition, n, guides), torch.arange(first, first + n)
+        n_classes, ids = self.check_call(condition, n, guides), torch.arange(first, first + n)
         schedule, condition = self._schedule_of(keys), self.by_default(condition, ids, n_classes)
         denoise = self._guided_denoiser(condition, n, schedule, keys, guides)
         denoise = with_watch(denoise, schedule, watch, self.to_image)
@@ -177,15 +177,18 @@ class DiffusionModel(EstimatingModel):
         condition: Condition = UNCONDITIONAL,
         keys: DiffusionSampling = DiffusionSampling(),
         guides: Guides = NO_GUIDES,
+        on_step: "OnStep | None" = None,
     ) -> Tensor:
         """Images (B, C, H, W) in [0, 1] drawn again with the noise of those numbered first ... of `seed`, see
         editing.py; without a label as images of no class.
 
+        Args:
+            on_step: is told the step of each call of the denoiser, of how many.
         Raises:
             UserError: for an impossible key, a condition that it does not take, or images of another shape.
         """
         check_images(image, self.config.shape)
-        self._check(condition, len(image), guides)
+        self.check_call(condition, len(image), guides)
         if self.config.upscale and how.mask is not None:
             raise UserError(
                 "mask=: this model is shown the whole image, made smaller, and would draw again what the mask hides; "
@@ -202,7 +205,9 @@ class DiffusionModel(EstimatingModel):
         resample = not self.config.inpaint  # which has learned to fit what is drawn to what is there
         check_rounds(how, keys, resample)
         x0, how = self.to_x(seen_of(image, how)), self.in_x(how)
-        sampler, start = redraw_sampler(denoise, schedule, times, x0, how, keys.solver, resample=resample)
+        sampler, start = redraw_sampler(
+            denoise, schedule, times, x0, how, keys.solver, resample=resample, on_step=on_step
+        )
         return self._draw(sampler, ids, seed, start, self.x_shape)
 
     @torch.no_grad()
@@ -338,7 +343,7 @@ class DiffusionModel(EstimatingModel):
         of `seed`, without a label as images of no class; larger ones than in training tile by tile (planes.py).
 
         Args:
-            on_step: is told each call of the denoiser: how many are done, of how many.
+            on_step: is told the step of each call of the denoiser, of how many.
         Raises:
             UserError: for an impossible key, other channels, or images that are smaller than in training.
         """
@@ -351,7 +356,7 @@ class DiffusionModel(EstimatingModel):
                 f"images of {channels} channels and at least {least} px (height x width)"
             )
         schedule, n, small = self._schedule_of(keys), len(image), [side // self.factor for side in tile]
-        self._check(condition, n, guides)
+        self.check_call(condition, n, guides)
 
         def denoise_at(corners: Sequence[tuple[int, int]]) -> Denoise:
             rows = torch.arange(n).repeat(len(corners))
@@ -362,7 +367,7 @@ class DiffusionModel(EstimatingModel):
 
         together = max(1, MOST_NUMBERS // (n * math.prod(self.config.shape)))
         denoise = tile_denoiser(denoise_at, (size[0], size[1]), (tile[0], tile[1]), self.factor, together)
-        denoise = with_call_count(denoise, keys.calls, on_step)
+        denoise = with_step_count(denoise, self._times_of(keys, schedule, guides), on_step)
         ids, shape = torch.arange(first, first + n), (channels, size[0], size[1])
         return self._from_noise(denoise, schedule, keys, guides, ids, seed, shape)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trilemma.arguments import word
 from trilemma.config import Config, only_for
-from trilemma.diffusion.samplers import ALWAYS_RANDOM, calls_of, get_sampler
+from trilemma.diffusion.samplers import ALWAYS_RANDOM, get_sampler
 from trilemma.errors import UserError
 
 AUTO_SAMPLER = "unipc"  # of those measured in 5 and 10 calls none is better by more than chance (docs/diffusion.md)
@@ -69,11 +69,6 @@ class DiffusionSampling(Config):
     def sampler_name(self) -> str:
         """The name of the sampler."""
         return AUTO_SAMPLER if self.sampler == "auto" else self.sampler
-
-    @property
-    def calls(self) -> int:
-        """Of the denoiser, for an image."""
-        return calls_of(self.sampler_name, self.steps)
 
     @property
     def solver(self) -> Callable[..., Tensor]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -67,15 +67,16 @@ def with_watch(
     return show
 
 
-def with_call_count(denoise: Denoise, calls: int, on_step: "OnStep | None") -> Denoise:
-    """The denoiser, which says after each call how many there were, of how many."""
+def with_step_count(denoise: Denoise, times: Tensor, on_step: "OnStep | None") -> Denoise:
+    """The denoiser, which says after each call which step of a grid it belongs to, of how many: a solver may make
+    several calls for one."""
     if on_step is None:
         return denoise
-    numbers = count(1)
 
     def say(x_t: Tensor, t: Tensor) -> Tensor:
         x0_hat = denoise(x_t, t)
-        on_step(next(numbers), calls)
+        nearest = (times - float(t[0])).abs().argmin()  # t has the precision of x_t
+        on_step(int(nearest) + 1, len(times) - 1)
         return x0_hat
 
     return say

@@ -17,8 +17,8 @@ from torch import Tensor
 from trilemma.config import make
 from trilemma.errors import UserError
 from trilemma.explore.imagine_again import draw_again, is_by_pipeline
-from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, changed, receipt_of, sheet_of, varied
-from trilemma.files import open_plain
+from trilemma.explore.sample import FORMAT, GRID_LIMIT, Receipt, asked_in_cell, axes_of_picture, receipt_of, sheet_of
+from trilemma.files import open_plain, user_path
 from trilemma.hardware import pick_device
 from trilemma.pictures.grid import grid_size, to_image
 from trilemma.pictures.png import read_metadata, save_png
@@ -75,7 +75,7 @@ def again(
         UserError: the file does not say how it was made, or says it in a later format; its run is not found, or has
             other weights by now.
     """
-    image = Path(image).expanduser()
+    image = user_path(image)
     if is_by_pipeline(metadata := read_metadata(image)):
         return _imagine_again(image, metadata, run, out)
     receipt = _read(image)
@@ -89,8 +89,8 @@ def again(
     if flags(run.model).takes_guides and (guide := run.sampling(receipt.settings, Run.sample).get("guide")):
         run = copy(run)  # what the caller's own run opened, or opens later, is another matter
         run.guide_runs = {guide: _find_guide(receipt, image)}
-    axes = varied(run, receipt.x, receipt.y, receipt.n, asked := receipt.model_dump(include=KEYS))
-    images = [_draw(run, receipt, changed(asked, cell)) for cell in ([{}] if axes is None else axes.cells)]
+    axes = axes_of_picture(run, receipt.x, receipt.y, receipt.n, asked := receipt.model_dump(include=KEYS))
+    images = [_draw(run, receipt, asked_in_cell(asked, cell)) for cell in ([{}] if axes is None else axes.cells)]
     _checked(run, receipt)  # a training that is running may have replaced the checkpoint meanwhile
     picture = sheet_of(images, axes) if receipt.grid else to_image(images[0][0])
     difference = _difference(picture, image)
@@ -176,7 +176,7 @@ def _check_size(image: Path, receipt: Receipt, run: Run) -> None:
 def _size_of(receipt: Receipt, run: Run) -> tuple[int, int]:
     """Width and height in pixels of the picture of a receipt of several images."""
     channels, height, width = run.model_config.shape
-    axes = varied(run, receipt.x, receipt.y, receipt.n, receipt.model_dump(include=KEYS))
+    axes = axes_of_picture(run, receipt.x, receipt.y, receipt.n, receipt.model_dump(include=KEYS))
     if axes is None:
         return grid_size(receipt.n, height, width)
     blank = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(receipt.n, channels, height, width)

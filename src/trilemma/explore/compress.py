@@ -26,7 +26,7 @@ from trilemma import rng
 from trilemma.data.load import Images
 from trilemma.errors import UserError
 from trilemma.explore.codes import condition_for
-from trilemma.explore.images import pick_images, run_receipt
+from trilemma.explore.images import name_of, pick_images, run_receipt
 from trilemma.files import json_text
 from trilemma.keys import Count, Picture
 from trilemma.metrics.reconstruction import psnr_db
@@ -115,7 +115,7 @@ def compress(run: RunLike, *, data: Images = None, n: Count = 1000, out: Picture
     parts.insert(0, (f"original: {images[0].numel():,} bytes", images))
     sheet = table(torch.cat([part[:SHOWN] for _, part in parts]), [caption for caption, _ in parts])
     compression = Compression(picture, file, len(images), codes.shape[1], budget, images[0].numel(), rows)
-    receipt = run_receipt(run, "compress", data=None if data is None else str(data), n=len(images))
+    receipt = run_receipt(run, "compress", data=name_of(data), n=len(images))
     files.write(sheet, receipt, {file: json_text(_plain(compression))})
     return compression
 

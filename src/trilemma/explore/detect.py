@@ -34,7 +34,7 @@ from torch import Tensor
 from trilemma.explore.detection.images import Classes, Source, groups_of
 from trilemma.explore.detection.results import AUTO, document_of, find, images_table, positions_of, thresholds_table
 from trilemma.explore.images import name_of, run_receipt
-from trilemma.files import json_text, remove
+from trilemma.files import json_text, remove, user_path
 from trilemma.keys import Seed
 from trilemma.modes import own_modes
 from trilemma.pictures.png import save_png, says_how_made
@@ -132,7 +132,7 @@ def detect(
     run = as_run(run)
     if not isinstance(run.model, BoundsLikelihood | Encodes | JudgesRealness):
         run.require("score images", Reconstructs)
-    files = None if out is None else _results(Path(out).expanduser())
+    files = None if out is None else _results(user_path(out))
     most = n or (MOST_BY_PATH if isinstance(run.model, BoundsByPath) else MOST)
     images = groups_of(run, data, against, normal, most, seed)
     if n is None and most == MOST_BY_PATH:

@@ -26,10 +26,11 @@ from trilemma.data.sources.npy import read_array
 from trilemma.errors import UserError, unknown_key, with_hint
 from trilemma.explore.by_pipeline import EditKeys, edit_by_pipeline, keys_of
 from trilemma.explore.codes import condition_for, decode_alike, note_search
-from trilemma.explore.images import choose, is_own, run_receipt, source_of, take
+from trilemma.explore.images import choose, is_own, name_of, run_receipt, source_of, take
 from trilemma.explore.naming import find_code, image_word
 from trilemma.explore.redraw import Redrawing, redraw
 from trilemma.explore.sample import label_name
+from trilemma.files import user_path
 from trilemma.keys import Caption, FilmFormat, Label, RunOrPipelinePicture, Seed
 from trilemma.pictures.animation import check_film
 from trilemma.pictures.grid import grid
@@ -65,7 +66,8 @@ class Edit:
 def edit(
     run: RunOrPipeline,
     image: Annotated[
-        str | int | Path | Tensor, Field(description="an image file, the number of a held-out image, or a code")
+        str | int | Path | Tensor,
+        Field(description="an image file, the number of a held-out image, a code, or with strength= a folder"),
     ],
     *,
     towards: Annotated[
@@ -98,7 +100,8 @@ def edit(
     animate: Annotated[bool, Field(description="with strength: also an animation, from none of it to all")] = False,
     film: FilmFormat = "gif",
     n: Annotated[
-        int | None, Field(ge=1, le=64, description="diffusion: images to draw (default: 4; with noise= 1)")
+        int | None,
+        Field(ge=1, le=64, description="diffusion: images to draw (default: 4; with noise= 1; of a folder 64 at most)"),
     ] = None,
     seed: Seed = 0,
     first: Annotated[int, Field(ge=0, description="number of the first image, as for sample")] = 0,
@@ -112,7 +115,8 @@ def edit(
 
     Args:
         run: or pipeline:NAME, a published checkpoint, with caption= and strength=, mask= or both.
-        image: the number of a held-out image, an image file, or with towards= a code, see `find_code`.
+        image: the number of a held-out image, an image file, or with towards= a code, see `find_code`; or with
+            strength= a folder, whose images are each drawn again.
         towards: the name or number of a class, a source of images (a folder, ...), or a vector saved by an earlier
             edit.
         away: another group (default: every other class; for a source of images, the run's training images).
@@ -124,7 +128,7 @@ def edit(
             less noise.
         noise: the standard deviation of noise that the image has, of values in [0, 1].
         animate, film: whether an animation of strengths from 0 to `strength` lies beside the picture, and its format.
-        n, seed, first: how many images are drawn again, and the numbers of their noise.
+        n, seed, first: how many images are drawn again, and the numbers of their noise; of a folder also of its images.
         data: other images than the run's own, whose classes and images are meant.
         label: the image's class, for a model that takes one and an image without a label; or the class to draw.
         caption: what to draw, or with towards= what the image shows, for a model that reads captions.
@@ -167,7 +171,7 @@ def edit(
     before = images[:0] if original is None else original
     texts = ["original"] * len(before) + [f"{s:.3g}" for s in shifts.tolist()]
     asked = {"towards": str(towards), "away": None if away is None else str(away), "shift": shift, "steps": steps}
-    asked |= {"caption": caption}
+    asked |= {"label": label, "caption": caption, "data": name_of(data)}
     sheet = grid(torch.cat([before, images]), columns=len(texts), texts=texts)
     files.write(sheet, run_receipt(run, "edit", image=str(image), **asked), {file: array_file(vector)})
     return Edit(picture, file, vector, tuple(shifts.tolist()), counts, images)
@@ -253,7 +257,7 @@ def _vector(
     run: Run, length: int, towards: Group, away: Group | None, data: Source | None
 ) -> tuple[Tensor, tuple[int, int] | None]:
     """The difference of the groups' mean codes, (Z,), and their sizes; or a vector from its file."""
-    saved = load_vector(Path(str(towards)).expanduser(), length)
+    saved = load_vector(user_path(str(towards)), length)
     if saved is not None:
         if away is not None:
             raise UserError(f"{towards} is a whole attribute vector; leave away out")

@@ -113,8 +113,10 @@ def choose(run: Run, part: Selection, n: int | None, seed: int | None) -> Batch:
 
 
 def name_of(data: Source | None) -> str | None:
-    """The source of images as a text."""
-    return data if data is None else data.source if isinstance(data, Data) else str(data)
+    """The source of images as a text; None for the run's own."""
+    if data is None:
+        return None
+    return load_data(data).source if isinstance(data, Data) or is_given(data) else str(data)
 
 
 def run_receipt(run: Run, verb: str, **asked: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from trilemma.explore.prompted import (
     read_cells,
 )
 from trilemma.explore.solid import imagine_solid
-from trilemma.files import read_plain
+from trilemma.files import read_plain, user_path
 from trilemma.keys import AlongRow, DownColumn, Film, Seed
 from trilemma.metrics.receipt import protocol_name
 from trilemma.modes import own_modes
@@ -122,7 +122,7 @@ def imagine(
         "n": n, "seed": seed, "first": first, "steps": steps, "guidance": guidance, "negative": negative,
         "size": parse_size(size), "scheduler": scheduler, "image": full_path(image), "strength": strength,
         "mask": full_mask(mask), "lora": full_path(lora), "x": x, "y": y, "frames": frames, "fps": fps,
-        "adapter": full_path(adapter) if adapter and Path(adapter).expanduser().is_dir() else adapter and str(adapter),
+        "adapter": full_path(adapter) if adapter and user_path(adapter).is_dir() else adapter and str(adapter),
     }  # fmt: skip
     asked |= {**_varied_files("x", x), **_varied_files("y", y)}
     given = {key: value for key, value in asked.items() if value is not None}
@@ -171,7 +171,7 @@ def prompts_of(prompt: str | Path) -> tuple[str, ...]:
     Raises:
         UserError: the file does not exist, is too large, or has no line.
     """
-    text, path = str(prompt), Path(prompt).expanduser()
+    text, path = str(prompt), user_path(prompt)
     if path.suffix.lower() != ".txt":
         return (text,)
     if not path.is_file():

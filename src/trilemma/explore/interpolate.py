@@ -14,7 +14,7 @@ from trilemma.errors import UserError, unknown_key
 from trilemma.explore.between_prompts import BetweenKeys, interpolate_by_pipeline
 from trilemma.explore.by_pipeline import keys_of
 from trilemma.explore.codes import in_space
-from trilemma.explore.images import run_receipt
+from trilemma.explore.images import name_of, run_receipt
 from trilemma.explore.interpolation import FINER, Interpolation, animated_ways
 from trilemma.explore.naming import Named, find_code
 from trilemma.interpolation import WAYS, linear
@@ -97,7 +97,7 @@ def interpolate(
     if first is not None and last is not None:
         blend = linear(first.flatten().double(), last.flatten().double(), fine[::FINER])
         lines["pixels"] = blend.float().unflatten(1, run.model_config.shape)
-    asked = {"label": label, "caption": caption}
+    asked = {"label": label, "caption": caption, "data": name_of(data)}
     receipt = run_receipt(run, "interpolate", a=_word(a), b=_word(b), frames=frames, how=how, space=space, **asked)
     heads = [f"{t:.2f}" for t in fine[::FINER].tolist()]
     sheet = table(torch.cat(list(lines.values())), list(lines), heads)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from trilemma.data.load import Images, Source
 from trilemma.explore.codes import ASKED, codes_content, condition_of_codes, inverted_kind
-from trilemma.explore.images import pick_images, run_receipt
-from trilemma.explore.naming import pick_image
+from trilemma.explore.images import name_of, pick_images, run_receipt
+from trilemma.explore.naming import folder_of, pick_image
 from trilemma.files import json_text
 from trilemma.keys import Caption, Label, Picture, Seed
 from trilemma.metrics.cost import counted_rows
@@ -100,9 +100,8 @@ def invert(
     results = run.apply(model.generate, codes, condition)
     values = psnr_db((results.double() - targets.cpu().double()).square().flatten(1).mean(1))
     sheet = pairs(targets.cpu(), results, [f"{v:.1f}" for v in values.tolist()], ("image", "drawn", "PSNR"), TITLE)
-    receipt = run_receipt(
-        run, "invert", images=[str(what) for what in images], n=n, steps=steps, seed=seed, label=label, caption=caption
-    )
+    asked = {"n": n, "steps": steps, "seed": seed, "label": label, "caption": caption, "data": name_of(data)}
+    receipt = run_receipt(run, "invert", images=[str(what) for what in images], **asked)
     each = [{"image": name, "psnr_db": _finite(value)} for name, value in zip(names, values.tolist(), strict=True)]
     kind = inverted_kind(model)
     facts: dict[str, Any] = {"codes": kind, "seconds": seconds, "calls_per_image": calls}
@@ -129,8 +128,8 @@ def _targets(
 
 def _batch(run: Run, what: str | int | Path, n: int, data: Source | None) -> Batch:
     """The images of a folder, or the one that is named."""
-    folder = os.path.expanduser(str(what))
-    return pick_images(run, folder, n) if os.path.isdir(folder) else pick_image(run, what, data)
+    folder = folder_of(what)
+    return pick_image(run, what, data) if folder is None else pick_images(run, folder, n)
 
 
 def _names(what: str, batch: Batch) -> list[str]:

@@ -18,7 +18,7 @@ from trilemma import rng
 from trilemma.data.load import Images
 from trilemma.errors import UserError
 from trilemma.explore.codes import ASKED, condition_for, note_search
-from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
+from trilemma.explore.images import name_of, part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.explore.map_files import MAP_FILES, map_files
 from trilemma.explore.map_plot import draw_map
 from trilemma.explore.projector import PROJECTOR, projector_files
@@ -129,6 +129,7 @@ def latent_map(
         how=how,
         n=len(points),
         perplexity=perplexity,
+        data=name_of(data),
         split=part.name,
         label=label,
         caption=caption,

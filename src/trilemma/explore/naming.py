@@ -27,6 +27,7 @@ from trilemma.explore.codes import (
     read_codes,
 )
 from trilemma.explore.images import source_of, take, unseen
+from trilemma.files import user_path
 from trilemma.pictures.levels import to_float
 from trilemma.rng import check_seed, normal
 from trilemma.run.run import Run
@@ -121,6 +122,12 @@ def image_word(what: str | int | Path) -> str:
     return slug(Path(str(what))) if number is None else str(number)
 
 
+def folder_of(what: str | int | Path) -> Path | None:
+    """The folder that stands in the place of an image; None for anything else."""
+    path = user_path(str(what))
+    return path if number_of(what) is None and os.path.isdir(path) else None
+
+
 def number_of(what: str | int | Path) -> int | None:
     """The number of an image; None for a file."""
     text = str(what)
@@ -131,7 +138,7 @@ def number_of(what: str | int | Path) -> int | None:
 def _read(run: Run, path: Path) -> Tensor:
     """An image file, uint8 (1, C, H, W)."""
     channels, height, width = run.model_config.shape
-    path = path.expanduser()
+    path = user_path(path)
     item = _item(path)
     images = _decoded(item, (height, width), channels)
     if change := _change(header(item), (channels, height, width)):
@@ -145,13 +152,14 @@ def read_whole(path: Path, channels: int) -> Tensor:
     Raises:
         UserError: it does not exist, or cannot be read.
     """
-    item = _item(path.expanduser())
+    item = _item(user_path(path))
     return to_float(_decoded(item, header(item).size, channels))
 
 
 def _item(path: Path) -> Item:
     if not os.path.isfile(path):  # False, too, for what is too long for a name
-        raise UserError(f"image file {path} not found; give a file, or the number of an image of the held-out split")
+        what = "is a folder" if os.path.isdir(path) else "not found"
+        raise UserError(f"image file {path} {what}; give a file, or the number of an image of the held-out split")
     return Item(str(path), lambda: open_file(path))
 
 
@@ -204,7 +212,7 @@ def _values(run: Run, what: Named) -> Tensor | str | int | Path:
 
 def _numbers_of(run: Run, what: str | Path) -> np.ndarray | list[float] | None:
     """What a .npy or .npz file or a text with commas holds; None for the name or number of an image."""
-    text, path = str(what), Path(what).expanduser()
+    text, path = str(what), user_path(what)
     if path.suffix.lower() == ".npz" and os.path.isfile(path):
         return read_codes(run, path, LARGEST)
     if path.suffix.lower() == ".npy" and os.path.isfile(path):

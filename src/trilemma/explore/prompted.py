@@ -21,7 +21,7 @@ from trilemma.data.decoding.size import parse_size
 from trilemma.errors import UserError
 from trilemma.explore.axes import Axes, axes_of
 from trilemma.explore.redraw import read_mask
-from trilemma.files import sha256_of
+from trilemma.files import sha256_of, user_path
 from trilemma.pictures.grid import to_image
 from trilemma.pictures.levels import to_float
 from trilemma.pictures.png import receipt_for
@@ -158,7 +158,7 @@ def read_inputs(request: Request) -> Inputs:
     """
     if request.image is None:
         return Inputs()
-    path = Path(request.image).expanduser()
+    path = user_path(request.image)
     if not path.is_file():
         raise UserError(f"image={path}: file not found; give an image file")
     item = Item(str(path), lambda: open_file(path))
@@ -187,12 +187,12 @@ def whole_sides(height: int, width: int) -> tuple[int, int]:
 
 def full_path(path: str | Path | None) -> str | None:
     """A path from the root, as a receipt names it."""
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else str(user_path(path).absolute())
 
 
 def full_mask(mask: str | None) -> str | None:
     """What a mask is given by: a file from the root, or a rectangle as it is."""
-    return full_path(mask) if mask and Path(mask).expanduser().is_file() else mask
+    return full_path(mask) if mask and user_path(mask).is_file() else mask
 
 
 def read_cells(request: Request) -> list[Inputs]:
@@ -269,7 +269,7 @@ def sums_of(request: Request, known: dict[Path, str] | None = None) -> dict[str,
     known = {} if known is None else known
     sums = {}
     for key in FILES:
-        files = [path for name in request.values_of(key) if (path := Path(name).expanduser()).is_file()]
+        files = [path for name in request.values_of(key) if (path := user_path(name)).is_file()]
         known |= {path: sha256_of(path) for path in files if path not in known}
         lines = [known[path] for path in files]
         if lines:

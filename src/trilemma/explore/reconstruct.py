@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trilemma.data.load import Images
 from trilemma.explore.codes import ASKED, condition_for, note_search
-from trilemma.explore.images import part_of, pick_images, rows_of, run_receipt, source_of
+from trilemma.explore.images import name_of, part_of, pick_images, rows_of, run_receipt, source_of
 from trilemma.files import json_text
 from trilemma.keys import Caption, Count, Label, Picture, SplitOf
 from trilemma.pictures.pairs import pairs
@@ -71,7 +71,8 @@ def reconstruct(
     rmse, errors = float(squared.mean().sqrt()), squared.sqrt()
     texts = [f"{error:.3f}" for error in errors.tolist()]
     sheet = pairs(images, results, texts, ("image", "reconstruction", "RMSE"), TITLE)
-    receipt = run_receipt(run, "reconstruct", n=len(images), split=split, label=label, caption=caption, rmse=rmse)
+    asked = {"n": len(images), "data": name_of(data), "split": split, "label": label, "caption": caption}
+    receipt = run_receipt(run, "reconstruct", **asked, rmse=rmse)
     part = part_of(run, source, split)
     rows = [row | {"rmse": error} for row, error in zip(rows_of(batch, source, part), errors.tolist(), strict=True)]
     values = json_text(receipt | {"split": part.name, "images": rows})

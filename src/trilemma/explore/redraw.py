@@ -6,7 +6,7 @@ The noise of a photograph is estimated by its second differences, which see litt
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,15 @@ from trilemma.data.decoding.pixels import Item, header, open_file
 from trilemma.data.decoding.size import text as size_text
 from trilemma.data.load import Source
 from trilemma.errors import UserError, check_finite
-from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
-from trilemma.explore.naming import image_word, number_of, pick_image
+from trilemma.explore.images import load, name_of, numbered_contents, numbered_paths, run_receipt, take, unseen
+from trilemma.explore.naming import folder_of, image_word, number_of, pick_image
+from trilemma.files import user_path
 from trilemma.keys import Film
 from trilemma.pictures.animation import animated, frame
 from trilemma.pictures.grid import grid
 from trilemma.pictures.levels import hide
+from trilemma.pictures.pairs import pairs
+from trilemma.progress import OnStep, drawing_progress
 from trilemma.results import Results, place
 from trilemma.run.compute import MOST_NUMBERS, in_batches, one_algorithm
 from trilemma.run.run import Run, end_of
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SECOND_DIFFERENCES = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # their squares add up to 36
-IMAGES = 4  # that are drawn where nothing is said
+IMAGES, MOST = 4, 64  # that are drawn where nothing is said: of one image; of a folder, at most
 OUTSIDE = "outside:"  # before a rectangle that stays
 AUTO = "auto"  # noise that is estimated
 COLUMNS = 8  # of the picture, at most
@@ -47,8 +50,8 @@ FRAMES, STEP_MS, REST_MS = 25, 80, 1200  # of an animation: strengths, and the t
 @dataclass(frozen=True)
 class Redrawing:
     """The picture, the animation if there is one, the file of each image, and what they show: the source (1, C, H, W),
-    the mask (1, 1, H, W) if there is one, and the images (n, C, H, W) in [0, 1]; noise: the standard deviation that was
-    taken out, if that was asked for."""
+    or of a folder (n, C, H, W), the mask (1, 1, H, W) if there is one, and the images (n, C, H, W) in [0, 1]; noise:
+    the standard deviation that was taken out, if that was asked for."""
 
     picture: Path
     animation: Path | None
@@ -81,45 +84,81 @@ def redraw(
     """See `edit`, the verb."""
     model = run.require("draw an image again", Redraws)
     keys = run.sampling(settings, verb)
-    n = _count(n, keys, noise)
+    folder = folder_of(image)
+    if folder is None:
+        n, source = _count(n, keys, noise), pick_image(run, image, data).image
+    else:
+        _check_strength_alone(folder, mask, noise)
+        source = _images_in(run, folder, first, n)
+        n = len(source)
     end_of(first, n)
     picture, within = place(out, run.path, f"edit-{image_word(image)}-{how_redrawn(strength, mask, noise)}.png")
     animation = None if film is None else picture.with_suffix(f".{film}")
     paths = numbered_paths(picture, first, n)
     files = Results(picture, [*paths, *([animation] if animation else [])], verb="edit", within=within)
-    source = pick_image(run, image, data).image
-    file = Path(str(image)).expanduser() if number_of(image) is None else None
+    file = user_path(str(image)) if number_of(image) is None else None
     area = None if mask is None else read_mask(mask, run.shape, file).to(source.device)
     std = _noise(source, noise, file)
     full = 1.0 if strength is None else strength
-    how = Redraw(full, area, rounds, std)
+    strengths = [share * full for share in torch.linspace(0, 1, FRAMES).tolist()] if animation else [full]
+    each, areas = source.expand(n, -1, -1, -1), None if area is None else area.expand(n, -1, -1, -1)
     guides = run.guides(keys)
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
 
-    def compute(how: Redraw, start: int, count: int) -> Tensor:
-        part = slice(start - first, start - first + count)
-        some = Redraw(how.strength, None if area is None else area.expand(count, -1, -1, -1), how.rounds, how.noise)
-        asked = {"condition": condition.rows(part), "keys": keys, "guides": guides}
-        return model.redraw(source.expand(count, -1, -1, -1), some, seed=seed, first=start, **asked).float()
+    def draw(strength: float, rows: slice, on_step: OnStep) -> Tensor:
+        how = Redraw(strength, None if areas is None else areas[rows], rounds, std)
+        asked: dict[str, Any] = {"condition": condition.rows(rows), "keys": keys, "guides": guides}
+        return model.redraw(each[rows], how, seed=seed, first=first + rows.start, **asked, on_step=on_step).float()
 
-    def images_of(how: Redraw) -> Tensor:
-        rows = max(1, MOST_NUMBERS // source.numel())
-        return torch.cat([part for _, part in in_batches(partial(compute, how), first, first + n, rows)])
-
-    with torch.no_grad(), one_algorithm():
-        drawn = images_of(how)
-        shares = torch.linspace(0, 1, FRAMES).tolist() if animation else []
-        moving = [images_of(Redraw(share * full)).cpu() for share in shares[:-1]]
+    sets = _draw_sets(draw, strengths, n, max(1, MOST_NUMBERS // source[0].numel()))
+    drawn = sets[-1]
     check_finite(drawn, "images", "train again with a lower lr=")
     images = drawn if area is None else torch.where(area > 0, drawn, source)
-    asked = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds, "n": n, "seed": seed, "first": first}
-    how_drawn = {"label": label, "caption": caption, "settings": keys.given(), "guide": run.guide_origin(keys)}
-    receipt = run_receipt(run, "edit", image=str(image), **asked, **how_drawn)
+    asked: dict[str, Any] = {"strength": strength, "mask": mask, "noise": std, "rounds": rounds}
+    asked |= {"n": n, "seed": seed, "first": first}
+    asked |= {"label": label, "caption": caption, "settings": keys.given(), "guide": run.guide_origin(keys)}
+    receipt = run_receipt(run, "edit", image=str(image), data=name_of(data), **asked)
     contents = numbered_contents(paths, images.cpu(), receipt, first)
     if animation and film:
-        contents[animation] = _animated([*moving, drawn.cpu()], film)
-    files.write(redrawing_page(source, area, images, first), receipt, contents)
+        contents[animation] = _animated([one.cpu() for one in sets], film)
+    page = redrawing_page(source, area, images, first) if folder is None else _folder_page(source, images, first, full)
+    files.write(page, receipt, contents)
     return Redrawing(picture, animation, paths, source.cpu(), None if area is None else area.cpu(), images.cpu(), std)
+
+
+def _draw_sets(
+    draw: Callable[[float, slice, OnStep], Tensor], strengths: Sequence[float], n: int, together: int
+) -> list[Tensor]:
+    """n images of each strength, (n, C, H, W), so many computed together; how far that is, is shown."""
+    parts = -(-n // together)  # of the images of a strength
+    with torch.no_grad(), one_algorithm(), drawing_progress(len(strengths) * parts, "part") as on_steps_of:
+
+        def compute(k: int, start: int, count: int) -> Tensor:
+            return draw(strengths[k], slice(start, start + count), on_steps_of(k * parts + start // together))
+
+        every = [in_batches(partial(compute, k), 0, n, together) for k in range(len(strengths))]
+        return [torch.cat([part for _, part in batches]) for batches in every]
+
+
+def _check_strength_alone(folder: Path, mask: str | None, noise: float | str | None) -> None:
+    """Raises UserError where the images of a folder are to be drawn again in another way."""
+    if mask is not None or noise is not None:
+        raise UserError(f"{folder} is a folder: its images take strength= alone; with mask= or noise= give one image")
+
+
+def _images_in(run: Run, folder: Path, first: int, n: int | None) -> Tensor:
+    """The images of a folder from number `first` on, in the order of their names, at most n or MOST, (N, C, H, W).
+
+    Raises:
+        UserError: it has fewer.
+    """
+    part = unseen(run, load(run, folder))
+    if first >= len(part):
+        raise UserError(f"first={first}: {folder} has {len(part)} images, numbered from 0")
+    end = min(first + (n or MOST), len(part))
+    if n is None and end < len(part):
+        note(f"{folder}: images {first} to {end - 1} of {len(part)} are drawn again; for the next give first={end}")
+    return take(run, part, torch.arange(first, end)).image
 
 
 def _count(n: int | None, keys: Any, noise: float | str | None) -> int:
@@ -191,7 +230,7 @@ def read_mask(text: str, shape: tuple[int, int, int], image: Path | None = None)
             f"mask={text}: {OUTSIDE} takes a rectangle left,top,right,bottom in px, such as "
             f"mask={OUTSIDE}0,0,{size[1] // 2},{size[0]}; in an image file, exchange black and white instead"
         )
-    area = _file(Path(text).expanduser(), size, image) if sides is None else _rectangle(sides, size)
+    area = _file(user_path(text), size, image) if sides is None else _rectangle(sides, size)
     if outside:
         _check_any(area, f"mask={text}: the rectangle", size)
         area = 1 - area
@@ -262,6 +301,13 @@ def how_redrawn(strength: float | None, mask: str | None, noise: float | str | N
     if mask is not None:
         return "mask"
     return "noise" if noise is not None else f"strength-{strength:g}"
+
+
+def _folder_page(source: Tensor, images: Tensor, first: int, strength: float) -> "Image.Image":
+    """The images of a folder over what is drawn from them, with their numbers."""
+    numbers = [str(first + k) for k in range(len(images))]
+    title = f"drawn again from a strength of {strength:g}"
+    return pairs(source.cpu(), images.cpu(), numbers, ("before", "after", "number"), title)
 
 
 def redrawing_page(source: Tensor, mask: Tensor | None, images: Tensor, first: int) -> "Image.Image":

@@ -134,8 +134,8 @@ def sample(
     run = together(team, partial(as_run, run))
     settings = together(team, lambda: run.sampling(settings, sample).given())
     asked = {"seed": seed, "label": label, "caption": caption, "settings": settings}
-    axes = varied(run, x, y, n, asked)
-    cells = [asked] if axes is None else [changed(asked, cell) for cell in axes.cells]
+    axes = axes_of_picture(run, x, y, n, asked)
+    cells = [asked] if axes is None else [asked_in_cell(asked, cell) for cell in axes.cells]
     batch = min(batch, n)
     start, count = part_of(team, -(-n // batch))
     begin, end = (first + min(n, k * batch) for k in (start, start + count))
@@ -157,7 +157,7 @@ def sample(
     files = [place / f"{k:05d}.png" for place in folders for k in range(first, first + n) if singles]
     by_writer(team, lambda: claim([sheet, *files], within=run.path if out is None else folder))
     drawn = [
-        _drawn(run, team, part, own, place if singles else None, (first, n))
+        _draw_cell(run, team, part, own, place if singles else None, (first, n))
         for own, part, place in zip(receipts, parts, folders, strict=True)
     ]
     images, batches = [images for images, _ in drawn], drawn[0][1]
@@ -166,7 +166,7 @@ def sample(
     return SampleFiles(sheet, files)
 
 
-def varied(run: Run, x: str | None, y: str | None, n: int, asked: Mapping[str, Any]) -> Axes | None:
+def axes_of_picture(run: Run, x: str | None, y: str | None, n: int, asked: Mapping[str, Any]) -> Axes | None:
     """The axes of a picture of a run, each cell with n images; None where nothing varies.
 
     Args:
@@ -190,11 +190,11 @@ def varied(run: Run, x: str | None, y: str | None, n: int, asked: Mapping[str, A
             f"n={GRID_LIMIT // count} or less"
         )
     for cell in axes.cells:
-        run.sampling(changed(asked, cell)["settings"], sample)
+        run.sampling(asked_in_cell(asked, cell)["settings"], sample)
     return axes
 
 
-def changed(asked: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
+def asked_in_cell(asked: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
     """What is asked for in a cell: seed, label, caption and settings, with its values."""
     own = {key: str(value) if key == "caption" else value for key, value in cell.items() if key in ASKED}
     settings = {key: value for key, value in cell.items() if key not in ASKED}
@@ -215,7 +215,7 @@ def _parts(run: Run, cell: Mapping[str, Any], n: int, *, first: int, batch: int,
     return run.draw(n, first=first, **keys, keys=run.sampling(cell["settings"], sample)) if n else ()
 
 
-def _drawn(
+def _draw_cell(
     run: Run, team: Team, parts: Iterable[ImageBatch], receipt: Receipt, folder: Path | None, place: tuple[int, int]
 ) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
     """The first GRID_LIMIT images of a cell, uint8 (n, C, H, W), of all processes, and the batches they were drawn in.

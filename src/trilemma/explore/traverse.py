@@ -133,7 +133,7 @@ def traverse(
     start, condition = start_of(run, kind, image, data, label, caption)
     measured = measured_codes(run, kind, data, condition, start)
     chosen = (most_active(measured) if named is None else named) if pair is None else pair
-    receipt = run_receipt(run, "traverse", **how, axes=kind)
+    receipt = run_receipt(run, "traverse", **how, axes=kind, data=name_of(data))
     if pair is not None:
         values = _lines(measured.values[:, list(pair)], steps or PLANE_STEPS, spacing, span)
         images = _decoded(run, on_plane(measured.start, pair, values), condition, measured)

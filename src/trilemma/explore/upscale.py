@@ -11,7 +11,7 @@ from torch import Tensor
 from trilemma.data.load import Images
 from trilemma.errors import check_finite
 from trilemma.explore.by_pipeline import RedrawingKeys, keys_of, upscale_by_pipeline
-from trilemma.explore.images import numbered_contents, numbered_paths, run_receipt
+from trilemma.explore.images import name_of, numbered_contents, numbered_paths, run_receipt
 from trilemma.explore.naming import image_word, number_of, pick_image, read_whole
 from trilemma.explore.upscaling import Upscaling, check_enlarged, upscaling_page
 from trilemma.keys import Caption, Label, RunOrPipelinePicture, Seed
@@ -67,24 +67,25 @@ def upscale(
     paths = numbered_paths(picture, first, n)
     files = Results(picture, paths, verb="upscale", within=within)
     small, original = _small(run, image, data, model.factor)
-    size = [side * model.factor for side in small.shape[2:]]
+    size, tile = [side * model.factor for side in small.shape[2:]], list(run.shape[1:])
     check_enlarged(image, size)
-    if size != list(run.shape[1:]):
-        note(f"{image}: {small.shape[2]}x{small.shape[3]} px are enlarged in tiles of {run.shape[1]}x{run.shape[2]}")
+    if size != tile and all(side >= least for side, least in zip(size, tile, strict=True)):  # less is refused
+        note(f"{image}: {small.shape[2]}x{small.shape[3]} px are enlarged in tiles of {tile[0]}x{tile[1]}")
     guides = run.guides(keys)
     condition = run.condition(label, n, classifier=guides.classifier, caption=caption, first=first).to(run.device)
     how = {"seed": seed, "keys": keys, "guides": guides}
 
-    def drawn(k: int, on_step: OnStep) -> Tensor:
+    def draw_image(k: int, on_step: OnStep) -> Tensor:
         asked = condition.rows(slice(k, k + 1))
         return model.upscale(small, first=first + k, condition=asked, on_step=on_step, **how).float().cpu()
 
     with torch.no_grad(), one_algorithm(), drawing_progress(n) as on_steps_of:
-        images = torch.cat([drawn(k, on_steps_of(k)) for k in range(n)])
+        images = torch.cat([draw_image(k, on_steps_of(k)) for k in range(n)])
     check_finite(images, "images", "train again with a lower lr=")
     bicubic = F.interpolate(small, size=size, mode="bicubic").clamp(0, 1).cpu()
-    asked = {"n": n, "seed": seed, "first": first, "label": label, "caption": caption, "settings": keys.given()}
-    receipt = run_receipt(run, "upscale", image=str(image), **asked, guide=run.guide_origin(keys))
+    asked: dict[str, Any] = {"n": n, "seed": seed, "first": first, "label": label, "caption": caption}
+    asked |= {"settings": keys.given(), "data": name_of(data), "guide": run.guide_origin(keys)}
+    receipt = run_receipt(run, "upscale", image=str(image), **asked)
     contents = numbered_contents(paths, images, receipt, first)
     files.write(upscaling_page(small.cpu(), bicubic, images, original, first), receipt, contents)
     return Upscaling(picture, paths, small.cpu(), bicubic, images, original)

@@ -72,7 +72,7 @@ class GANConfig(ModelConfig):
     def _has_bound(self) -> Self:
         """A Wasserstein critic without a bound on its slope can lower its loss without end."""
         if LOSSES[self.loss].slopes and not self.bounds_slope:
-            by_network = {"style": "", "r3": " or weight_clip=0.01"}
+            by_network = {"style": " and deviation_group=1", "r3": " or weight_clip=0.01"}
             others = by_network.get(self.network, ", weight_clip=0.01 or spectral_norm=true")
             raise ValueError(f"loss={self.loss} needs a bound on the critic's slope; add penalty=gradient{others}")
         return self

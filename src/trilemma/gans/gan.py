@@ -30,7 +30,7 @@ from trilemma.gans.augmentation import Adaptive, differentiable
 from trilemma.gans.codes import CodesModel
 from trilemma.gans.config import NETWORKS, GANConfig, GANKeys
 from trilemma.gans.losses import LOSSES, AdversarialLoss, margins
-from trilemma.gans.modes import measuring
+from trilemma.gans.modes import measure_statistics
 from trilemma.gans.penalties import TWICE, gradient_penalty, zero_centred
 from trilemma.gans.separation import auroc
 from trilemma.gans.spectral import normalise
@@ -216,7 +216,7 @@ class GAN(CodesModel):
         images are drawn with their average. No training image is looked at."""
         norms = [module for module in self.generator.modules() if isinstance(module, _BatchNorm)]
         if norms:
-            with measuring(self.generator, norms):
+            with measure_statistics(self.generator, norms):
                 for first in range(0, STATISTICS, STATISTICS_BATCH):
                     ids = torch.arange(first, first + STATISTICS_BATCH)
                     z = random.normal(ids, (self.config.latent,), seed, "statistics").to(norms[0].weight.device)

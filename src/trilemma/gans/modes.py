@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def measuring(network: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+def measure_statistics(network: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     """Inside, batch norms use the statistics of a batch, and keep the mean of those of all batches."""
     training, momenta = network.training, [norm.momentum for norm in norms]
     try:

@@ -10,7 +10,8 @@ with limited data", unless said otherwise)
       E_w,y (|J_w^T y| - a)**2,    J_w = dg(w)/dw,  y ~ N(0, I) / sqrt(H W),  a a running mean of |J_w^T y|
 
   where w has a copy for each layer, and |.| is the root mean square over the layers of the norms for each; on half a
-  batch in every fourth step, where it counts four times; images are in [-1, 1] here;
+  batch in every fourth step, where it counts four times; images are in [-1, 1] here. In published code a begins at 0,
+  and until it has arrived the term asks for images that do not depend on w; here it begins at the first mean;
 - the running mean of w, towards which sampling can move styles (truncation): w' = w_mean + psi (w - w_mean).
 
 R1 is lazy, too. Phases of one player are added up before it moves once, and each that runs in every k-th step counts
@@ -72,8 +73,10 @@ class StyleGANConfig(GANConfig):
     )
 
     @model_validator(mode="after")
-    def _path_has_effect(self) -> Self:
+    def _fits_stylegan(self) -> Self:
         only_for(self, "path_every", self.path_weight > 0, "a path_weight above 0")
+        has_slopes = self.penalty != "gradient" or self.deviation_group == 1
+        only_for(self, "penalty", has_slopes, "deviation_group=1, as images of a group change each other's logits")
         for key in ("spectral_norm", "weight_clip"):
             only_for(self, key, False, "networks whose weights are used as they are; StyleGAN2's are scaled")
         return self
@@ -112,6 +115,7 @@ class StyleGAN(GAN):
 
     def __init__(self, config: StyleGANConfig) -> None:
         super().__init__(config)
+        self.batch_multiple = config.deviation_group
         self.register_buffer("w_mean", torch.zeros(max(1, self.n_classes), config.styles))
         self.register_buffer("path_mean", torch.zeros(()))
 
@@ -196,7 +200,7 @@ class StyleGAN(GAN):
         if self.config.mixing:
             other = self.to_w(batch_normal(self.config.latent, image, rng).T, label)
             first = random_layers(n, self.n_layers, self.config.mixing, rng).to(image.device)
-            styles = mixed(styles, self._for_layers(other), first)
+            styles = mix_styles(styles, self._for_layers(other), first)
         return self.generator(styles, batch_normal(self.generator.n_noise, image, rng).T)
 
     def path_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
@@ -209,7 +213,7 @@ class StyleGAN(GAN):
             y = batch_normal(image[0].numel(), image, rng).T.view_as(image)
             length = path_lengths(2 * self.generator(styles, noise), styles, y)
         mean = length.detach().mean()
-        self.path_mean.lerp_(mean, PATH_DECAY)
+        stylegan2.update_mean(self.path_mean, mean, PATH_DECAY)
         loss = (length - self.path_mean).square().mean()
         return self.config.path_weight * loss, {"loss": loss.detach(), "length": mean}
 
@@ -247,7 +251,7 @@ class StyleGAN(GAN):
             return styles
         other = self._truncated(self._styles(ids, keys.mix, label), label, keys.truncation)
         first = torch.full((len(w),), self._mix_layer(keys.mix_from), device=styles.device)
-        return mixed(styles, other, first)
+        return mix_styles(styles, other, first)
 
     def _styles(self, ids: Tensor, seed: int, label: Tensor | None) -> Tensor:
         """w of images by their numbers, (B, W)."""
@@ -292,7 +296,7 @@ def random_layers(n: int, layers: int, share: float, rng: torch.Generator) -> Te
     return torch.where(chosen, first, layers)
 
 
-def mixed(styles: Tensor, other: Tensor, first: Tensor) -> Tensor:
+def mix_styles(styles: Tensor, other: Tensor, first: Tensor) -> Tensor:
     """Styles (B, L, W), which from layer first[b] on, (B,), are those of `other`."""
     layer = torch.arange(styles.shape[1], device=styles.device)
     return torch.where((layer >= first[:, None])[:, :, None], other, styles)

@@ -62,7 +62,7 @@ def class_scores(
             raise UserError(classifier)
         name, taken = classifier.name, classes_seen(classifier, images)
         values = (_agreement(taken, labels), f_score(taken, labels, n_classes))
-        resize, used = classifier.resize_rule(images.shape[1:]), {"feature_weights_sha256": classifier.sha256}
+        resize, used = classifier.resize_rule(images.shape[1:]), classifier.receipt
         used |= {"classifier": classifier.note} if classifier.note else {}
     except UserError as error:
         values, name, resize, used = (str(error),) * 2, "none", "none", {}

@@ -24,7 +24,7 @@ from trilemma.data.selection import ALL, part_named
 from trilemma.errors import UserError
 from trilemma.metrics import neighbours
 from trilemma.metrics.feature_cache import cached_features
-from trilemma.metrics.intervals import Spread, difference
+from trilemma.metrics.intervals import Estimate, Spread, difference
 from trilemma.metrics.quality import Real, Setup, classifier_for, quality, quality_scores, real_of
 from trilemma.metrics.reals import choice, order, real_images
 from trilemma.metrics.receipt import Score
@@ -111,8 +111,8 @@ def _as_bad(model: Spread, control: Spread, real: float, sign: int) -> bool:
     return not better and gap > width and sign * (model.value - control.value) < gap / 2
 
 
-def spreads_of(values: Mapping[str, Spread | str]) -> dict[str, Spread]:
-    """The scores that are not refused."""
+def spreads_of(values: Mapping[str, Spread | Estimate | str]) -> dict[str, Spread]:
+    """The scores of which it is known how they scatter."""
     return {name: value for name, value in values.items() if isinstance(value, Spread)}
 
 

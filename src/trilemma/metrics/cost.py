@@ -55,7 +55,7 @@ class Cost:
     joules_per_image: float | str  # of the processors or of the GPU; or why it is not known
 
 
-class Alone(NamedTuple):
+class CostOfOne(NamedTuple):
     """Milliseconds of an image that is drawn alone, with their interval, and the operations of its matrix products,
     convolutions and attention, a multiplication and an addition counted as two; those of recurrent layers are not in
     it."""
@@ -187,7 +187,7 @@ def quickest_batch(
     return min(times.items(), key=lambda item: item[1])
 
 
-def alone(draw: Callable[[int, int], Tensor], model: nn.Module, device: torch.device) -> Alone:
+def cost_of_one(draw: Callable[[int, int], Tensor], model: nn.Module, device: torch.device) -> CostOfOne:
     """What one image costs that is drawn alone.
 
     Args:
@@ -207,7 +207,7 @@ def alone(draw: Callable[[int, int], Tensor], model: nn.Module, device: torch.de
         start = _now(device)
         draw(0, 1)
         times.append(1000 * (_now(device) - start))
-    return Alone(statistics.median(times), median_interval(times), counter.get_total_flops())
+    return CostOfOne(statistics.median(times), median_interval(times), counter.get_total_flops())
 
 
 def time_in_turns(

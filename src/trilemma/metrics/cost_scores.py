@@ -55,13 +55,14 @@ def details_of_cost(
     """
 
     def measure() -> list[Any]:
-        alone = cost.alone(draw, network, device)
-        quickest = cost.quickest_batch(draw, device, {1: alone.ms, spent.batch: spent.ms_per_image})
-        return [alone, quickest, peak_bytes(lambda: draw(0, together), device)]
+        one = cost.cost_of_one(draw, network, device)
+        quickest = cost.quickest_batch(draw, device, {1: one.ms, spent.batch: spent.ms_per_image})
+        return [one, quickest, peak_bytes(lambda: draw(0, together), device)]
 
     (ms, (low, high), flops), (batch, best), peak = in_first(setup.team, measure)
     batched = f"batch{spent.batch}"
-    timed = {"device": spent.device, "threads": str(torch.get_num_threads()), "best_batch": str(batch)}
+    timed = {"device": spent.device, "threads": str(torch.get_num_threads())}
+    further = {"ms_best_batch": {"best_batch": str(batch)}}
     values: list[tuple[str, Estimate | float | str | None, tuple[str, ...], str]] = [
         ("ms_one_image", Estimate(ms, (low, high)), (spent.device,), cost.ALONE_IS),
         ("ms_best_batch", best, (spent.device,), ""),
@@ -74,8 +75,9 @@ def details_of_cost(
     for name, value, parts, interval_is in values:
         if value is not None:
             protocol = protocol_name(CATALOGUE[name].word, *parts)
+            used = timed | further.get(name, {})
             yield score_of(
-                name, protocol, value, interval_is=interval_is, seed=setup.seed, used=timed, settings=setup.settings
+                name, protocol, value, interval_is=interval_is, seed=setup.seed, used=used, settings=setup.settings
             )
 
 

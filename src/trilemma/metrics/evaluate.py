@@ -39,9 +39,9 @@ from trilemma.values import checked_call, shown
 class Evaluation:
     """Scores of a set of generated images.
 
-    fakes: the images, uint8 (n, C, H, W); features: theirs, float64 (n, D); spreads: how the scores of quality scatter,
-    by name; reference: the real images' features and the controls, for further evaluations by the same real images;
-    learned_nothing: a sentence where the mean image, static or one image repeated is as good.
+    fakes: the images, uint8 (n, C, H, W); features: theirs, float64 (n, D); spreads: how the scores of images scatter,
+    by name, as far as it is known; reference: the real images' features and the controls, for further evaluations by
+    the same real images; learned_nothing: a sentence where the mean image, static or one image repeated is as good.
     """
 
     scores: tuple[Score, ...]
@@ -168,7 +168,7 @@ def evaluate(
         return _evaluation(setup, drawn_by(contestant, setup, batch), reference)
     bounds = {"samples": bound_samples, "n": bound_images, "by": likelihood}
     drawn = drawn_by_run(run, setup, keys, batch, inverted, reference, **bounds)
-    evaluation = _evaluation(setup, drawn, reference)
+    evaluation = _evaluation(setup, drawn, reference, own=own)
     by_writer(team, lambda: [write_score(folder, score) for score in evaluation.scores])
     return evaluation
 
@@ -246,32 +246,33 @@ def reference_by(
     return reference_of(setup_of(data, split, n, features=features, own=own, seed=seed))
 
 
-def _evaluation(setup: Setup, drawn: DrawnImages, reference: Reference) -> Evaluation:
-    """The scores of what was drawn, beside the controls."""
+def _evaluation(setup: Setup, drawn: DrawnImages, reference: Reference, *, own: bool = False) -> Evaluation:
+    """The scores of what was drawn, beside the controls; own: by a run that was trained on the data."""
     features_of = cached_features if drawn.given else extract
     features = features_of(setup.network, drawn.images, team=setup.team)
     values = quality(real=reference.real, fake=features)
-    spreads = spreads_of(values)
     further = details(setup, values, reference.classifier, real=reference.real, fake=features)
+    measured = {**values, **further}
+    spreads = spreads_of(measured)
     reading = "; ".join([*real_notes(setup.data), *drawn.reading])
-    of_images = quality_scores(setup, {**values, **further}, _resize(setup, drawn.images))
+    of_images = quality_scores(setup, measured, _resize(setup, drawn.images))
     scores = [*(replace(score, reading=reading) for score in of_images), *drawn.scores]
     return Evaluation(
         tuple(replace(score, **drawn.of_run) for score in scores),
         drawn.images,
         features,
-        (*_notes(setup, drawn.images), *drawn.reading, *drawn.notes),
+        (*_notes(setup, drawn.images, own=own), *drawn.reading, *drawn.notes),
         spreads,
         reference,
         learned_nothing(spreads, reference.controls),
     )
 
 
-def _notes(setup: Setup, fakes: Tensor) -> Iterator[str]:
-    """What the reader of the scores has to know."""
+def _notes(setup: Setup, fakes: Tensor, *, own: bool) -> Iterator[str]:
+    """What the reader of the scores has to know; own: of images of a run that was trained on the data."""
     if setup.network.note:
         yield setup.network.note
-    reals = f"{setup.split}: {role_of(setup.split, own=True)}" if setup.own else setup.split
+    reals = f"{setup.split}: {role_of(setup.split, own=True)}" if own else setup.split
     yield f"{setup.n} real images of {setup.data.name} ({reals}) against {setup.n} generated, all at uint8 levels"
     yield from real_notes(setup.data)
     yield from map(str, caveats(setup.data, setup.split, setup.n, own=setup.own))

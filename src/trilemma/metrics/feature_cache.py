@@ -1,9 +1,9 @@
 """Features of images that are measured again and again, and what scores need of real ones, kept in the user's cache.
 
 An entry is CACHE/features/NAME-KEY: a line of HEAD bytes (the checksum of the rest), then tensors by name in the format
-of safetensors. KEY is a hash: of features that of the images' content, of the network's weights and of the size that it
-takes; of statistics that of the features. An entry that is damaged, or cannot be written, is computed; one that was not
-read for KEEP_DAYS is removed.
+of safetensors. KEY is a hash: of features that of the images' content, of the network's weights, of the size that it
+takes and of the kind of device that it is on; of statistics that of the features. An entry that is damaged, or cannot
+be written, is computed; one that was not read for KEEP_DAYS is removed.
 """
 
 import hashlib
@@ -67,7 +67,8 @@ def _cached(name: str, compute: Callable[[], Tensors], team: Team) -> Tensors:
 
 
 def _key_of_images(network: FeatureNetwork, images: Tensor) -> str:
-    digest = hashlib.sha256(f"{VERSION} {network.sha256} {network.shape} {tuple(images.shape)}".encode())
+    of_network = f"{network.sha256} {network.shape} {network.device_type}"
+    digest = hashlib.sha256(f"{VERSION} {of_network} {tuple(images.shape)}".encode())
     for part in images.split(4096):
         digest.update(to_levels(part).cpu().contiguous().numpy().data)
     return digest.hexdigest()[:32]

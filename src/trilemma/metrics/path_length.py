@@ -162,7 +162,7 @@ def _score(setup: Setup, value: Estimate | str, pairs: int) -> Score:
         interval_is=INTERVAL_IS,
         features=setup.network.name,
         resize=setup.network.resize_rule(setup.data.shape),
-        used={"feature_weights_sha256": setup.network.sha256},
+        used=setup.network.receipt,
         n_real=_n_real(setup, pairs),
         n_fake=2 * pairs,
         split=setup.split,

@@ -190,7 +190,7 @@ def quality_scores(setup: Setup, values: Mapping[str, Spread | Estimate | str], 
 
 
 def _score(setup: Setup, name: str, value: Spread | Estimate | str, resize: str) -> Score:
-    measured, used = _measured(setup, name), {"feature_weights_sha256": setup.network.sha256}
+    measured, used = _measured(setup, name), setup.network.receipt
     if name == "near_copies":
         used["held_out"] = f"{_n_held_out(setup)} images of {setup.split_label}"
     return score_of(

@@ -21,6 +21,7 @@ ROLES = {  # what the images of a split were to a model that was trained on the 
     "train": "trained on",
     ALL: "every image, among them those trained on",
 }
+UNKNOWN_ROLE = "whether the models saw them in training is not known"  # where none is known to be trained on the data
 SEEN = (
     "the real images were seen in training (the {name} split has {n}), so a model that copies its training images "
     "looks good"
@@ -53,9 +54,8 @@ def choose_reals(
 ) -> tuple[str, int]:
     """Which split of the data is measured against, and how many images of it.
 
-    Where no split is asked for: the test split, or without one all images, for no model was trained on them; of data
-    that a run was trained on (`own`) the test split, else the validation split, and the training split only where
-    neither has LEAST images.
+    Where no split is asked for: the test split, or without one all images; of data that a run was trained on (`own`)
+    the test split, else the validation split, and the training split only where neither has LEAST images.
 
     Args:
         n: default: all, at most N_DEFAULT; n_fake: how many generated images exist, None for any number.
@@ -87,8 +87,8 @@ def _default_split(data: Data, own: bool) -> str:
 
 
 def role_of(split: str, *, own: bool) -> str:
-    """What the images of a split are; own: to a model that was trained on this data."""
-    return "every image, for no model was trained on them" if split == ALL and not own else ROLES[split]
+    """What the images of a split were to the models; own: whether there is one that was trained on this data."""
+    return ROLES[split] if own else UNKNOWN_ROLE
 
 
 def caveats(data: Data, split: str, n: int, *, own: bool) -> list[Caveat]:

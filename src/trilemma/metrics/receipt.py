@@ -169,8 +169,8 @@ def settings_words(settings: Mapping[str, Any]) -> list[str]:
 
 
 def versions(**more: str) -> dict[str, str]:
-    """Versions of what computes the values, and what else the caller adds."""
-    libraries = {name: metadata.version(name) for name in ("torch", "numpy")}
+    """Versions of what reads and scales the images and computes the values, and what else the caller adds."""
+    libraries = {name: metadata.version(name) for name in ("torch", "numpy", "pillow")}
     return {"trilemma": __version__, "python": platform.python_version(), **libraries, **more}
 
 

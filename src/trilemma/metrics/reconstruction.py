@@ -135,7 +135,7 @@ def _score(
         {
             "features": setup.network.name,
             "resize": setup.network.resize_rule(setup.data.shape),
-            "used": {"feature_weights_sha256": setup.network.sha256},
+            "used": setup.network.receipt,
         }
         if features
         else {}

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 POWERCAP = Path("/sys/class/powercap")
-PACKAGE = "intel-rapl:[0-9]*"  # a processor; AMD's have that name, too. Its parts have a second colon
+ZONE = "intel-rapl:[0-9]*"  # a processor, AMD's too, or the whole platform ("psys"); parts have a second colon
 LEAST_S = 1.0  # seconds of which the counter of a GPU gives the energy: ten times as long as between two readings
 UNREADABLE = (
     "the counters of the processors (/sys/class/powercap) cannot be read; most systems let only the administrator do it"
@@ -77,11 +77,11 @@ def _of_gpu(device: torch.device) -> Counters | str:
 
 
 def _of_processors(folder: Path) -> Counters | str:
-    """The counter of each processor; the reason where one cannot be read."""
+    """The counter of each processor; the reason where one cannot be read. The platform counts its processors again."""
     values = {}
     try:
-        for path in folder.glob(PACKAGE):
-            if path.name.count(":") == 1:
+        for path in folder.glob(ZONE):
+            if path.name.count(":") == 1 and (path / "name").read_text().startswith("package"):
                 files = (path / "energy_uj", path / "max_energy_range_uj")
                 energy, largest = (int(file.read_text()) for file in files)
                 values[path.name] = (energy, largest)

@@ -6,7 +6,7 @@ and over, noise, three digits that are never drawn, blur, copies of training ima
 from the good model whose 95% interval leaves out 0. The real images themselves have the least distance of all, and a
 density of (k + 1) / k, as each ball holds its own image, too. What is measured of a model beside its images has faults
 of its own: another class is drawn than was asked for, images come back blurred or as noise, the way between two codes
-has a cliff.
+has a cliff; there the intervals of both values must not meet. Authenticity and near copies have fixed limits.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -51,11 +51,11 @@ class Block(nn.Module):
         groups = 1 if group is None else inner // math.gcd(inner, group)
         gain = math.sqrt(2 / (1 + SLOPE**2)) * blocks ** (-1 / (2 * BRANCH_LAYERS - 2))
         self.body = nn.Sequential(
-            scaled(nn.Conv2d(channels, inner, 1), gain),
+            initialise(nn.Conv2d(channels, inner, 1), gain),
             nn.LeakyReLU(SLOPE),
-            scaled(nn.Conv2d(inner, inner, 3, padding=1, groups=groups), gain),
+            initialise(nn.Conv2d(inner, inner, 3, padding=1, groups=groups), gain),
             nn.LeakyReLU(SLOPE),
-            scaled(nn.Conv2d(inner, channels, 1, bias=False), 0.0),
+            initialise(nn.Conv2d(inner, channels, 1, bias=False), 0.0),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Basis(nn.Module):
     def __init__(self, inputs: int, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.map = nn.Parameter(torch.randn(channels, *size))
-        self.linear = scaled(nn.Linear(inputs, channels, bias=False))
+        self.linear = initialise(nn.Linear(inputs, channels, bias=False))
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, inputs) -> (B, C, h, w)."""
@@ -127,7 +127,7 @@ class Generator(nn.Module):
         for c_in, c_out in pairwise(widths):
             layers += [*change(c_in, c_out), Resize(up(height), up(width_px)), Block(c_out, len(widths), group)]
             height, width_px = 2 * height, 2 * width_px
-        self.body = nn.Sequential(*layers, scaled(nn.Conv2d(widths[-1], shape[0], 1)))
+        self.body = nn.Sequential(*layers, initialise(nn.Conv2d(widths[-1], shape[0], 1)))
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, inputs) -> (B, C, H, W), in [0, 1] but in training."""
@@ -140,14 +140,14 @@ class Critic(critic.Critic):
 
     def __init__(self, shape: tuple[int, int, int], width: int, *, group: int | None = None) -> None:
         widths = map_widths(shape, width)
-        layers: list[nn.Module] = [scaled(nn.Conv2d(shape[0], widths[0], 1)), Block(widths[0], len(widths), group)]
+        layers: list[nn.Module] = [initialise(nn.Conv2d(shape[0], widths[0], 1)), Block(widths[0], len(widths), group)]
         _, height, width_px = shape
         for c_in, c_out in pairwise(widths):
             layers += [Resize(down(height), down(width_px)), *change(c_in, c_out), Block(c_out, len(widths), group)]
             height, width_px = (height + 1) // 2, (width_px + 1) // 2
         last = widths[-1]
-        layers += [scaled(nn.Conv2d(last, last, (height, width_px), groups=last, bias=False)), nn.Flatten()]
-        super().__init__(nn.Sequential(*layers, scaled(nn.Linear(last, 1))))
+        layers += [initialise(nn.Conv2d(last, last, (height, width_px), groups=last, bias=False)), nn.Flatten()]
+        super().__init__(nn.Sequential(*layers, initialise(nn.Linear(last, 1))))
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> the channels of the last map, (B, n_features)."""
@@ -161,10 +161,10 @@ def map_widths(shape: tuple[int, int, int], width: int) -> list[int]:
 
 def change(c_in: int, c_out: int) -> list[nn.Module]:
     """1x1 convolution where the channels differ."""
-    return [] if c_in == c_out else [scaled(nn.Conv2d(c_in, c_out, 1, bias=False))]
+    return [] if c_in == c_out else [initialise(nn.Conv2d(c_in, c_out, 1, bias=False))]
 
 
-def scaled(layer: L, gain: float = 1.0) -> L:
+def initialise(layer: L, gain: float = 1.0) -> L:
     """The layer, its weights from N(0, gain**2 / inputs) and its bias 0."""
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
     if layer.bias is not None:

@@ -119,7 +119,7 @@ def downsample(x: Tensor) -> Tensor:
     return blur(x, 1, 2, odd_too=True)
 
 
-def enlarged(x: Tensor, weight: Tensor) -> Tensor:
+def enlarge_and_convolve(x: Tensor, weight: Tensor) -> Tensor:
     """Zeros between the pixels, the convolution, the filter: (B, C_in, H, W) -> (B, C_out, 2 H, 2 W).
 
     To enlarge first and convolve then is the same but at the edges, and took twice as long on a CPU.
@@ -149,7 +149,7 @@ class StyledConv(nn.Module):
         """x (B, C_in, H, W), w (B, styles), noise (B, H' * W') -> (B, C_out, H', W')."""
         y = self.affine(w)
         x = x * y[:, :, None, None]
-        x = enlarged(x, self.weight) if self.enlarges else F.conv2d(x, self.weight, padding=1)
+        x = enlarge_and_convolve(x, self.weight) if self.enlarges else F.conv2d(x, self.weight, padding=1)
         d = GAIN * demodulation(self.weight, y)
         x = torch.addcmul((GAIN * self.bias)[:, None, None], full(x), d[:, :, None, None])
         x = x + (GAIN * self.noise_strength) * noise.view(len(x), 1, *x.shape[2:])
@@ -283,8 +283,16 @@ class MinibatchDeviation(nn.Module):
         groups = full(x).unflatten(0, (-1, self.group))  # (M, group, C, H, W)
         variance = (groups - groups.mean(1, keepdim=True)).square().mean(1)
         values = torch.sqrt(variance + EPS).mean((1, 2, 3))  # (M,)
-        self.running_deviation.lerp_(values.detach().mean(), 1 - DEVIATION_DECAY)
+        update_mean(self.running_deviation, values.detach().mean(), 1 - DEVIATION_DECAY)
         return values.repeat_interleave(self.group)
+
+
+def update_mean(mean: Tensor, value: Tensor, share: float) -> None:
+    """Move a running mean, in place, by a share of its distance to a new value of its shape.
+
+    Where it is 0 it has not begun, and begins at the value: from 0 it would take some 1 / share values to arrive.
+    """
+    mean.copy_(torch.where(mean == 0, value, mean).lerp(value, share))
 
 
 def check_groups(batch: int, group: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trilemma.errors import UserError
-from trilemma.files import read_json
+from trilemma.files import read_json, user_path
 from trilemma.pretrained.hub import (
     Record,
     download,
@@ -58,7 +58,7 @@ def locate(name: str, *, download: bool = True) -> Place:
     """
     repository = check_name(name)
     if repository is None:
-        path = Path(name).expanduser().resolve()
+        path = user_path(name).resolve()
         return Place(name, path, path)
     record = read_record(KIND, repository)
     if record is None and not download:
@@ -76,7 +76,7 @@ def locate_adapter(name: str, *, download: bool = True) -> Place:
     Raises:
         UserError: it is neither, or it is not here and cannot or may not be downloaded.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name and path.is_dir():
         return Place(name, path.resolve(), path.resolve())
     if not REPOSITORY.fullmatch(name):

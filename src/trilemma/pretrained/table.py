@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from trilemma.errors import UserError, unknown
+from trilemma.files import user_path
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def check_name(name: str) -> str | None:
     Raises:
         UserError: it is neither.
     """
-    if name and name not in CHECKPOINTS and Path(name).expanduser().is_dir():
+    if name and name not in CHECKPOINTS and user_path(name).is_dir():
         return None
     repository = CHECKPOINTS[name].repository if name in CHECKPOINTS else name
     if not REPOSITORY.fullmatch(repository):

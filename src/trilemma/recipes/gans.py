@@ -111,7 +111,7 @@ register(
         },
         published=Published(
             "Arjovsky et al. 2017, algorithm 1",
-            "mnist",
+            "LSUN bedrooms, 64x64",
             {"optimizer": "rmsprop", "lr": 5e-5, "batch": 64, "critic_steps": 5, "weight_clip": 0.01},
         ),
         data="mnist",
@@ -138,8 +138,9 @@ register(
             "ema_halflife_images": 10_000,
         },
         published=Published(
-            "Gulrajani et al. 2017, algorithm 1",
-            "mnist",
+            # Their code for MNIST has betas of 0.5 and 0.9, batches of 50 and other networks.
+            "Gulrajani et al. 2017, algorithm 1, and their code for 64x64 images",
+            "ImageNet, 64x64",
             {
                 "optimizer": "adam",
                 "lr": 1e-4,
@@ -178,6 +179,8 @@ register(
             "ema_halflife_images": 10_000,
             "channels_last": True,
         },
+        # What no key says: over the first 20 million images, along cosines, the rate falls to 0.00005, the second beta
+        # rises from 0.9, the half-life of the average from 0, and the probability of augmentation from 0 to 0.55.
         published=Published(
             "Huang et al. 2024, settings for CIFAR-10",
             "cifar10",
@@ -194,6 +197,7 @@ register(
                 "lr": 2e-4,
                 "betas": (0.0, 0.99),
                 "batch": 512,
+                "ema_halflife_images": 5_000_000,
             },
         ),
         data="mnist",
@@ -219,6 +223,7 @@ register(
             "schedule": "constant",
             "ema_halflife_images": 10_000,
         },
+        # What no key says: the critic has no residual connections.
         published=Published(
             "Karras et al. 2020 (adaptive augmentation), settings for CIFAR-10",
             "cifar10",
@@ -235,6 +240,7 @@ register(
                 "lr": 0.0025,
                 "betas": (0.0, 0.99),
                 "batch": 64,
+                "ema_halflife_images": 500_000,
             },
         ),
         data="mnist",

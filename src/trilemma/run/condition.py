@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trilemma.data.sources.labels import class_number
 from trilemma.errors import UserError, unknown
 from trilemma.registry import require
-from trilemma.text import note, printable
+from trilemma.text import is_unicode, note, printable
 from trilemma.types import (
     Condition,
     Conditional,
@@ -59,16 +59,16 @@ def captions_of(caption: str | Sequence[str], first: int, count: int, model: nn.
     Args:
         caption: one, or several as a list or with | between them; name: of the model, for messages.
     Raises:
-        UserError: the model takes no captions, or there is none.
+        UserError: the model takes no captions, there is none, or one is not Unicode text.
     """
     require(model, name, "take a caption", ReadsCaptions)
     captions = [text.strip() for text in caption.split("|")] if isinstance(caption, str) else list(caption)
-    if not captions or not all(isinstance(text, str) for text in captions):
-        raise UserError(f"caption={caption!r}: give a text, or several with | between them")
+    if not captions or not all(isinstance(text, str) and is_unicode(text) for text in captions):
+        raise UserError(f"caption={caption!r}: give a text in Unicode, or several with | between them")
     unknown_words = dict.fromkeys(word for text in captions for word in cast(ReadsCaptions, model).unknown_words(text))
     if unknown_words:
         words = ", ".join(f'"{printable(word)}"' for word in unknown_words)
-        note(f"unknown words: {words}; they are in no caption that the model learned from")
+        note(f"unknown words: {words}; they have no token, and are spelled")
     if cut := cast(ReadsCaptions, model).captions_cut(dict.fromkeys(captions)):
         note(f"{counted(cut, 'caption')} {'is' if cut == 1 else 'are'} longer than the model reads, and cut")
     return Condition(caption=[captions[k % len(captions)] for k in range(first, first + count)])

@@ -22,6 +22,7 @@ from trilemma.data.load import Source
 from trilemma.data.selection import ALL, Selection, all_splits
 from trilemma.data.sources.arrays import GIVEN, as_numpy, to_images
 from trilemma.errors import UserError
+from trilemma.files import user_path
 from trilemma.pictures.png import read_metadata
 from trilemma.pretrained.table import pipeline_name
 from trilemma.run.compute import ImageBatch
@@ -170,12 +171,12 @@ def is_images(what: Thing) -> bool:
     """Whether a path stands for images, and not for a run; nothing is read."""
     if not isinstance(what, str | Path):
         return False
-    path = Path(what).expanduser()
+    path = user_path(what)
     return path.exists() and path.name != CONFIG and not (path / CONFIG).is_file()
 
 
 def _of_path(place: str | Path, size: Size | None) -> Contestant:
-    path = Path(place).expanduser()
+    path = user_path(place)
     if is_of_hub(place):
         return load(place)
     if not path.exists():

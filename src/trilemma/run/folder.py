@@ -27,6 +27,7 @@ from trilemma.files import (
     remove_leftovers,
     remove_scratch,
     sync_folder,
+    user_path,
     write_json,
 )
 from trilemma.registry import get_recipe, list_models
@@ -34,6 +35,7 @@ from trilemma.run.command import FROM_DATA
 from trilemma.run.locate import CONFIG, EARLIER, RUNS, WEIGHTS
 from trilemma.run.migration import migrated
 from trilemma.run.parts import identity, with_earlier_parts
+from trilemma.run.record import changed_data
 
 LOCK = "lock"
 WRITTEN = (CONFIG, LOCK, WEIGHTS, "environment.json", "log.jsonl", "summary.json", "README.md", "batch.png")
@@ -47,7 +49,6 @@ WRITTEN += (
 HOLDER = re.compile(r"process [0-9]*( [^\x00-\x1f]*)?")  # the content of a lock, which may have been cut short
 LONGEST_LOCK = 1000  # bytes
 LOCK_S = 2.0  # seconds in which a lock that is held may become free
-FINGERPRINT = ("", "fingerprint")
 LENGTH_KEYS = {"steps", "epochs", "images", "minutes", "save_every", "sample_every", "keep_weights", "device", "shard"}
 LENGTH_KEYS |= {"split_rule"}  # what it decides, the fingerprint tells
 
@@ -83,7 +84,7 @@ def open_run_folder(
     """
     assert not differences(config, config)  # or no folder would ever be the one of this training
     if out is not None:
-        path = Path(out).expanduser()
+        path = user_path(out)
         if reasons := _obstacles(path, config):
             raise UserError(f"{path} {'; '.join(reasons)}; choose another out=, or remove it first")
         return _claim(path, config)
@@ -134,15 +135,17 @@ def _obstacles(path: Path, config: dict[str, Any]) -> list[str]:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In what two configs are other trainings, in words, the images first; [] if one continues the other.
+    """In what two configs are other trainings, in words, the data first; [] if one continues the other.
 
-    Lengths do not count, nor does the place of the images: these are told apart by their fingerprint. A
+    Lengths do not count, nor does the place of the data: these are told apart by their fingerprints. A
     key that is None is as one that an earlier version did not write.
     """
     one, other = _identity(_with_new_settings(then, now)), _identity(with_earlier_parts(now, then))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-    texts = [f"{key[1]} {word(one.get(key))} then, {word(other.get(key))} now" for key in keys if key != FINGERPRINT]
-    return [_other_images(then, now), *texts] if FINGERPRINT in keys else texts
+    texts = [f"{key[1]} {word(one.get(key))} then, {word(other.get(key))} now" for key in keys]
+    if (changed := changed_data(then, now)) is None:
+        return texts
+    return [_other_images(then, now) if changed == "images" else "its captions differ", *texts]
 
 
 def _with_new_settings(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +170,7 @@ def _other_images(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 def earlier_fingerprints(name: str, out: str | Path | None) -> set[str]:
     """Of the images of the runs that a training may continue and that were divided by the rule of earlier versions."""
-    paths = [Path(out).expanduser()] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
+    paths = [user_path(out)] if out is not None else takewhile(Path.exists, map(RUNS.joinpath, _names(name)))
     marks = set()
     for path in paths:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -278,7 +281,7 @@ NO_PART = ("check",)  # settings of a model that change nothing of what is train
 def _identity(config: dict[str, Any]) -> dict[tuple[str, str], Any]:
     """What makes a training this one, by part of the config and key."""
     parts = {
-        "": {key: config[key] for key in ("format", "model", FINGERPRINT[1])},
+        "": {key: config[key] for key in ("format", "model")},
         "model_config": {key: value for key, value in config["model_config"].items() if key not in NO_PART},
         **{part: _without_length(config[part]) for part in ("data_config", "training")},
         "parts": identity(config),

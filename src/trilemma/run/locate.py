@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from trilemma.errors import UserError, nearest
+from trilemma.files import user_path
 from trilemma.vocabulary import data_words, models
 
 RUNS = Path("runs")  # where runs are written; default of out=
@@ -18,7 +19,7 @@ def run_folder(path: str | Path) -> Path:
     Raises:
         UserError: if it is not found, with the nearest one.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if (path / CONFIG).exists():  # what it is, the reader looks at
         return path
     if path.name == CONFIG and path.is_file():

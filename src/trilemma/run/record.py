@@ -3,13 +3,16 @@ whole, so that what reads them further on meets the types it expects."""
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from trilemma.config import Config, explained
+from trilemma.data import Data
 from trilemma.data.config import DataConfig
+from trilemma.data.split import captions_fingerprint_of
 from trilemma.errors import UserError
 from trilemma.files import read_json
 from trilemma.run.config import TrainConfig
@@ -32,7 +35,8 @@ KINDS: dict[str, type] = {  # of the values in config.json
     "command": str,
 }
 NEW = {"data_config", "parts"}  # keys that format 1 did not have
-LONGEST = {"model": 100, "data": 4096, "fingerprint": 200}  # letters
+CAPTIONS = "captions_fingerprint"  # of models that read them; earlier versions did not write it
+LONGEST = {"model": 100, "data": 4096, "fingerprint": 200, CAPTIONS: 200}  # letters
 WORDS = {int: "a whole number", str: "text", dict: "an object", list: "a list of texts"}
 COUNTS = ("images", "seconds", "images_per_second", "parameters")  # that every summary has
 
@@ -52,7 +56,7 @@ def check_config(config: Any, file: Path) -> dict[str, Any]:
     missing = [key for key in KINDS if not isinstance(config, dict) or key not in config]
     if missing and not (isinstance(config, dict) and set(missing) <= NEW and config["format"] == 1):
         raise UserError(f"{file} is not the {CONFIG} of a run: it has no {', '.join(missing)}")
-    for key, kind in KINDS.items():
+    for key, kind in {**KINDS, CAPTIONS: str}.items():
         if key in config:
             _check_kind(key, config[key], kind, file)
     if config["format"] not in range(1, FORMAT + 1):
@@ -73,6 +77,24 @@ def _check_kind(key: str, value: Any, kind: type, file: Path) -> None:
         raise UserError(f"{file}: {key} must be {WORDS[kind]}; restore the file or train again")
     if key in LONGEST and len(value) > LONGEST[key]:
         raise UserError(f"{file}: {key} has {len(value):,} letters; restore the file or train again")
+
+
+def fingerprints(data: Data, *, captions: bool = True) -> dict[str, str]:
+    """What a config.json says of the data of a training, by which `changed_data` tells whether others are the same.
+
+    Args:
+        captions: whether the model reads them.
+    """
+    own = {"fingerprint": data.fingerprint}
+    return {**own, CAPTIONS: captions_fingerprint_of(data.train)} if captions else own
+
+
+def changed_data(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Which data are not the same in two configs: "images", or else "captions", where both say it; None where all
+    are."""
+    if then["fingerprint"] != now["fingerprint"]:
+        return "images"
+    return "captions" if then.keys() & now.keys() >= {CAPTIONS} and then[CAPTIONS] != now[CAPTIONS] else None
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.run.weights import LATER
+from trilemma.run.weights import is_later
 
 Tensors = dict[str, Tensor]
 
@@ -88,7 +88,7 @@ def _same_form(value: Any, like: Any) -> bool:
 
 
 def _check_group(group: str, tensors: Tensors, like: Tensors) -> None:
-    if odd := (tensors.keys() ^ like.keys()) - (LATER - tensors.keys()):
+    if odd := [name for name in tensors.keys() ^ like.keys() if name in tensors or not is_later(name)]:
         raise Broken(f"{group}: missing or too many: {', '.join(sorted(odd)[:3])}")
     for name, tensor in tensors.items():
         form = like[name]

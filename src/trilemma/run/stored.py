@@ -24,7 +24,15 @@ from trilemma.run.hub import place_of
 from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.log import read_log
 from trilemma.run.parts import blueprints, read_parts
-from trilemma.run.record import DIVERGED, SUMMARY, read_config, read_summary, written_hash
+from trilemma.run.record import (
+    DIVERGED,
+    SUMMARY,
+    changed_data,
+    fingerprints,
+    read_config,
+    read_summary,
+    written_hash,
+)
 from trilemma.run.unfinished import Snapshot, find_snapshot, finish, newest_snapshot, summary_of
 from trilemma.run.weights import difference, forms_of, load_tensors, read_forms
 from trilemma.text import note, printable, quoted
@@ -228,8 +236,8 @@ class StoredRun:
         """The images it was trained on, read again from their source.
 
         Raises:
-            UserError: if the source is gone, or its images changed: what was held out may have been trained on; or the
-                user never named it.
+            UserError: if the source is gone, or its images or captions changed: what was held out may have been trained
+                on; or the user never named it.
         """
         source = self.config["data"]
         if self._source is None and not source.startswith(f"{GIVEN}:"):
@@ -240,12 +248,12 @@ class StoredRun:
         """Images as those of the run were read and divided.
 
         Raises:
-            UserError: they have changed since it was trained.
+            UserError: they, or captions that it was trained on, have changed since.
         """
         data = load_data(source, **load_keys(make(DataConfig, self.config["data_config"]).model_dump()))
-        if data.fingerprint != self.config["fingerprint"]:
+        if changed := changed_data(self.config, fingerprints(data)):
             raise UserError(
-                f"the images in {data.source} have changed since {self.path} was trained (files were added, removed "
+                f"the {changed} in {data.source} have changed since {self.path} was trained (files were added, removed "
                 "or changed, or an earlier version read them otherwise); restore them, or train again"
             )
         return data

@@ -15,7 +15,7 @@ from trilemma.errors import UserError
 from trilemma.files import open_plain
 
 LARGEST_HEADER = 2 << 20  # bytes; that of the largest network here has 60,000
-LATER = {"likelihood.weight"}  # buffers that earlier versions did not write; their module fills them in
+LATER = (".likelihood.weight", ".vector_mean", ".vector_std")  # ends of names: see `is_later`
 TYPES = {
     torch.float32: "F32",
     torch.float64: "F64",
@@ -53,9 +53,18 @@ def forms_of(tensors: Mapping[str, Tensor]) -> dict[str, Form]:
     return {name: (TYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in tensors.items()}
 
 
+def is_later(name: str) -> bool:
+    """Whether a tensor is a buffer that earlier versions did not write; its module fills it in.
+
+    >>> is_later("vector_std"), is_later("autoencoder.vector_std"), is_later("decoder.weight")
+    (True, True, False)
+    """
+    return f".{name}".endswith(LATER)
+
+
 def difference(forms: Mapping[str, Form], expected: Mapping[str, Form]) -> str | None:
-    """The first way in which tensors are not those expected, in words; None where they are. Those of LATER may lack."""
-    if missing := sorted(expected.keys() - forms.keys() - LATER):
+    """The first way in which tensors are not those expected, in words; None where they are, or lack what is later."""
+    if missing := sorted(name for name in expected.keys() - forms.keys() if not is_later(name)):
         return f"{_first(missing)} missing"
     if more := sorted(forms.keys() - expected.keys()):
         return f"{_first(more)} too many"

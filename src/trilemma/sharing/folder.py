@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UserError
-from trilemma.files import disk_errors, read_json, refuse_links, scratch_of, sha256_of, write_json
+from trilemma.files import disk_errors, read_json, refuse_links, scratch_of, sha256_of, user_path, write_json
 from trilemma.run.run import Run
 
 RECORD = "export.json"
@@ -25,7 +25,7 @@ def claim_export(out: str | Path | None, run: Run, to: str) -> Path:
     Raises:
         UserError: something else is there.
     """
-    folder = run.path / "export" / to if out is None else Path(out).expanduser()
+    folder = run.path / "export" / to if out is None else user_path(out)
     if folder.name in ("", ".."):
         raise UserError(f'out="{out}" has no name; give the name of a folder, for instance out=exported/{to}')
     refuse_links(folder, *([folder.parent] if out is None else []))

@@ -21,7 +21,7 @@ from typing import IO, Any
 from trilemma.errors import UserError
 from trilemma.files import NO_LINK, is_locked, read_json, write_json
 from trilemma.studio.numbers import number
-from trilemma.text import quoted
+from trilemma.text import is_unicode, quoted
 
 JOB, START, END, CANCEL, LOCK, OUTPUT = "job.json", "start.json", "end.json", "cancel.json", "lock", "output.txt"
 NAME = re.compile(r"[0-9]{8}-[0-9a-f]{16}")  # of a job's folder: its number, and its id
@@ -192,4 +192,4 @@ def _are_words(value: object) -> bool:
     """Whether a value can be the words of a command line: one text or more, which a page can show."""
     if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
         return False
-    return not re.search("[\ud800-\udfff]", "".join(value))  # halves of a letter, which have no bytes
+    return is_unicode("".join(value))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import IO
 
 from trilemma.errors import UserError
-from trilemma.files import NO_LINK, disk_errors, lock, refuse_links
+from trilemma.files import NO_LINK, disk_errors, lock, refuse_links, user_path
 
 OWN = ".studio"  # in the folder: what is the studio's
 LOCK = "lock"
@@ -24,7 +24,7 @@ def checked_folder(folder: str | Path) -> Path:
     Raises:
         UserError: it is not a folder that exists.
     """
-    path = Path(folder).expanduser()
+    path = user_path(folder)
     if not path.exists():
         raise UserError(f"folder {path} not found; make it, or give another: trilemma studio FOLDER")
     if not path.is_dir():

@@ -4,7 +4,8 @@ A recipe is tuned on data of its own: so many pixels, tens of thousands of image
 below. Each leaves the recipe's own data as it is, changes no key that the user gave, and says what it changed.
 
 - Batch: at most an eighth of the training images, so that a pass over few of them has several steps. With a length in
-  minutes, also no more pixels than the recipe's batch, so that large images leave time for as many steps.
+  minutes, also no more pixels than the recipe's batch, so that large images leave time for as many steps. A model that
+  compares the images of a group has whole groups in a batch.
 - Learning rate: times the recipe's inputs / inputs of a fully connected layer that sees the pixels, where it has more
   of them here. One step of Adam moves each weight by about the rate, so it moves a sum over n inputs that pull alike,
   as those of a bright picture do, by n times that (Yang et al. 2022, "Tensor programs V", table 3). Without this, one
@@ -36,15 +37,15 @@ NEAR = 0.95  # a factor that is not worth a change: a label's inputs, beside the
 Rates = float | dict[str, float]
 
 
-def fit_batch(batch: int, n_train: int, growth: float = 1.0) -> int:
+def fit_batch(batch: int, n_train: int, growth: float = 1.0, multiple: int = 1) -> int:
     """At most `batch`, an eighth of the training images, and batch / growth; a power of two if it changes, and not
-    below LEAST_BATCH.
+    below LEAST_BATCH. Where that is not a multiple of `multiple`, the next one.
 
     Args:
         growth: pixels of an image over those of the recipe's, where a step may take no longer than there.
     """
     most = max(LEAST_BATCH, int(min(n_train / SHARE, batch / max(1.0, growth))))
-    return batch if batch <= most else 2 ** int(math.log2(most))
+    return _next_multiple(batch if batch <= most else 2 ** int(math.log2(most)), multiple)
 
 
 def pixel_inputs(player: Player, n_pixels: int) -> int | None:
@@ -89,9 +90,10 @@ def fit_training(
     notes: list[str] = []
     here, there = _seen(module, recipe), _pixels(recipe.config)
     growth = here / there if training.minutes is not None else 1.0
-    if "batch" not in user_keys and (batch := fit_batch(training.batch, n_train, growth)) != training.batch:
+    multiple = flags(module).batch_multiple
+    if "batch" not in user_keys and (batch := fit_batch(training.batch, n_train, growth, multiple)) != training.batch:
         changes["batch"] = batch
-        notes.append(f"batch {batch} ({training.batch} for more training images, or smaller ones)")
+        notes.append(f"batch {batch} ({_reason(batch, training.batch, multiple)})")
     if "lr" not in user_keys:
         own = _of_players(training.lr, module)
         changes["lr"] = fit_rates(recipe, own, module)
@@ -129,8 +131,21 @@ def fit_rates(recipe: Recipe, lr: Rates, module: Model) -> Rates:
         for player in players_of(module.phases)
     }
     if isinstance(lr, dict):
-        return {name: _scaled(rate, factors.get(name, 1.0)) for name, rate in lr.items()}
-    return _scaled(lr, min(factors.values()))
+        return {name: _scale_rate(rate, factors.get(name, 1.0)) for name, rate in lr.items()}
+    return _scale_rate(lr, min(factors.values()))
+
+
+def _reason(batch: int, own: int, multiple: int) -> str:
+    """Why a batch is not the recipe's own."""
+    usual = _next_multiple(own, multiple)
+    if batch < usual:
+        return f"{usual} for more training images, or smaller ones"
+    return f"{own} is not a multiple of {multiple}"
+
+
+def _next_multiple(n: int, multiple: int) -> int:
+    """n, or the next number above it that `multiple` divides."""
+    return multiple * math.ceil(n / multiple)
 
 
 def _of_players(lr: Rates, module: Model) -> Rates:
@@ -151,7 +166,7 @@ def _pixels(config: ModelConfig) -> int:
     return math.prod(config.shape)
 
 
-def _scaled(rate: float, factor: float) -> float:
+def _scale_rate(rate: float, factor: float) -> float:
     """In two digits, as rates are written; the rate itself for a factor of about 1."""
     return rate if factor > NEAR else float(f"{rate * factor:.2g}")
 

@@ -2,7 +2,7 @@
 config.json says of both."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from trilemma.run.folder import earlier_fingerprints
 from trilemma.run.locate import WEIGHTS
 from trilemma.run.migration import FORMAT
 from trilemma.run.parts import PartConfig, blueprints
+from trilemma.run.record import fingerprints
 from trilemma.run.run import Run
-from trilemma.tokeniser import LENGTH, MOST_EXAMPLES, examples_of, vocabulary_of
+from trilemma.tokeniser import LENGTH, MOST_EXAMPLES, examples_of, vocabulary_of, words_of
 from trilemma.training.adversarial import few_images
 from trilemma.training.fit import fit_model, fit_training, too_narrow
 from trilemma.training.optim import check_players
@@ -105,8 +106,9 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     training, changed = fit_training(recipe, order.training, order.fixed_keys, module, len(data.train))
     for note in fitted + changed:
         say(f"  {note}")
-    if isinstance(module, ReadsCaptions) and (cut := module.captions_cut(data.train.captions or ())):
-        say(f"  {counted(cut, 'caption')} of the training images {'is' if cut == 1 else 'are'} cut at {LENGTH} tokens")
+    if isinstance(module, ReadsCaptions):
+        for note in _caption_notes(module, data.train.captions or ()):
+            say(f"  {note}")
     if count_players(module.phases) > 1 and (note := few_images(len(data.train), training.augment, config)):
         say(f"  note: {note}")
     if note := too_narrow(module, config):
@@ -120,7 +122,18 @@ def plan_of(order: Order, data: Data, say: Callable[[str], None]) -> Plan:
     if order.user_keys.get("monitor") is not None:
         whole = build(recipe, config, parts=modules).to(order.device) if recipe.parts else module
         check_monitor(whole, data, training)
-    return Plan(order, recipe, config, training, data, module, _record(recipe, data, config, training, parts))
+    return Plan(order, recipe, config, training, data, module, _record(recipe, data, config, training, parts, module))
+
+
+def _caption_notes(module: ReadsCaptions, captions: Sequence[str]) -> Iterator[str]:
+    """What the model does not read of training captions, or reads in bytes, in words."""
+    if cut := module.captions_cut(captions):
+        yield f"{counted(cut, 'caption')} of the training images {'is' if cut == 1 else 'are'} cut at {LENGTH} tokens"
+    different = dict.fromkeys(captions)
+    words = {word for caption in different for word in words_of(caption)}
+    if spelled := {word for caption in different for word in module.unknown_words(caption)}:
+        have = "has no token, and is" if len(spelled) == 1 else "have no token, and are"
+        yield f"{len(spelled):,} of the {len(words):,} words of the training captions {have} spelled"
 
 
 def config_for(recipe: Recipe, data: Data, settings: Mapping[str, Any]) -> ModelConfig:
@@ -218,7 +231,12 @@ def _check_classes(module: Model, recipe: Recipe, data: Data) -> None:
 
 
 def _record(
-    recipe: Recipe, data: Data, config: ModelConfig, training: TrainConfig, parts: Mapping[str, PartConfig]
+    recipe: Recipe,
+    data: Data,
+    config: ModelConfig,
+    training: TrainConfig,
+    parts: Mapping[str, PartConfig],
+    module: Model,
 ) -> dict[str, Any]:
     """config.json: everything needed to train it again."""
     word, data_config = source_word(data.source), config_of_data(data)
@@ -227,7 +245,7 @@ def _record(
         "trilemma": __version__,
         "model": recipe.name,
         "data": word,
-        "fingerprint": data.fingerprint,
+        **fingerprints(data, captions=isinstance(module, ReadsCaptions)),
         "n_images": sum(map(len, data.splits.values())),
         "classes": list(data.classes),
         "notes": list(data.notes),

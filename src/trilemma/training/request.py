@@ -19,7 +19,7 @@ from trilemma.data.config import DataConfig
 from trilemma.data.load import Source
 from trilemma.data.transform import check_transforms
 from trilemma.errors import UserError, unknown_key
-from trilemma.files import read_json
+from trilemma.files import read_json, user_path
 from trilemma.own import ModuleConfig, recipe_of
 from trilemma.registry import Recipe, get_recipe, recipe_named_in
 from trilemma.run.command import FROM_DATA, OTHER_NAMES, own_keys
@@ -36,8 +36,8 @@ class Request(NamedTuple):
     """What is to be trained, before the keys of the call.
 
     module: given as it is, instead of a preset; settings: of the network, training and reading: keys, those of the
-    recipe or of a config.json; parts: keys of theirs; data: as there, None of a recipe; again: whether a config.json is
-    trained again, and its fingerprint.
+    recipe or of a config.json; parts: keys of theirs; data: as there, None of a recipe; again: the config.json that is
+    trained again, if one is.
     """
 
     recipe: Recipe
@@ -47,7 +47,7 @@ class Request(NamedTuple):
     reading: Mapping[str, Any] = {}
     parts: Mapping[str, Any] = {}
     data: Source | None = None
-    again: str | None = None
+    again: Mapping[str, Any] | None = None
 
 
 def request_of(model: "str | Path | nn.Module") -> Request:
@@ -60,7 +60,7 @@ def request_of(model: "str | Path | nn.Module") -> Request:
         config = config_of(model)
         reading = {} if config is None else {"size": config.shape[1:], "channels": config.shape[0]}
         return Request(recipe_of(model), model, {}, {}, reading)
-    path = Path(model).expanduser()
+    path = user_path(model)
     if path.suffix == ".json":
         return _of_file(path)
     if str(model) not in vocabulary.models() and (path / "config.json").is_file():
@@ -86,9 +86,7 @@ def _of_file(path: Path) -> Request:
         raise UserError(f"{path}: {error}") from None
     settings = {key: value for key, value in settings.items() if key not in FROM_DATA}
     parts = part_keys(read_parts(config), recipe.parts)
-    return Request(
-        recipe, None, settings, training, config["data_config"], parts, config["data"], config["fingerprint"]
-    )
+    return Request(recipe, None, settings, training, config["data_config"], parts, config["data"], config)
 
 
 def key_names(verb: Callable[..., Any]) -> list[str]:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from trilemma.errors import UserError
 from trilemma.run.config import TrainConfig
 from trilemma.run.state import Checkpoint, Tensors
+from trilemma.run.weights import is_later
 from trilemma.team import Team, sum_bytes
 from trilemma.training.blocks import blocks_of, division
 from trilemma.types import Logs, Model, Phase, Player, players_of
@@ -178,9 +179,10 @@ class Shards:
 
     @torch.no_grad()
     def load_model(self, state: Mapping[str, Tensor]) -> None:
-        """Take a state of `model_state` back."""
+        """Take a state of `model_state` back; what an earlier version did not write stays as it is."""
         for name, tensor in self.model_state().items():
-            tensor.copy_(state[name])
+            if name in state or not is_later(name):
+                tensor.copy_(state[name])
 
     def gathered(self, state: Checkpoint) -> Checkpoint:
         """A state with whole tensors, in the process that writes; all processes take part."""

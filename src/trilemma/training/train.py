@@ -28,7 +28,7 @@ from trilemma.run.config import TrainConfig
 from trilemma.run.folder import RunFolder, open_run_folder
 from trilemma.run.locate import CONFIG, WEIGHTS
 from trilemma.run.parts import read_parts
-from trilemma.run.record import read_config
+from trilemma.run.record import CAPTIONS, changed_data, fingerprints, read_config
 from trilemma.run.run import Run
 from trilemma.run.unfinished import CHECKPOINTS
 from trilemma.team import Team, by_writer, check_same, in_turn, smallest, together
@@ -150,11 +150,14 @@ def train(
     display = Display(order.recipe.name, quiet=quiet)
     try:
         loaded = in_turn(team, lambda: read_images(order, source, out, quiet=quiet))
+        now = fingerprints(loaded)
         check_same(team, loaded.fingerprint, "images")
+        check_same(team, now[CAPTIONS], "captions")
         for note in () if isinstance(source, Data) else loaded.notes:
             display.say(f"  {note}")
-        if request.again and data is None and loaded.fingerprint != request.again:
-            display.say(f"  note: the images are not the same as in {model}: they, or how they are read, have changed")
+        if request.again and data is None and (changed := changed_data(request.again, now)):
+            as_then = f"the same as in {model}: they, or how they are read, have changed"
+            display.say(f"  note: the {changed} are not {as_then}")
         path = _carry_out(order, loaded, display, out, _Owner(team))
     finally:
         display.close()

@@ -27,6 +27,7 @@ class Model(nn.Module):
         of a model may say so, too.
     batch_averages: whether a buffer follows averages over batches, which differ between processes that have a part of
         each. Any part of a model may say so, too.
+    batch_multiple: number of images that a batch is a multiple of, where nobody gives one.
     whole_because: where several processes have parts of each weight (shard=true), why those of this model are all
         gathered for each loss. "": those of its blocks are gathered one after the other, since the entries of its lists
         and sequences of modules are used by their forward passes alone, in all processes alike, and no loss has a
@@ -52,6 +53,7 @@ class Model(nn.Module):
     batch_statistics: bool = False
     sums_statistics: bool = False
     batch_averages: bool = False
+    batch_multiple: int = 1
     whole_because: str | None = None
     n_classes: int = 0
     takes: tuple[str, ...] = ()

@@ -150,8 +150,13 @@ class Redraws(Samples, Protocol):
         condition: Condition = UNCONDITIONAL,
         keys: Any = ...,
         guides: Guides = ...,
+        on_step: "OnStep | None" = None,
     ) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> the same shape and range; the noise of image b depends on (seed, first + b)."""
+        """(B, C, H, W) in [0, 1] -> the same shape and range; the noise of image b depends on (seed, first + b).
+
+        Args:
+            on_step: is told after each network call how many steps are done, of how many.
+        """
         ...
 
 
@@ -237,7 +242,7 @@ class ReadsCaptions(metaclass=_TakesCaption):
     """Draws what the caption of a condition says."""
 
     def unknown_words(self, caption: str) -> list[str]:
-        """Words of a caption that were in none of the training."""
+        """Words of a caption that have no token."""
         raise NotImplementedError
 
     def captions_cut(self, captions: Iterable[str]) -> int:
@@ -274,6 +279,6 @@ class Upscales(metaclass=_Enlarges):
         """(B, C, h, w) in [0, 1] -> (B, C, factor h, factor w); the noise of image b depends on (seed, first + b).
 
         Args:
-            on_step: is told each network call: how many are done, of how many.
+            on_step: is told after each network call how many steps are done, of how many.
         """
         raise NotImplementedError

@@ -48,7 +48,7 @@ from trilemma.data.options import Options
 from trilemma.errors import UserError
 from trilemma.files import cache_dir
 
-VERSION = 6  # of the listing, the decoding and the entries
+VERSION = 7  # of the listing, the decoding and the entries
 SMALL = 2**23  # bytes
 KEEP_DAYS = 30
 IMAGES, ENTRY, NEW = "images.u8", "entry.json", "entry"  # in a draft, the folder NEW becomes the entry

@@ -94,7 +94,10 @@ def _source_of(arrays: Mapping[str, np.ndarray]) -> str:
     """A word for images in memory that tells them from others by their content, in whatever type they are given."""
     digest = hashlib.sha256(str([array.shape for array in arrays.values()]).encode())
     for key, array in arrays.items():
-        digest.update(array.tobytes() if key == "images" else "\n".join(map(str, array.ravel().tolist())).encode())
+        if key == "images":
+            digest.update(array.tobytes())
+        else:
+            digest.update("\n".join(map(str, array.ravel().tolist())).encode(errors="surrogatepass"))
     return f"{GIVEN}:{digest.hexdigest()[:16]}"
 
 

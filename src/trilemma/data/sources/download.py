@@ -93,8 +93,10 @@ def check_hash(expected: str, algorithm: str = "sha256", *, decompress: bool = T
         try:
             with gzip.open(path) if decompress else open(path, "rb") as file:
                 actual = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
-        except (OSError, EOFError, zlib.error) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise UserError(f"not a whole compressed file ({error})") from error
+        except OSError as error:
+            raise UserError(f"it cannot be read ({error})") from error
         if actual != expected:
             raise UserError(f"{algorithm} {actual} instead of {expected}")
 

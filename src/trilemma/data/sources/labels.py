@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from trilemma.text import is_unicode
+
 LABEL = ("label", "labels", "class", "cls", "category", "class_name", "target", "targets", "y")
 CAPTION = ("text", "caption", "captions", "prompt", "description")
 UNLABELLED = "-1"
@@ -80,7 +82,9 @@ def read_labels(values: Sequence[Any], names: Sequence[str] | None = None) -> tu
     words, wrong = [], []
     for row, value in enumerate(values):
         word = _word(value)
-        why = "several values, not one" if word is None and not _empty(value) else ""
+        why = ""
+        if word is None and not _empty(value):
+            why = "not Unicode text" if isinstance(value, str) else "several values, not one"
         if names is not None and word is not None:
             word, why = _name(value, word, names)
         words.append(word)
@@ -96,12 +100,13 @@ def read_labels(values: Sequence[Any], names: Sequence[str] | None = None) -> tu
 
 
 def _word(value: Any) -> str | None:
-    """One value as text; None for nothing, and for several values."""
+    """One value as text; None for nothing, for several values, and for what is not Unicode text."""
     if _empty(value) or not isinstance(value, (str, bytes, bool, int, float)):
         return None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace").strip()
-    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value).strip()
+    text = f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return text if is_unicode(text) else None
 
 
 def _empty(value: Any) -> bool:

@@ -11,6 +11,7 @@ that row. A table may have as many rows as a source has images, and COLUMNS colu
 import codecs
 import csv
 import io
+import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from trilemma.data.decoding.pixels import FILE_LIMIT, Item, name_of
 from trilemma.data.sources.labels import DECIMAL, UNLABELLED, Columns, marks_unlabelled, named, read_columns
 from trilemma.errors import UserError
 from trilemma.files import parse_json
+from trilemma.text import is_unicode
 from trilemma.words import first_names, names_counted
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -146,7 +148,7 @@ def _rows_of_json(content: bytes) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Where each line stands, and its row or what is wrong with it."""
     for number, line in enumerate(io.BytesIO(content), start=1):
         try:
-            row = parse_json(line, "it") if line.strip() else {}
+            row = _json_of(line) if line.strip() else {}
             yield f"line {number}", row if isinstance(row, dict) else "it is not an object"
         except UserError as error:
             yield f"line {number}", str(error)
@@ -158,17 +160,16 @@ def _rows_of_csv(content: bytes) -> Iterator[tuple[str, dict[str, Any] | str]]:
         reader = csv.DictReader(io.StringIO(content.decode(errors="surrogateescape"), newline=""))
         _check_columns(reader.fieldnames or ())
         for number, row in enumerate(reader):
-            whole = all(_is_text(value) for value in row.values())
+            whole = all(is_unicode(str(value)) for value in row.values())
             yield f"row {number}", row if whole else "it is not UTF-8"
 
 
-def _is_text(value: object) -> bool:
-    """Whether all bytes of a value could be decoded."""
-    try:
-        str(value).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _json_of(content: bytes) -> Any:
+    """A row in JSON; errors as `parse_json`, also for a text in it that is none: an escape may say half of a letter."""
+    row = parse_json(content, "it")
+    if not is_unicode(json.dumps(row, ensure_ascii=False)):
+        raise UserError("it has half of a letter, which is not Unicode text")
+    return row
 
 
 def _check_columns(names: Sequence[str]) -> None:
@@ -245,7 +246,7 @@ def _beside(item: Item, suffix: str) -> Columns:
     if len(content) > TEXT_LIMIT:
         raise ValueError(f"more than {TEXT_LIMIT:,} bytes")
     if suffix == ".json":
-        row = parse_json(content, "it")
+        row = _json_of(content)
         return read_columns({str(column): [value] for column, value in row.items()} if isinstance(row, dict) else {})
     text = content.decode("utf-8-sig").strip()
     if suffix == ".cls":

@@ -18,6 +18,7 @@ from trilemma.data.sources.labels import class_number
 from trilemma.errors import UserError, unknown
 from trilemma.explore.images import is_own, load
 from trilemma.explore.naming import load_image
+from trilemma.files import user_path
 from trilemma.pictures.levels import to_uint8
 from trilemma.run.run import Run
 
@@ -242,5 +243,5 @@ def _group(kind: str, source: str, part: Selection, at: Tensor, classes: tuple[s
 def _is_image(against: Source) -> bool:
     if not isinstance(against, str | Path):
         return False
-    path = Path(against).expanduser()
+    path = user_path(against)
     return path.suffix.lower() in SUFFIXES and path.is_file()
