@@ -5,19 +5,21 @@
     python benchmarks/scaling.py --shard
 
 Trainings of the same command in processes of one thread each, in turns: alone; as one process under torchrun; as two
-under torchrun; and two that are apart, each with half of the batch, at the same time. Printed are the medians over the rounds of the wall time of a step, from its start to that of the next,
-with the exchange of gradients and of decisions, and the reports; a validation, a picture or a checkpoint would count,
-too, so that there should be fewer steps than in an epoch. Then the overhead of torchrun over plain (the bar is 2%), and
-the efficiency of two processes, t(1) / (2 t(2)) (the bar is 85%), and that of two that exchange nothing: what the cores,
-which share caches and memory, leave of it. The machine must have nothing else to do.
+under torchrun; and two that are apart, each with half of the batch, at the same time. Printed are the medians over the
+rounds of the wall time of a step, from its start to that of the next, with the exchange of gradients and of decisions,
+and the reports; a validation, a picture or a checkpoint would count, too, so that there should be fewer steps than in
+an epoch. Then the overhead of torchrun over plain (the bar is 2%), the efficiency of two processes, t(1) / (2 t(2))
+(the bar is 85%), and that of two that exchange nothing: what the cores, which share caches and memory, leave of it. The
+machine must have nothing else to do.
 
 With --growth one process trains on grey noise, and one thing changes at a time: images in a step, pixels, parameters
 (by width=), images of the data set. Printed are the wall time of a step and, over the data set, the seconds of reading
 it from PNG files, each with the exponent p of t = c x^p, fitted by least squares of the logarithms.
 
 With --shard two processes divide the weights of a deep transformer. Printed is how much more memory is resident in a
-loss than between losses, in the first of them, where weights are gathered by blocks and where all are at once (Linux; glibc is asked to give
-blocks above 1 MB back to the system when they are freed: what it keeps for later is not what a loss needs).
+loss than between losses, in the first of them, where weights are gathered by blocks and where all are at once (Linux;
+glibc is asked to give blocks above 1 MB back to the system when they are freed: what it keeps for later is not what a
+loss needs).
 """
 
 import argparse
