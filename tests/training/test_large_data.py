@@ -44,7 +44,7 @@ def test_of_data_larger_than_memory_a_process_keeps_little(tmp_path: Path, monke
     assert STREAM > MOST
     write_images(tmp_path / "images.npy", STREAM // (3 * SIDE * SIDE))
     monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TRILEMMA_MEMORY", str(STREAM // 10))
+    monkeypatch.setenv("TRILEMMA_MEMORY", str(STREAM // 5))
     processes = start_all(2, "-c", TRAIN, str(tmp_path / "images.npy"), str(tmp_path / "run"))
     outputs = [process.communicate(timeout=500) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], [text[-2500:] for _, text in outputs]
