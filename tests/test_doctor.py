@@ -161,6 +161,20 @@ def test_several_processes_do_not_compute_on_one_gpu(monkeypatch):
         hardware.pick_device("cuda:0")
 
 
+def test_several_processes_without_numbers_on_their_machine_do_not_share_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert hardware.pick_device() == torch.device("cuda")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for word in ("auto", "cuda", "cuda:0"):
+        with pytest.raises(UserError, match=r"LOCAL_RANK is not set.* or give device=cpu"):
+            hardware.pick_device(word)
+    assert hardware.own_gpu() is None
+    assert hardware.pick_device("cpu") == torch.device("cpu")
+
+
 @pytest.mark.parametrize("text", ["", "one", "-1"])
 def test_a_number_of_a_process_that_is_none_is_explained(text, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

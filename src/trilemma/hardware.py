@@ -48,7 +48,7 @@ def pick_device(word: str = "auto") -> torch.device:
     import torch
 
     devices = _devices()
-    if word in ("auto", "cuda") and devices[0] == "cuda" and "LOCAL_RANK" in os.environ:
+    if word in ("auto", "cuda") and devices[0] == "cuda" and (is_one_of_several() or "LOCAL_RANK" in os.environ):
         return torch.device("cuda", _required_gpu())
     if word == "auto":
         return torch.device(devices[0])
@@ -62,15 +62,17 @@ def pick_device(word: str = "auto") -> torch.device:
 
 
 def own_gpu() -> int | None:
-    """The number of this process's GPU, among those that it sees; None where there are too few for all on its machine.
-    A batch system may show each process a GPU of its own alone (SLURM with --gpus-per-task=1), torchrun does not.
+    """The number of this process's GPU, among those that it sees; None where there are too few for all on its machine,
+    or it is not known which process of its machine it is. A batch system may show each process a GPU of its own alone
+    (SLURM with --gpus-per-task=1), torchrun does not.
     """
     import torch
 
     count, rank = torch.cuda.device_count() if torch.cuda.is_available() else 0, _number_of("LOCAL_RANK", 0)
     if count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         return 0
-    return rank if rank < count else None
+    is_known = "LOCAL_RANK" in os.environ or not is_one_of_several()
+    return rank if is_known and rank < count else None
 
 
 def _required_gpu() -> int:
@@ -79,7 +81,12 @@ def _required_gpu() -> int:
 
     if (own := own_gpu()) is not None:
         return own
-    rank, count = os.environ["LOCAL_RANK"], torch.cuda.device_count()
+    rank, count = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
+    if rank is None:
+        raise UserError(
+            "LOCAL_RANK is not set: it is the number of a process on its machine, whose GPU it takes; set it in every "
+            "process, or give device=cpu"
+        )
     raise UserError(
         f"process {rank} of this machine has no GPU of its own, for there are {count}; start {count} processes "
         f"(--nproc-per-node {count}), or give device=cpu"

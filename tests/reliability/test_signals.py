@@ -18,6 +18,7 @@ from trilemma.progress import Display
 from trilemma.run.checkpoint import list_checkpoints, read_checkpoint
 from trilemma.run.log import read_log
 from trilemma.training import loop, results
+from trilemma.training.guard import Guard
 from trilemma.training.in_use import ModelInUse
 from trilemma.training.loop import Trainer
 from trilemma.training.saving import Saver
@@ -174,6 +175,23 @@ def test_the_signal_that_announces_the_end_saves_and_goes_on(monkeypatch: pytest
     run = trilemma.train("vae", "digits", steps=8, batch=16, out="r", quiet=True, save_every=10**6, device="cpu")
     assert saved == [4, 8] and run.summary["steps"] == 8
     assert (run.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
+
+
+def test_a_save_that_memory_is_short_for_is_not_asked_for_again_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, calls, messages = Guard.sound_state, list[int](), list[str]()
+
+    def scarce(guard: Guard) -> Any:
+        calls.append(guard.calendar.step)
+        if guard.calendar.step in (4, 5, 6):
+            raise MemoryError("out of memory")
+        return sound(guard)
+
+    monkeypatch.setattr(Guard, "sound_state", scarce)
+    monkeypatch.setattr(Display, "say", lambda display, text: messages.append(text))
+    send(monkeypatch, signal.SIGUSR1)
+    run = trilemma.train("vae", "digits", steps=8, batch=16, out="r", quiet=True, save_every=10**6, device="cpu")
+    assert [step for step in calls if 0 < step < 8] == [4] and run.summary["steps"] == 8
+    assert sum("a checkpoint is skipped" in text for text in messages) == 1
 
 
 def test_nohup_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

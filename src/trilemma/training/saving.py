@@ -32,7 +32,7 @@ class Saver:
 
     def save_if_room(self) -> None:
         """Save the state, unless memory runs out."""
-        self.calendar.saved_at = time.monotonic()  # if memory runs out, the next attempt has its own time
+        self.signals.save, self.calendar.saved_at = False, time.monotonic()  # if memory runs out, asked for no more
         try:
             state = self.guard.sound_state()
         except MemoryError as error:  # in all processes
