@@ -16,7 +16,7 @@ from trilemma.errors import UserError
 from trilemma.nets.attention import Attention
 from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import CrossAttention
-from trilemma.nets.unet import FREQUENCY
+from trilemma.nets.unet import FREQUENCY, start_at_zero
 from trilemma.nets.unet_small import sinusoid
 
 
@@ -57,8 +57,8 @@ class DiT(nn.Module):
         self.first = nn.Conv2d(channels + planes, width, patch, stride=patch)
         self.register_buffer("places", _places(*self.grid, width), persistent=False)  # (N, D)
         self.blocks = nn.ModuleList(_Block(width, heads, tokens) for _ in range(depth))
-        self.modulation = _zero(nn.Linear(width, 2 * width))
-        self.last = _zero(nn.Linear(width, channels * patch**2))
+        self.modulation = start_at_zero(nn.Linear(width, 2 * width))
+        self.last = start_at_zero(nn.Linear(width, channels * patch**2))
 
     def forward(self, x: Tensor, level: Tensor, inputs: NetworkInput = NO_INPUT) -> Tensor:
         """x (B, C, H, W), level log(sigma / alpha) (B,), a condition -> (B, C, H, W)."""
@@ -82,7 +82,7 @@ class _Block(nn.Module):
         self.attention = Attention(width, heads)
         self.to_text = CrossAttention(width, tokens, heads) if tokens else None
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
-        self.modulation = _zero(nn.Linear(width, 6 * width))
+        self.modulation = start_at_zero(nn.Linear(width, 6 * width))
         nn.init.xavier_uniform_(self.attention.last.weight)  # the gate is what begins at zero
 
     def forward(self, h: Tensor, e: Tensor, inputs: NetworkInput) -> Tensor:
@@ -106,10 +106,3 @@ def _places(rows: int, columns: int, width: int) -> Tensor:
         torch.arange(rows, dtype=torch.float32), torch.arange(columns, dtype=torch.float32), indexing="ij"
     )
     return torch.cat([sinusoid(place.flatten(), width // 2) for place in (y, x)], dim=1)
-
-
-def _zero(layer: nn.Linear) -> nn.Linear:
-    """A layer that begins as the constant 0."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -17,6 +17,7 @@ level (and of the condition, which is added to it):
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import HEAD, CrossAttention
 from trilemma.nets.unet_small import sinusoid
 
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 FREQUENCY = 100.0  # the sinusoids see noise levels times this, so that steps of 0.01 are told apart
 
 
@@ -97,7 +99,7 @@ class UNet(nn.Module):
             if k > 0:
                 self.up.append(nn.Upsample(scale_factor=2, mode="nearest"))
         self.last = nn.Sequential(
-            nn.GroupNorm(groups or groups_of(c), c), nn.SiLU(), _zero(nn.Conv2d(c, channels, 3, padding=1))
+            nn.GroupNorm(groups or groups_of(c), c), nn.SiLU(), start_at_zero(nn.Conv2d(c, channels, 3, padding=1))
         )
 
     def forward(self, x: Tensor, level: Tensor, inputs: NetworkInput = NO_INPUT) -> Tensor:
@@ -149,7 +151,7 @@ class Stage(nn.Module):
         self.conv_1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * c_out)
         self.dropout = nn.Dropout(dropout)
-        self.conv_2 = _zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.conv_2 = start_at_zero(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.attention = SpatialAttention(c_out, groups=groups) if attention else nn.Identity()
         self.to_text = _TextAttention(c_out, tokens) if attention and tokens else None
@@ -178,8 +180,8 @@ class _TextAttention(nn.Module):
         return h + self.attention(places, inputs.tokens, inputs.keep).transpose(1, 2).unflatten(2, h.shape[2:])
 
 
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer that begins as the constant 0."""
+def start_at_zero(layer: Layer) -> Layer:
+    """The layer, which begins as the constant 0."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

@@ -73,7 +73,7 @@ register(
         name="diffusion-flow",
         family="diffusion",
         summary="flow matching along straight lines, with the same U-Net",
-        suits="28 to 64 px; hundreds of images or more; sharp and varied",
+        suits="28 to 64 px, tuned on grey 28 px; hundreds of images or more; sharp and varied",
         source="Lipman et al. 2023; Liu et al. 2023; Esser et al. 2024 (density of t)",
         build=PixelDiffusion,
         config=PixelDiffusionConfig(schedule="flow", prediction="flow", density="logit-normal"),
@@ -86,7 +86,7 @@ register(
         name="diffusion-edm",
         family="diffusion",
         summary="noise that is added to images of full strength, with the same U-Net",
-        suits="28 to 64 px; hundreds of images or more; sharp and varied",
+        suits="28 to 64 px, tuned on grey 28 px; hundreds of images or more; sharp and varied",
         source="Karras et al. 2022",
         build=PixelDiffusion,
         config=PixelDiffusionConfig(

@@ -143,9 +143,11 @@ def config_for(recipe: Recipe, data: Data, settings: Mapping[str, Any]) -> Model
     keys = type(recipe.config).model_fields
     if "n_classes" in keys and data.classes:
         from_data["n_classes"] = len(data.classes)
-    if "data_std" in keys and recipe.config.get("data_std") is None:
+    if "data_std" in keys and not recipe.parts:  # with parts it is of codes, which are standardised
         measured = mean_and_spread(data.train.images)
-        from_data |= {key: value for key, value in measured.items() if key in keys}
+        from_data["data_mean"] = measured["data_mean"]
+        if recipe.config.get("data_std") is None:
+            from_data["data_std"] = measured["data_std"]
     config = recipe.config.with_(**{**from_data, **settings})
     if config.get("captions") and (captions := data.train.captions):
         return config.with_(words=vocabulary_of(captions), examples=examples_of(captions, MOST_EXAMPLES))
