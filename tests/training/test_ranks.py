@@ -262,7 +262,7 @@ def test_the_command_that_resumes_starts_as_many_processes(
 
 def wait_for(reached: Callable[[], bool], *processes: subprocess.Popen) -> None:
     """Wait until something holds, while the processes run."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not reached():
         assert time.monotonic() < end and all(process.poll() is None for process in processes)
         time.sleep(0.05)
