@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trilemma.nets.initialisation import start_at_zero
 from trilemma.nets.precision import full
 
 
@@ -21,9 +22,7 @@ class Attention(nn.Module):
         self.inside = nn.Linear(width, 3 * width)
         if normed:
             self.scale_q, self.scale_k = (nn.Parameter(torch.ones(width // heads)) for _ in range(2))
-        self.last = nn.Linear(width, width)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = start_at_zero(nn.Linear(width, width))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); keep: positions that are looked at, bool (B, N)."""

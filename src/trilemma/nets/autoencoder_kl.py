@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.nets.conv import conv3
+from trilemma.nets.initialisation import start_at_zero
 
 EPS = 1e-6  # of every norm
 MOST_GROUPS = 8
@@ -160,10 +161,8 @@ class _Block(nn.Module):
     def __init__(self, c_in: int, c_out: int, groups: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = (nn.GroupNorm(groups, c, eps=EPS) for c in (c_in, c_out))
-        self.conv1, self.conv2 = conv3(c_in, c_out), conv3(c_out, c_out)
+        self.conv1, self.conv2 = conv3(c_in, c_out), start_at_zero(conv3(c_out, c_out))
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        for parameter in self.conv2.parameters():
-            nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor) -> Tensor:
         """See the class."""

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from trilemma.errors import UserError
 from trilemma.nets.attention import Attention
+from trilemma.nets.initialisation import start_at_zero
 from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import CrossAttention
-from trilemma.nets.unet import FREQUENCY, start_at_zero
+from trilemma.nets.unet import FREQUENCY
 from trilemma.nets.unet_small import sinusoid
 
 

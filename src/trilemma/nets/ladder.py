@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.nets.conv import conv3
+from trilemma.nets.initialisation import start_at_zero
 from trilemma.nets.mlp import mlp
 
 Choose = Callable[[int, Tensor, Tensor], Tensor]  # number of the layer, prior, state -> code
@@ -282,9 +283,7 @@ def gaussian_mlp(widths: Sequence[int], latent: int) -> nn.Sequential:
 
 def branch(c_in: int, width: int, c_out: int, *, kernel: int, dropout: float) -> nn.Sequential:
     """ReLU, 3x3 convolution to `width`, ReLU, dropout, convolution to `c_out`, which gives 0 at first."""
-    last = nn.Conv2d(width, c_out, kernel, padding=kernel // 2)
-    for parameter in last.parameters():
-        nn.init.zeros_(parameter)
+    last = start_at_zero(nn.Conv2d(width, c_out, kernel, padding=kernel // 2))
     drop = [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(nn.ReLU(), conv3(c_in, width), nn.ReLU(), *drop, last)
 

@@ -23,7 +23,6 @@ at 14x14) to 5 times (32 at 28x28) as long on a CPU.
 
 import math
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +30,9 @@ from torch import Tensor, nn
 from trilemma.nets import critic
 from trilemma.nets.conv import centre_crop, within_range
 from trilemma.nets.dcgan import stage_widths
+from trilemma.nets.initialisation import Layer
 from trilemma.nets.precision import full
 
-L = TypeVar("L", nn.Conv2d, nn.Linear)
 SLOPE = 0.2  # of LeakyReLU below 0
 BRANCH_LAYERS = 3
 
@@ -164,7 +163,7 @@ def change(c_in: int, c_out: int) -> list[nn.Module]:
     return [] if c_in == c_out else [initialise(nn.Conv2d(c_in, c_out, 1, bias=False))]
 
 
-def initialise(layer: L, gain: float = 1.0) -> L:
+def initialise(layer: Layer, gain: float = 1.0) -> Layer:
     """The layer, its weights from N(0, gain**2 / inputs) and its bias 0."""
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
     if layer.bias is not None:

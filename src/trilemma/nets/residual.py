@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.nets.conv import CentreCrop, conv3
+from trilemma.nets.initialisation import start_at_zero
 
 SMALLEST = 8  # px
 CAP = 8  # the channels are at most this many times those at full size
@@ -23,9 +24,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        last = conv3(channels, channels)
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)  # the identity at first
+        last = start_at_zero(conv3(channels, channels))  # the identity at first
         self.body = nn.Sequential(*_normed(channels), conv3(channels, channels), *_normed(channels), last)
 
     def forward(self, h: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.nets.attention import Attention, mixed_values
+from trilemma.nets.initialisation import start_at_zero
 from trilemma.tokeniser import LENGTH, PADDING
 
 HEAD = 32  # numbers of a head
@@ -70,9 +71,7 @@ class CrossAttention(nn.Module):
         self.heads = heads
         self.query, self.inside = nn.Linear(width, width), nn.Linear(tokens, 2 * width)
         self.scale_q, self.scale_k = (nn.Parameter(torch.ones(width // heads)) for _ in range(2))
-        self.last = nn.Linear(width, width)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = start_at_zero(nn.Linear(width, width))
 
     def forward(self, x: Tensor, tokens: Tensor, keep: Tensor) -> Tensor:
         """(B, N, D), (B, M, T), bool (B, M) -> (B, N, D)."""

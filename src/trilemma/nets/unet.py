@@ -17,18 +17,17 @@ level (and of the condition, which is added to it):
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.nets.attention import SpatialAttention, groups_of, largest_divisor
+from trilemma.nets.initialisation import start_at_zero
 from trilemma.nets.network_input import NO_INPUT, NetworkInput
 from trilemma.nets.text import HEAD, CrossAttention
 from trilemma.nets.unet_small import sinusoid
 
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 FREQUENCY = 100.0  # the sinusoids see noise levels times this, so that steps of 0.01 are told apart
 
 
@@ -178,11 +177,3 @@ class _TextAttention(nn.Module):
         assert inputs.tokens is not None and inputs.keep is not None
         places = self.norm(h).flatten(2).transpose(1, 2)  # (B, H W, C)
         return h + self.attention(places, inputs.tokens, inputs.keep).transpose(1, 2).unflatten(2, h.shape[2:])
-
-
-def start_at_zero(layer: Layer) -> Layer:
-    """The layer, which begins as the constant 0."""
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
