@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -73,6 +74,11 @@ class Data:
     fingerprint: str
     options: Options = field(default_factory=Options)
     given: Any = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def captions_fingerprint(self) -> str:
+        """See `captions_fingerprint_of`: of the training images."""
+        return captions_fingerprint_of(self.train)
 
     @property
     def train(self) -> Split:

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from trilemma.config import Config, explained
 from trilemma.data import Data
 from trilemma.data.config import DataConfig
-from trilemma.data.split import captions_fingerprint_of
 from trilemma.errors import UserError
 from trilemma.files import read_json
 from trilemma.run.config import TrainConfig
@@ -86,7 +85,7 @@ def fingerprints(data: Data, *, captions: bool = True) -> dict[str, str]:
         captions: whether the model reads them.
     """
     own = {"fingerprint": data.fingerprint}
-    return {**own, CAPTIONS: captions_fingerprint_of(data.train)} if captions else own
+    return {**own, CAPTIONS: data.captions_fingerprint} if captions else own
 
 
 def changed_data(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
