@@ -32,7 +32,7 @@ class Saver:
 
     def save_if_room(self) -> None:
         """Save the state, unless memory runs out."""
-        self.signals.save, self.calendar.saved_at = False, time.monotonic()  # if memory runs out, asked for no more
+        self.signals.save, self.calendar.saved_at = False, time.monotonic()  # asked for once, also if memory runs out
         try:
             state = self.guard.sound_state()
         except MemoryError as error:  # in all processes
@@ -51,7 +51,6 @@ class Saver:
         Raises:
             UserError: if the disk refuses; in all processes.
         """
-        self.signals.save = False
         if self.guard.in_doubt and not _is_last(state):
             if self.saved >= self.history.good.values["images"]:
                 return
